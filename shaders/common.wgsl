@@ -1,0 +1,167 @@
+// Declarations that every kernel starts with: dimensions of the block, and stored elements as f32 and back.
+// Integer arithmetic alone, so that NaN, infinities and subnormals keep their bits on every driver.
+
+// Twin of `Dims` in src/recording.rs; keep in sync.
+struct Dims {
+    n: u32,          // elements in the block
+    rows: u32,       // rows in the block
+    row_len: u32,    // elements of a row
+    planes: u32,     // planes of the task-vector stack: one per expert, then the merged one
+    first_lo: u32,   // tensor-wide index of the first element
+    first_hi: u32,
+    first_row: u32,  // tensor-wide index of the first row
+    pad: u32,
+}
+
+// Codes of stored element types: `Dtype::code` in src/checkpoint/dtype.rs.
+const F32 = 0u;
+const BF16 = 1u;
+const F16 = 2u;
+const F64 = 3u;
+const E4M3 = 4u;
+const E5M2 = 5u;
+
+const WORKGROUP = 256u;
+
+// Flat workgroup index of a dispatch that was folded into two dimensions.
+fn flat_group(group: vec3<u32>, groups: vec3<u32>) -> u32 {
+    return group.y * groups.x + group.x;
+}
+
+// Bits of the f32 that equals a small float: `mantissa` bits of mantissa, `bias`, sign at bit `top`.
+fn widen_small(bits: u32, mantissa: u32, bias: u32, top: u32) -> u32 {
+    let sign = (bits >> top) << 31u;
+    let magnitude = bits & ((1u << top) - 1u);
+    let fraction = magnitude & ((1u << mantissa) - 1u);
+    if (magnitude >> mantissa) != 0u {
+        return sign | ((magnitude << (23u - mantissa)) + ((127u - bias) << 23u));
+    }
+    if fraction == 0u {
+        return sign;
+    }
+    let lead = firstLeadingBit(fraction); // a subnormal: the leading one becomes implicit
+    return sign | ((lead + 128u - bias - mantissa) << 23u) | ((fraction << (23u - lead)) & 0x7fffffu);
+}
+
+fn widen_f64(lo: u32, hi: u32) -> u32 {
+    let sign = hi & 0x80000000u;
+    let exponent = i32((hi >> 20u) & 0x7ffu) - 896; // rebiased to f32
+    let top = ((hi & 0xfffffu) << 3u) | (lo >> 29u); // 23 bits of mantissa
+    let rest = lo & 0x1fffffffu;
+    if exponent >= 255 {
+        if exponent == 1151 && (top | rest) != 0u {
+            return sign | 0x7fc00000u | top; // NaN
+        }
+        return sign | 0x7f800000u;
+    }
+    if exponent <= 0 { // subnormal or zero as f32
+        let shift = u32(1 - exponent);
+        if shift > 24u {
+            return sign;
+        }
+        let full = top | 0x800000u;
+        let kept = full >> shift;
+        let cut = full & ((1u << shift) - 1u);
+        let half = 1u << (shift - 1u);
+        let up = cut > half || (cut == half && (rest != 0u || (kept & 1u) == 1u));
+        return sign | (kept + select(0u, 1u, up));
+    }
+    let bits = (u32(exponent) << 23u) | top;
+    let up = rest > 0x10000000u || (rest == 0x10000000u && (top & 1u) == 1u);
+    return sign | (bits + select(0u, 1u, up));
+}
+
+// Bits of the small float nearest to an f32, ties to even. `unit` is 150 minus the exponent of the smallest
+// subnormal; `limit` is the magnitude that everything larger becomes (infinity, or NaN where there is none).
+fn narrow_small(bits: u32, mantissa: u32, bias: u32, unit: u32, top: u32, limit: u32, nan: u32) -> u32 {
+    let sign = (bits >> 31u) << top;
+    let magnitude = bits & 0x7fffffffu;
+    if magnitude > 0x7f800000u {
+        return sign | nan;
+    }
+    let drop = 23u - mantissa;
+    var small: u32;
+    let exponent = magnitude >> 23u;
+    if exponent + bias > 127u {
+        let rebiased = magnitude - ((127u - bias) << 23u);
+        small = (rebiased + (1u << (drop - 1u)) - 1u + ((rebiased >> drop) & 1u)) >> drop;
+    } else {
+        let shift = min(unit - exponent, 25u);
+        let full = (magnitude & 0x7fffffu) | 0x800000u;
+        small = (full + (1u << (shift - 1u)) - 1u + ((full >> shift) & 1u)) >> shift;
+    }
+    return sign | min(small, limit);
+}
+
+fn narrow_bf16(bits: u32) -> u32 {
+    if (bits & 0x7fffffffu) > 0x7f800000u {
+        return (bits >> 16u) | 0x40u;
+    }
+    return (bits + 0x7fffu + ((bits >> 16u) & 1u)) >> 16u;
+}
+
+// The f64 that equals an f32: (low, high) words.
+fn widen_to_f64(bits: u32) -> vec2<u32> {
+    let sign = bits & 0x80000000u;
+    let magnitude = bits & 0x7fffffffu;
+    if magnitude == 0u {
+        return vec2<u32>(0u, sign);
+    }
+    var exponent = magnitude >> 23u;
+    var mantissa = magnitude & 0x7fffffu;
+    if exponent == 255u {
+        exponent = 2047u;
+    } else if exponent == 0u {
+        let lead = firstLeadingBit(mantissa);
+        mantissa = (mantissa << (23u - lead)) & 0x7fffffu;
+        exponent = lead + 874u;
+    } else {
+        exponent = exponent + 896u;
+    }
+    return vec2<u32>(mantissa << 29u, sign | (exponent << 20u) | (mantissa >> 3u));
+}
+
+// Stored element as f32 bits: `word` holds element `i`, `next` is the word after it (f64 alone).
+fn widen_bits(dtype: u32, word: u32, next: u32, i: u32) -> u32 {
+    switch dtype {
+        case BF16: { return select(word << 16u, word & 0xffff0000u, (i & 1u) == 1u); }
+        case F16: {
+            let half = (word >> ((i & 1u) * 16u)) & 0xffffu;
+            let bits = widen_small(half, 10u, 15u, 15u);
+            return select(bits, bits | 0x7f800000u, (half & 0x7c00u) == 0x7c00u);
+        }
+        case F64: { return widen_f64(word, next); }
+        case E4M3: {
+            let byte = (word >> ((i & 3u) * 8u)) & 0xffu;
+            let bits = widen_small(byte, 3u, 7u, 7u);
+            return select(bits, (bits & 0x80000000u) | 0x7fc00000u, (byte & 0x7fu) == 0x7fu);
+        }
+        case E5M2: {
+            let byte = (word >> ((i & 3u) * 8u)) & 0xffu;
+            let bits = widen_small(byte, 2u, 15u, 7u);
+            return select(bits, bits | 0x7f800000u, (byte & 0x7cu) == 0x7cu);
+        }
+        default: { return word; }
+    }
+}
+
+// f32 bits as a stored element, in the low bits (all types but f64).
+fn narrow_bits(dtype: u32, bits: u32) -> u32 {
+    switch dtype {
+        case BF16: { return narrow_bf16(bits); }
+        case F16: { return narrow_small(bits, 10u, 15u, 126u, 15u, 0x7c00u, 0x7e00u | ((bits >> 13u) & 0x3ffu)); }
+        case E4M3: { return narrow_small(bits, 3u, 7u, 141u, 7u, 0x7fu, 0x7fu); }
+        case E5M2: { return narrow_small(bits, 2u, 15u, 134u, 7u, 0x7cu, 0x7fu); }
+        default: { return bits; }
+    }
+}
+
+// Elements of `dtype` in a word: 4, 2 or 1; for f64 the words of an element are two.
+fn word_of(dtype: u32, i: u32) -> u32 {
+    switch dtype {
+        case BF16, F16: { return i >> 1u; }
+        case E4M3, E5M2: { return i >> 2u; }
+        case F64: { return i << 1u; }
+        default: { return i; }
+    }
+}

@@ -1,0 +1,56 @@
+//! The two ways to run a recording: WGSL on a GPU, or the twins on the CPU.
+
+use crate::cpu::Cpu;
+use crate::error::Result;
+use crate::gpu::Gpu;
+use crate::recording::{Extent, Recording, Results};
+
+/// Reads bytes of input `model`, from `offset` within its part of the block, into the slice.
+pub type Read<'a> = dyn FnMut(usize, u64, &mut [u8]) -> Result<()> + 'a;
+
+/// What runs recordings. Safe to call from several threads at a time, each with its own block.
+pub enum Executor {
+    /// The plain Rust twins.
+    Cpu(Cpu),
+    /// WGSL through wgpu.
+    Gpu(Box<Gpu>),
+}
+
+/// The stored elements of one block of every input model, where the executor wants them.
+pub enum Inputs {
+    /// In host memory, a vector of words for each model.
+    Host(Vec<Vec<u32>>),
+    /// In device memory.
+    Device(crate::gpu::DeviceInputs),
+}
+
+impl Executor {
+    /// Loads a block: `bytes[i]` bytes of input `i`, asked from `read` in pieces.
+    pub fn load(&self, bytes: &[usize], read: &mut Read<'_>) -> Result<Inputs> {
+        match self {
+            Self::Cpu(cpu) => cpu.load(bytes, read).map(Inputs::Host),
+            Self::Gpu(gpu) => gpu.load(bytes, read).map(Inputs::Device),
+        }
+    }
+
+    /// Runs `recording` over a loaded block; `results` is resized as needed and filled.
+    pub fn run(&self, recording: &Recording, extent: &Extent, inputs: &Inputs, results: &mut Results) -> Result<()> {
+        match (self, inputs) {
+            (Self::Cpu(cpu), Inputs::Host(inputs)) => {
+                cpu.run(recording, extent, inputs, results);
+                Ok(())
+            }
+            (Self::Gpu(gpu), Inputs::Device(inputs)) => gpu.run(recording, extent, inputs, results),
+            _ => unreachable!("inputs were loaded by another executor"),
+        }
+    }
+
+    /// Takes a block's memory back for the next one.
+    pub fn unload(&self, inputs: Inputs) {
+        match (self, inputs) {
+            (Self::Cpu(cpu), Inputs::Host(inputs)) => cpu.unload(inputs),
+            (Self::Gpu(gpu), Inputs::Device(inputs)) => gpu.unload(inputs),
+            _ => unreachable!("inputs were loaded by another executor"),
+        }
+    }
+}

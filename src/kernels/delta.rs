@@ -1,0 +1,47 @@
+//! Task vectors: `tau[plane] = model − base`.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::convert::{CHUNK, dtype, widen};
+use super::{Access, Args, Kernel, per_quad};
+
+/// Own parameters; twin of `Params` in `shaders/delta.wgsl`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct Params {
+    /// Plane of the stack that is written.
+    pub plane: u32,
+}
+
+/// Bindings: base (stored), model (stored), tau (planes). Constants: both element types.
+pub static DELTA: Kernel = Kernel {
+    name: "delta",
+    wgsl: include_str!("../../shaders/delta.wgsl"),
+    entry: "main",
+    constants: &["BASE", "MODEL"],
+    bindings: &[Access::Read, Access::Read, Access::Write],
+    groups: per_quad,
+    twin,
+};
+
+fn twin(args: &mut Args<'_>) {
+    let (base_type, model_type) = (dtype(args.constants[0]), dtype(args.constants[1]));
+    let n = args.dims.n as usize;
+    let plane = args.params::<Params>().plane as usize;
+    let (base, model) = (args.read::<u8>(0), args.read::<u8>(1));
+    let tau = &mut args.write::<f32>(2)[plane * n..][..n];
+    let mut scratch = [0f32; CHUNK];
+    for (i, out) in tau.chunks_mut(CHUNK).enumerate() {
+        let b = &mut scratch[..out.len()];
+        widen(base_type, base, i * CHUNK, b);
+        widen(model_type, model, i * CHUNK, out);
+        subtract(out, b);
+    }
+}
+
+#[multiversion::multiversion(targets = "simd")]
+fn subtract(out: &mut [f32], base: &[f32]) {
+    for (t, b) in out.iter_mut().zip(base) {
+        *t = if t.to_bits() == b.to_bits() { 0.0 } else { *t - b };
+    }
+}

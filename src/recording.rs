@@ -1,0 +1,236 @@
+//! Work is described first and run second: a [`Recording`] is a flat list of kernel calls over buffers.
+//!
+//! It names no device. An executor runs it over one block of a tensor: `gpu` with WGSL, `cpu` with the twins.
+
+use std::sync::Arc;
+
+use crate::checkpoint::Dtype;
+use crate::kernels::Kernel;
+
+/// A run of whole rows of a tensor seen as rows of `row_len` elements; what one execution works on.
+///
+/// Row-wise work sees a tensor as [out, everything else]; work that knows no rows sees it as rows of
+/// [`FLAT_ROW`] elements, the last one shorter. Sums are taken row by row in a fixed order, so that no result
+/// depends on how many rows a block holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// Index of the first row in the tensor.
+    pub first_row: u64,
+    /// Rows in this block.
+    pub rows: u32,
+    /// Elements of a row.
+    pub row_len: u32,
+    /// Elements in this block: `rows * row_len`, or less where the last row is short.
+    pub n: u32,
+}
+
+/// Row length of work that knows no rows.
+pub const FLAT_ROW: u32 = 4096;
+
+/// Rows that [`Size::Groups`] sums into one partial result; blocks of such work start at multiples of it.
+pub const GROUP_ROWS: u32 = 16;
+
+/// The head of every kernel's parameters; twin of `struct Dims` in `shaders/common.wgsl`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct Dims {
+    /// Elements in the block.
+    pub n: u32,
+    /// Rows in the block.
+    pub rows: u32,
+    /// Elements of a row.
+    pub row_len: u32,
+    /// Planes of the task-vector stack: one per expert, then the merged one.
+    pub planes: u32,
+    /// Low half of the tensor-wide index of the block's first element.
+    pub first_lo: u32,
+    /// High half of it.
+    pub first_hi: u32,
+    /// Tensor-wide index of the block's first row.
+    pub first_row: u32,
+    /// Keeps the size a multiple of 16 bytes.
+    pub pad: u32,
+}
+
+impl Dims {
+    /// The dimensions of `extent`, for a stack of `planes` planes.
+    pub fn new(extent: &Extent, planes: u32) -> Self {
+        let first = extent.first_row * u64::from(extent.row_len);
+        Self {
+            n: extent.n,
+            rows: extent.rows,
+            row_len: extent.row_len,
+            planes,
+            first_lo: first as u32,
+            first_hi: (first >> 32) as u32,
+            first_row: extent.first_row as u32,
+            pad: 0,
+        }
+    }
+}
+
+/// A buffer of a recording, by its place in [`Recording::buffers`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Buf(pub usize);
+
+/// How large a buffer is, as a function of the block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Size {
+    /// `n` stored elements, packed as in the file, padded to a whole word.
+    Stored(Dtype),
+    /// `count` planes of `n` f32 values each.
+    Planes(u32),
+    /// `width` words for each row.
+    Rows(u32),
+    /// `width` words for each column and each group of [`GROUP_ROWS`] rows.
+    Groups(u32),
+    /// This many words, whatever the block.
+    Fixed(u32),
+}
+
+impl Size {
+    /// Words of 4 bytes for a block.
+    pub fn words(self, extent: &Extent) -> usize {
+        let (n, rows, cols) = (extent.n as usize, extent.rows as usize, extent.row_len as usize);
+        match self {
+            Self::Stored(dtype) => (n * dtype.size()).div_ceil(4),
+            Self::Planes(count) => n * count as usize,
+            Self::Rows(width) => rows * width as usize,
+            Self::Groups(width) => rows.div_ceil(GROUP_ROWS as usize) * cols * width as usize,
+            Self::Fixed(words) => words as usize,
+        }
+    }
+}
+
+/// Where a buffer's contents come from and go to.
+#[derive(Clone, Debug)]
+pub enum Role {
+    /// The stored elements of input model `0..`, loaded before the run. Read only.
+    Input(usize),
+    /// Filled here, once, and read only.
+    Constant(Arc<[u32]>),
+    /// Neither known before nor needed after.
+    Scratch,
+    /// Handed back after the run. [`Size::Fixed`] results start at zero; all others are wholly written by a kernel.
+    Result,
+}
+
+/// A buffer as a recording declares it.
+#[derive(Clone, Debug)]
+pub struct Buffer {
+    /// Its size.
+    pub size: Size,
+    /// Its use.
+    pub role: Role,
+    /// Name for GPU labels and error messages.
+    pub label: &'static str,
+}
+
+/// One launch of a kernel.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// What runs.
+    pub kernel: &'static Kernel,
+    /// Values of the kernel's pipeline constants, in its order.
+    pub constants: Vec<u32>,
+    /// The kernel's own parameter words; they follow [`Dims`] in the uniform.
+    pub params: Vec<u32>,
+    /// One buffer for each binding, no buffer twice.
+    pub args: Vec<Buf>,
+}
+
+/// A list of kernel calls over declared buffers.
+#[derive(Clone, Debug, Default)]
+pub struct Recording {
+    /// Planes of the task-vector stack, for [`Dims`].
+    pub planes: u32,
+    /// All buffers.
+    pub buffers: Vec<Buffer>,
+    /// All calls, in order; each sees what those before it wrote.
+    pub calls: Vec<Call>,
+}
+
+impl Recording {
+    /// An empty list for a stack of `planes` planes.
+    pub fn new(planes: u32) -> Self {
+        Self { planes, ..Self::default() }
+    }
+
+    fn buffer(&mut self, label: &'static str, size: Size, role: Role) -> Buf {
+        self.buffers.push(Buffer { size, role, label });
+        Buf(self.buffers.len() - 1)
+    }
+
+    /// The stored elements of input `model`.
+    pub fn input(&mut self, label: &'static str, model: usize, dtype: Dtype) -> Buf {
+        self.buffer(label, Size::Stored(dtype), Role::Input(model))
+    }
+
+    /// A table of words that does not depend on the block.
+    pub fn constant(&mut self, label: &'static str, words: &[u32]) -> Buf {
+        self.buffer(label, Size::Fixed(words.len() as u32), Role::Constant(words.into()))
+    }
+
+    /// [`Recording::constant`] for f32 values.
+    pub fn floats(&mut self, label: &'static str, values: &[f32]) -> Buf {
+        self.constant(label, bytemuck::cast_slice(values))
+    }
+
+    /// A buffer for values between calls.
+    pub fn scratch(&mut self, label: &'static str, size: Size) -> Buf {
+        self.buffer(label, size, Role::Scratch)
+    }
+
+    /// A buffer whose contents the caller wants back.
+    pub fn result(&mut self, label: &'static str, size: Size) -> Buf {
+        self.buffer(label, size, Role::Result)
+    }
+
+    /// Appends a launch; `params` is the kernel's own part of the uniform.
+    pub fn call(&mut self, kernel: &'static Kernel, constants: &[u32], params: &impl bytemuck::NoUninit, args: &[Buf]) {
+        debug_assert_eq!(kernel.bindings.len(), args.len(), "{}", kernel.name);
+        debug_assert_eq!(kernel.constants.len(), constants.len(), "{}", kernel.name);
+        self.calls.push(Call {
+            kernel,
+            constants: constants.to_vec(),
+            params: bytemuck::cast_slice(bytemuck::bytes_of(params)).to_vec(),
+            args: args.to_vec(),
+        });
+    }
+
+    /// The buffers that come back, in order of declaration.
+    pub fn results(&self) -> impl Iterator<Item = (Buf, &Buffer)> {
+        self.buffers.iter().enumerate().filter(|(_, b)| matches!(b.role, Role::Result)).map(|(i, b)| (Buf(i), b))
+    }
+
+    /// Words of device memory for a block: everything that is not a loaded input.
+    pub fn words(&self, extent: &Extent) -> usize {
+        self.buffers.iter().filter(|b| !matches!(b.role, Role::Input(_))).map(|b| b.size.words(extent)).sum()
+    }
+}
+
+/// What a run hands back: one vector of words for each result, in order of declaration.
+///
+/// Kept by the caller and used again, so that a run allocates nothing once it is warm.
+#[derive(Default)]
+pub struct Results {
+    /// Contents of each result.
+    pub buffers: Vec<Vec<u32>>,
+}
+
+impl Results {
+    /// Result `i` as f32 values.
+    pub fn floats(&self, i: usize) -> &[f32] {
+        bytemuck::cast_slice(&self.buffers[i])
+    }
+
+    /// Result `i` as words.
+    pub fn words(&self, i: usize) -> &[u32] {
+        &self.buffers[i]
+    }
+
+    /// The first `len` bytes of result `i`.
+    pub fn bytes(&self, i: usize, len: usize) -> &[u8] {
+        &bytemuck::cast_slice(&self.buffers[i])[..len]
+    }
+}
