@@ -186,6 +186,14 @@ impl Recording {
         self.buffer(label, size, Role::Result)
     }
 
+    /// The element type of a [`Size::Stored`] buffer.
+    pub fn dtype(&self, buf: Buf) -> Dtype {
+        match self.buffers[buf.0].size {
+            Size::Stored(dtype) => dtype,
+            _ => unreachable!("`{}` holds no stored elements", self.buffers[buf.0].label),
+        }
+    }
+
     /// Appends a launch; `params` is the kernel's own part of the uniform.
     pub fn call(&mut self, kernel: &'static Kernel, constants: &[u32], params: &impl bytemuck::NoUninit, args: &[Buf]) {
         debug_assert_eq!(kernel.bindings.len(), args.len(), "{}", kernel.name);

@@ -1,5 +1,7 @@
 //! Stored element types: header name, size, and the code that shaders and twins know them by.
 
+use std::sync::{Mutex, PoisonError};
+
 /// Element type of a stored tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Dtype {
@@ -44,11 +46,27 @@ const OTHERS: &[(&str, u32)] = &[
     ("F6_E3M2", 6),
 ];
 
+/// Keeps the name of an unknown type for the life of the process: few and short, so that no header can fill memory.
+fn intern(name: &str) -> Option<&'static str> {
+    static NAMES: Mutex<Vec<&'static str>> = Mutex::new(Vec::new());
+    let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = names.iter().find(|known| **known == name) {
+        return Some(known);
+    }
+    if names.len() >= 64 || name.len() > 32 {
+        return None;
+    }
+    let kept: &'static str = Box::leak(name.into());
+    names.push(kept);
+    Some(kept)
+}
+
 impl Dtype {
     /// The floats that can be computed with, in the order of their shader codes.
     pub const FLOATS: [Self; 6] = [Self::F32, Self::BF16, Self::F16, Self::F64, Self::F8E4M3, Self::F8E5M2];
 
-    /// The type that a safetensors header calls `name`; unknown names give an opaque type of unknown size.
+    /// The type that a safetensors header calls `name`. A name that is not known gives an opaque type of size 0,
+    /// which keeps its name unless that is longer than 32 bytes or one of too many.
     pub fn from_header(name: &str) -> Self {
         match name {
             "F32" => Self::F32,
@@ -59,7 +77,7 @@ impl Dtype {
             "F8_E5M2" => Self::F8E5M2,
             _ => match OTHERS.iter().find(|(known, _)| *known == name) {
                 Some(&(name, bits)) => Self::Other { name, bits },
-                None => Self::Other { name: "unknown", bits: 0 },
+                None => Self::Other { name: intern(name).unwrap_or("unknown"), bits: 0 },
             },
         }
     }

@@ -2,4 +2,24 @@
 
 pub mod dtype;
 
+mod coverage;
+mod digest;
+mod files;
+mod folder;
+mod header;
+mod hub;
+mod index;
+mod json;
+mod layout;
+mod output;
+mod reader;
+mod side;
+mod text;
+mod writer;
+
+pub use digest::FileDigest;
 pub use dtype::Dtype;
+pub use layout::{Layout, OutTensor};
+pub use reader::{Checkpoint, TensorInfo};
+pub use side::{side_files, with_dtype};
+pub use writer::Writer;

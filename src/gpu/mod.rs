@@ -20,7 +20,13 @@ impl Gpu {
     pub fn unload(&self, _inputs: DeviceInputs) {}
 
     /// See [`crate::executor::Executor::run`].
-    pub fn run(&self, _recording: &Recording, _extent: &Extent, _inputs: &DeviceInputs, _results: &mut Results) -> Result<()> {
+    pub fn run(
+        &self,
+        _recording: &Recording,
+        _extent: &Extent,
+        _inputs: &DeviceInputs,
+        _results: &mut Results,
+    ) -> Result<()> {
         Ok(())
     }
 }

@@ -4,13 +4,13 @@ use bytemuck::{Pod, Zeroable};
 
 use super::convert::{CHUNK, dtype, widen};
 use super::{Access, Args, Kernel, per_quad};
+use crate::recording::{Buf, Recording};
 
 /// Own parameters; twin of `Params` in `shaders/delta.wgsl`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
-pub struct Params {
-    /// Plane of the stack that is written.
-    pub plane: u32,
+struct Params {
+    plane: u32,
 }
 
 /// Bindings: base (stored), model (stored), tau (planes). Constants: both element types.
@@ -23,6 +23,12 @@ pub static DELTA: Kernel = Kernel {
     groups: per_quad,
     twin,
 };
+
+/// Appends `tau[plane] = model − base`.
+pub fn record(list: &mut Recording, base: Buf, model: Buf, tau: Buf, plane: u32) {
+    let constants = [list.dtype(base).code(), list.dtype(model).code()];
+    list.call(&DELTA, &constants, &Params { plane }, &[base, model, tau]);
+}
 
 fn twin(args: &mut Args<'_>) {
     let (base_type, model_type) = (dtype(args.constants[0]), dtype(args.constants[1]));

@@ -2,8 +2,21 @@
 //!
 //! The twin is the oracle of the kernel's test and the engine of the CPU device.
 
+pub mod combine;
 pub mod convert;
+pub mod count;
 pub mod delta;
+pub mod drop;
+pub mod elect;
+pub mod factor;
+pub mod histogram;
+pub mod matvec;
+pub mod matvec_t;
+pub mod norms;
+pub mod rescale;
+pub mod residual;
+pub mod trim;
+pub mod widen;
 
 use bytemuck::Pod;
 
@@ -44,7 +57,22 @@ pub const COMMON: &str = include_str!("../../shaders/common.wgsl");
 pub const WORKGROUP: u32 = 256;
 
 /// All kernels; tests, benches and shader validation go through this list.
-pub const ALL: &[&Kernel] = &[&delta::DELTA];
+pub static ALL: &[&Kernel] = &[
+    &delta::DELTA,
+    &widen::WIDEN,
+    &histogram::HISTOGRAM,
+    &count::COUNT,
+    &trim::TRIM,
+    &drop::DROP,
+    &combine::COMBINE,
+    &elect::ELECT,
+    &norms::NORMS,
+    &residual::RESIDUAL,
+    &factor::FACTOR,
+    &matvec::MATVEC,
+    &matvec_t::MATVEC_T,
+    &rescale::RESCALE,
+];
 
 /// Workgroups for one invocation per 4 elements.
 pub fn per_quad(dims: &Dims) -> u64 {

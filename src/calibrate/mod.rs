@@ -1,0 +1,4 @@
+//! Calibration: the factors ξ that put back the magnitude a merge has lost or swollen (MAGIC, arXiv 2512.19320).
+
+pub mod spectral;
+pub mod wsc;

@@ -1,0 +1,30 @@
+//! The model card: `README.md` of the output folder.
+
+use crate::methods::Method;
+use crate::recipe::{Recipe, Space};
+use crate::report::Report;
+
+/// The card, with the front matter that model hubs read.
+pub fn text(recipe: &Recipe, method: &Method, report: &Report, yaml: &str) -> String {
+    let mut models: Vec<&str> = recipe.base.iter().map(String::as_str).collect();
+    models.extend(
+        recipe.models.iter().map(|entry| entry.model.as_str()).filter(|model| recipe.base.as_deref() != Some(model)),
+    );
+    let quoted = |model: &&str| format!("- {}\n", serde_json::Value::from(*model));
+    let list: String = models.iter().map(quoted).collect();
+    let lines: String = models.iter().map(|model| format!("* `{model}`\n")).collect();
+    let calibration = match recipe.calibrate.space {
+        Space::None => String::new(),
+        space => format!(", with {space} calibration (MAGIC, arXiv 2512.19320)"),
+    };
+    format!(
+        "---\nbase_model:\n{list}tags:\n- merge\n- magic-merge\n---\n# Merged model\n\n\
+         Merged with `magic` {version} by `{name}` ({paper}){calibration}.\n\n    {formula}\n\n\
+         ## Models\n\n{lines}\n## Recipe\n\n```yaml\n{yaml}```\n\n\
+         Every tensor's norms and factors, and the hashes of all inputs, are in `magic.json`.\n",
+        version = report.version,
+        name = method.name,
+        paper = method.paper,
+        formula = method.formula,
+    )
+}

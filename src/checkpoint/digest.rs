@@ -1,0 +1,65 @@
+//! SHA-256 of the files of a checkpoint, for the record of what went into a merge.
+
+use std::io::Read;
+
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
+
+use super::reader::{Checkpoint, Part};
+use super::text;
+use crate::error::{Error, Result};
+
+/// What was read of one file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileDigest {
+    /// Name of the file, without its folder.
+    pub file: String,
+    /// Its size.
+    pub bytes: u64,
+    /// Its SHA-256 in lower-case hexadecimal digits.
+    pub sha256: String,
+}
+
+impl Checkpoint {
+    /// SHA-256 of every file with tensors.
+    ///
+    /// # Errors
+    /// A file that cannot be read or has changed since it was opened.
+    pub fn digests(&self) -> Result<Vec<FileDigest>> {
+        self.digests_with(&|_| Ok(()))
+    }
+
+    /// As [`digests`](Self::digests); `step` is told the size of each piece that is done, and ends the work with an
+    /// error.
+    ///
+    /// # Errors
+    /// As [`digests`](Self::digests), and those of `step`.
+    pub fn digests_with(&self, step: &(dyn Fn(u64) -> Result<()> + Sync)) -> Result<Vec<FileDigest>> {
+        self.parts.par_iter().map(|part| digest(part, step)).collect()
+    }
+}
+
+fn digest(part: &Part, step: &(dyn Fn(u64) -> Result<()> + Sync)) -> Result<FileDigest> {
+    let mut file = part.reopen()?;
+    let mut piece = vec![0; 1 << 20];
+    let mut hash = Sha256::new();
+    let mut bytes = 0;
+    loop {
+        match file.read(&mut piece) {
+            Ok(0) => break,
+            Ok(n) => {
+                hash.update(&piece[..n]);
+                bytes += n as u64;
+                step(n as u64)?;
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(text::cannot_read(&part.path, &e)),
+        }
+    }
+    if bytes != part.stamp.len {
+        return Err(Error::input(format!("`{}` has changed since it was opened", text::path(&part.path))));
+    }
+    let sha256 = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    let file = part.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    Ok(FileDigest { file, bytes, sha256 })
+}

@@ -1,0 +1,159 @@
+//! Files at the level of the operating system: regular ones only, positioned reads and writes, few open at a time.
+
+use std::fs::{self, File, Metadata};
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use super::text;
+use crate::error::{Error, Result};
+
+/// What shows that a file is still the one that was opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Stamp {
+    pub(super) len: u64,
+    modified: Option<SystemTime>,
+    #[cfg(unix)]
+    id: Identity,
+}
+
+impl Stamp {
+    pub(super) fn of(metadata: &Metadata) -> Self {
+        Self {
+            len: metadata.len(),
+            modified: metadata.modified().ok(),
+            #[cfg(unix)]
+            id: unix_identity(metadata),
+        }
+    }
+}
+
+/// What two paths to one file or folder have in common.
+#[cfg(unix)]
+pub(super) type Identity = (u64, u64);
+/// What two paths to one file or folder have in common.
+#[cfg(not(unix))]
+pub(super) type Identity = std::path::PathBuf;
+
+#[cfg(unix)]
+fn unix_identity(metadata: &Metadata) -> Identity {
+    use std::os::unix::fs::MetadataExt;
+    (metadata.dev(), metadata.ino())
+}
+
+/// Identity of what `path` leads to.
+pub(super) fn identity(path: &Path) -> io::Result<Identity> {
+    #[cfg(unix)]
+    return fs::metadata(path).map(|metadata| unix_identity(&metadata));
+    #[cfg(not(unix))]
+    fs::canonicalize(path)
+}
+
+/// Opens a regular file for reading. Everything else is refused before it is opened: a pipe would wait for ever.
+pub(super) fn open_regular(path: &Path) -> Result<(File, Stamp)> {
+    let regular = |metadata: Metadata| match metadata.is_file() {
+        true => Ok(metadata),
+        false => {
+            let what = if metadata.is_dir() { "a folder" } else { "a pipe, a socket or a device" };
+            Err(Error::input(format!("`{}` is {what}, not a file", text::path(path))))
+        }
+    };
+    regular(fs::metadata(path).map_err(|e| text::cannot_read(path, &e))?)?;
+    let file = File::open(path).map_err(|e| text::cannot_read(path, &e))?;
+    // Once more on what was opened, in case the path was exchanged in between.
+    let metadata = regular(file.metadata().map_err(|e| text::cannot_read(path, &e))?)?;
+    Ok((file, Stamp::of(&metadata)))
+}
+
+/// The whole of a small file, refused if it is longer than `most` bytes.
+pub(super) fn read_small(path: &Path, most: u64) -> Result<Vec<u8>> {
+    let (file, stamp) = open_regular(path)?;
+    if stamp.len > most {
+        let (len, most) = (text::size(stamp.len), text::size(most));
+        return Err(Error::input(format!("`{}` is {len} long, more than the {most} expected", text::path(path))));
+    }
+    let mut bytes = Vec::new();
+    // The limit holds even if the file grows, or if it lies about its length as those of /proc do.
+    io::Read::read_to_end(&mut io::Read::take(file, most), &mut bytes).map_err(|e| text::cannot_read(path, &e))?;
+    Ok(bytes)
+}
+
+/// Fills `buf` from `offset`, without moving a cursor that other threads share.
+pub(super) fn read_exact_at(file: &File, buf: &mut [u8], offset: u64) -> io::Result<()> {
+    #[cfg(unix)]
+    return std::os::unix::fs::FileExt::read_exact_at(file, buf, offset);
+    #[cfg(windows)]
+    {
+        let mut done = 0;
+        while done < buf.len() {
+            match std::os::windows::fs::FileExt::seek_read(file, &mut buf[done..], offset + done as u64) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(n) => done += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes all of `bytes` at `offset`.
+pub(super) fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+    #[cfg(unix)]
+    return std::os::unix::fs::FileExt::write_all_at(file, bytes, offset);
+    #[cfg(windows)]
+    {
+        let mut done = 0;
+        while done < bytes.len() {
+            match std::os::windows::fs::FileExt::seek_write(file, &bytes[done..], offset + done as u64) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => done += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Makes renames and removals in `dir` last; where a file system cannot, it has no need to.
+pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
+    if cfg!(not(unix)) {
+        return Ok(());
+    }
+    match File::open(dir)?.sync_all() {
+        Err(e) if matches!(e.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => Ok(()),
+        done => done,
+    }
+}
+
+/// Open files, the most recently used last. A model may have more shards than a process may have open files (256 on
+/// macOS), so each model keeps a few open and opens the others again when they are asked for.
+#[derive(Debug, Default)]
+pub(super) struct Handles(Mutex<Vec<(usize, Arc<File>)>>);
+
+impl Handles {
+    /// Most files kept open. Files still in use by other threads are closed when these are done.
+    const MOST: usize = 16;
+
+    /// File number `key`, opened by `open` if it is not at hand.
+    pub(super) fn get(&self, key: usize, open: impl FnOnce() -> Result<File>) -> Result<Arc<File>> {
+        let mut files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = match files.iter().position(|(known, _)| *known == key) {
+            Some(at) => files.remove(at),
+            None => (key, Arc::new(open()?)),
+        };
+        if files.len() >= Self::MOST {
+            files.remove(0);
+        }
+        let file = entry.1.clone();
+        files.push(entry);
+        Ok(file)
+    }
+
+    /// Closes all.
+    pub(super) fn close(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}

@@ -1,0 +1,200 @@
+//! From what the user names to the files that hold the tensors.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::hub::{self, Repo};
+use super::index::{self, Index};
+use super::text::{self, list, shown};
+use crate::error::{Error, Result, nearest};
+
+/// What a spec leads to.
+pub(super) struct Found {
+    /// The folder, unless the spec names one file.
+    pub(super) folder: Option<Folder>,
+    /// The files with tensors.
+    pub(super) files: Vec<PathBuf>,
+    /// Where the files are shards: their index and its path.
+    pub(super) index: Option<(Index, PathBuf)>,
+}
+
+/// Finds the files of `spec`; a relative path also below each folder of `search`.
+pub(super) fn find(spec: &str, search: &[PathBuf]) -> Result<Found> {
+    let path = locate(spec, search)?;
+    if !path.is_dir() {
+        if path.extension().is_some_and(|end| end == "json") {
+            let error = Error::usage(format!("`{}` holds no tensors", shown(spec)));
+            return Err(error.hint("name the folder that it is in"));
+        }
+        return Ok(Found { folder: None, files: vec![path], index: None });
+    }
+    Folder::open(path)?.weights()
+}
+
+fn locate(spec: &str, search: &[PathBuf]) -> Result<PathBuf> {
+    if spec.is_empty() || spec.contains(text::is_hostile) {
+        return Err(Error::usage(format!("`{}` is not the name of a model", shown(spec))));
+    }
+    let given = Path::new(spec);
+    let mut places = vec![given.to_owned()];
+    if given.is_relative() {
+        places.extend(search.iter().map(|folder| folder.join(given)));
+    }
+    if let Some(found) = places.iter().find(|place| place.exists()) {
+        return Ok(found.clone());
+    }
+    let error = |what: &str| {
+        let error = Error::usage(format!("`{}` {what}", shown(spec)));
+        let near = places.iter().find_map(|place| sibling(place)).map(|near| format!("did you mean `{near}`?"));
+        let below = list(search.iter().filter_map(|folder| folder.to_str()), 4);
+        let below = (places.len() > 1).then(|| format!("looked in the working directory and below {below}"));
+        near.into_iter().chain(below).fold(error, Error::hint)
+    };
+    let Some(repo) = Repo::parse(spec) else { return Err(error("does not exist")) };
+    let Some(cache) = hub::cache() else { return Err(error("does not exist")) };
+    match repo.find(&cache)? {
+        Some(snapshot) => Ok(snapshot),
+        None => {
+            let what = format!("is neither a path nor a model in the Hugging Face cache `{}`", text::path(&cache));
+            let error = error(&what);
+            Err(if repo.id.contains('/') { error.hint(repo.download()) } else { error })
+        }
+    }
+}
+
+/// The file or folder beside `path` whose name is nearest to its.
+fn sibling(path: &Path) -> Option<String> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let entries = fs::read_dir(parent).ok()?.flatten().take(1000);
+    let names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    let near = nearest(path.file_name()?.to_str()?, names.iter().map(String::as_str))?;
+    Some(text::path(&path.with_file_name(near)))
+}
+
+/// A folder whose files may be links only to files of the same model.
+#[derive(Debug)]
+pub(super) struct Folder {
+    pub(super) path: PathBuf,
+    real: PathBuf,
+    /// In the hub's cache, where the snapshot's links lead.
+    blobs: Option<PathBuf>,
+}
+
+impl Folder {
+    pub(super) fn open(path: PathBuf) -> Result<Self> {
+        let real = fs::canonicalize(&path).map_err(|e| text::cannot_read(&path, &e))?;
+        let is_snapshots = |dir: &&Path| {
+            let repo = dir.parent().and_then(Path::file_name).and_then(|name| name.to_str());
+            dir.file_name().is_some_and(|name| name == "snapshots")
+                && repo.is_some_and(|name| name.starts_with("models--"))
+        };
+        let blobs = real.ancestors().skip(1).find(is_snapshots).map(|dir| dir.with_file_name("blobs"));
+        Ok(Self { path, real, blobs })
+    }
+
+    /// The path of file `name`, `None` if it is not there (or a link to nothing), an error if it is a link that leads
+    /// out of the model: a folder from elsewhere must not choose which files of this machine are read.
+    pub(super) fn file(&self, name: &str) -> Result<Option<PathBuf>> {
+        let path = self.path.join(name);
+        let Ok(metadata) = fs::symlink_metadata(&path) else { return Ok(None) };
+        if !metadata.is_symlink() {
+            return Ok(Some(path));
+        }
+        let Ok(real) = fs::canonicalize(&path) else { return Ok(None) };
+        match real.starts_with(&self.real) || self.blobs.as_ref().is_some_and(|blobs| real.starts_with(blobs)) {
+            true => Ok(Some(path)),
+            false => {
+                let (path, real) = (text::path(&path), text::path(&real));
+                Err(Error::input(format!("`{path}` is a link that leads out of its folder, to `{real}`"))
+                    .hint("if you trust it, copy the file into the folder, or name the folder that it leads to"))
+            }
+        }
+    }
+
+    /// Names of the files in it, sorted.
+    pub(super) fn names(&self) -> Result<Vec<String>> {
+        let entries = fs::read_dir(&self.path).map_err(|e| text::cannot_read(&self.path, &e))?;
+        let mut names: Vec<String> =
+            entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// The files with tensors, in the order of preference that the usual loaders have.
+    fn weights(self) -> Result<Found> {
+        let names = self.names()?;
+        let at = text::path(&self.path);
+        if names.iter().any(|name| name == "adapter_config.json") {
+            return Err(Error::input(format!("`{at}` is a PEFT adapter, not a whole model"))
+                .hint("merge it into its base first (peft: `merge_and_unload`), then name the result"));
+        }
+        if let Some(file) = self.file("model.safetensors")? {
+            return Ok(Found { folder: Some(self), files: vec![file], index: None });
+        }
+        let ending = |end: &str| {
+            let ours = names.iter().filter(|name| name.ends_with(end) && !name.starts_with('.'));
+            ours.map(String::as_str).collect::<Vec<_>>()
+        };
+        let indices = ending(".safetensors.index.json");
+        let index = match indices.contains(&"model.safetensors.index.json") {
+            true => vec!["model.safetensors.index.json"],
+            false => indices,
+        };
+        match (&index[..], &ending(".safetensors")[..]) {
+            (&[index], _) => self.sharded(index),
+            ([], [shard, ..]) if is_shard(shard) => {
+                Err(Error::input(format!("`{at}` has shards, but no index of them"))
+                    .hint("the download or the merge that made it did not finish: make it again"))
+            }
+            ([], &[name]) => match self.file(name)? {
+                Some(file) => Ok(Found { folder: Some(self), files: vec![file], index: None }),
+                None => {
+                    Err(Error::input(format!("`{at}/{}` is a link to nothing", shown(name))).hint("download it again"))
+                }
+            },
+            ([], []) => {
+                let error = Error::input(format!("`{at}` has no `.safetensors` file"));
+                let others: Vec<&str> =
+                    [".bin", ".pt", ".pth", ".ckpt", ".gguf"].into_iter().flat_map(ending).collect();
+                Err(match others.is_empty() {
+                    true => error,
+                    false => error.hint(format!("convert {} to safetensors first", list(others, 4))),
+                })
+            }
+            (several @ [_, ..], _) | ([], several) => {
+                let what = format!("`{at}` has no `model.safetensors`, and more than one that it could be");
+                Err(Error::input(format!("{what}: {}", list(several.iter().copied(), 8))).hint("name one file"))
+            }
+        }
+    }
+
+    fn sharded(self, name: &str) -> Result<Found> {
+        let missing = |what: &str| Error::input(what.to_owned()).hint("the download did not finish: download it again");
+        let Some(path) = self.file(name)? else {
+            return Err(missing(&format!("`{}` is a link to nothing", text::path(&self.path.join(name)))));
+        };
+        let index = index::read(&path)?;
+        let mut files = Vec::with_capacity(index.shards.len());
+        let mut lost = Vec::new();
+        for shard in &index.shards {
+            match self.file(shard)? {
+                Some(file) => files.push(file),
+                None => lost.push(shard.as_str()),
+            }
+        }
+        if !lost.is_empty() {
+            let (all, at) = (index.shards.len(), text::path(&self.path));
+            let what = format!("{} of the {all} shards of `{at}` are missing: {}", lost.len(), list(lost, 64));
+            return Err(missing(&what));
+        }
+        Ok(Found { folder: Some(self), files, index: Some((index, path)) })
+    }
+}
+
+/// True for `anything-00001-of-00002.safetensors`.
+pub(super) fn is_shard(name: &str) -> bool {
+    let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    name.strip_suffix(".safetensors")
+        .and_then(|stem| stem.rsplit_once("-of-"))
+        .is_some_and(|(front, count)| digits(count) && front.rsplit_once('-').is_some_and(|(_, number)| digits(number)))
+}

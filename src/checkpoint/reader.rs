@@ -1,0 +1,244 @@
+//! An opened checkpoint: what its headers say, and its bytes in pieces.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+
+use super::dtype::Dtype;
+use super::files::{Handles, Stamp, open_regular, read_exact_at, read_small};
+use super::folder::{self, Folder};
+use super::header::{self, Entry};
+use super::index::Index;
+use super::text::{self, list, shown};
+use crate::error::{Error, Result};
+
+/// Longest `config.json`.
+const MAX_CONFIG: u64 = 16 << 20;
+
+/// A tensor, as the header of its file describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// Name; free of control characters.
+    pub name: String,
+    /// Type of its elements.
+    pub dtype: Dtype,
+    /// Dimensions, outermost first.
+    pub shape: Vec<u64>,
+    /// Size in its file.
+    pub bytes: u64,
+    /// Which of the checkpoint's files holds it.
+    pub(crate) file: usize,
+    /// Where in that file it begins.
+    pub(crate) offset: u64,
+}
+
+impl TensorInfo {
+    /// Number of elements.
+    pub fn elements(&self) -> u64 {
+        self.shape.iter().product()
+    }
+
+    /// Number of rows: the first dimension, 1 for a scalar.
+    pub fn rows(&self) -> u64 {
+        self.shape.first().copied().unwrap_or(1)
+    }
+}
+
+/// A file with tensors.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) path: PathBuf,
+    pub(super) stamp: Stamp,
+}
+
+impl Part {
+    /// Opens the file again. It must be the one whose header was read.
+    pub(super) fn reopen(&self) -> Result<File> {
+        let (file, stamp) = open_regular(&self.path)?;
+        if stamp == self.stamp { Ok(file) } else { Err(self.changed()) }
+    }
+
+    fn changed(&self) -> Error {
+        Error::input(format!("`{}` has changed since it was opened", text::path(&self.path)))
+            .hint("wait until nothing writes to it any more, then run this again")
+    }
+}
+
+/// An opened checkpoint. Its headers are read and checked; of its tensors not a byte.
+#[derive(Debug)]
+pub struct Checkpoint {
+    name: String,
+    folder: Option<Folder>,
+    pub(super) parts: Vec<Part>,
+    tensors: Vec<TensorInfo>,
+    /// Positions in `tensors`, by name.
+    by_name: Vec<u32>,
+    handles: Handles,
+}
+
+impl Checkpoint {
+    /// Opens `spec`: a Hugging Face folder (`model.safetensors`, or an index and its shards, or the only
+    /// `.safetensors` file), one `.safetensors` file, or `org/name[@revision]` in the local hub cache. A relative
+    /// path is looked for in the working directory, then below each folder of `search`.
+    ///
+    /// # Errors
+    /// Nothing of that name, a PEFT adapter, a file that is missing, cut off or no safetensors file, an index and
+    /// shards that disagree, a link or an index entry that leads out of the model. The message names file and
+    /// tensor.
+    pub fn open(spec: &str, search: &[PathBuf]) -> Result<Self> {
+        let found = folder::find(spec, search)?;
+        let headers: Vec<Result<_>> = found.files.into_par_iter().map(read_part).collect();
+        let mut parts = Vec::with_capacity(headers.len());
+        let mut tensors = Vec::new();
+        for header in headers {
+            let (part, entries, data) = header?;
+            let file = parts.len();
+            tensors.extend(entries.into_iter().map(|Entry { name, dtype, shape, begin, end }| TensorInfo {
+                name,
+                dtype,
+                shape,
+                bytes: end - begin,
+                file,
+                offset: data + begin,
+            }));
+            parts.push(part);
+        }
+        if let Some((index, path)) = found.index {
+            compare(index, &tensors, &parts, &path)?;
+        }
+        let mut by_name: Vec<u32> = (0..tensors.len() as u32).collect();
+        by_name.sort_unstable_by_key(|&i| tensors[i as usize].name.as_str());
+        Ok(Self { name: spec.to_owned(), folder: found.folder, parts, tensors, by_name, handles: Handles::default() })
+    }
+
+    /// The spec as it was given, for messages.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The model's folder; `None` for a single file, whose folder may hold anything.
+    pub fn folder(&self) -> Option<&Path> {
+        self.folder.as_ref().map(|folder| folder.path.as_path())
+    }
+
+    pub(super) fn model_folder(&self) -> Option<&Folder> {
+        self.folder.as_ref()
+    }
+
+    /// All tensors in the order in which they lie on disk.
+    pub fn tensors(&self) -> &[TensorInfo] {
+        &self.tensors
+    }
+
+    /// The tensor of that name, with its number in [`tensors`](Self::tensors).
+    pub fn get(&self, name: &str) -> Option<(usize, &TensorInfo)> {
+        let at = self.by_name.binary_search_by_key(&name, |&i| self.tensors[i as usize].name.as_str()).ok()?;
+        let number = self.by_name[at] as usize;
+        Some((number, &self.tensors[number]))
+    }
+
+    /// Fills `buf` with the bytes of tensor number `tensor` from `offset` on. Any thread may call this at any time.
+    ///
+    /// # Errors
+    /// A range outside the tensor, a file that cannot be read, that has changed or has become shorter.
+    pub fn read_at(&self, tensor: usize, offset: u64, buf: &mut [u8]) -> Result<()> {
+        let Some(info) = self.tensors.get(tensor) else {
+            return Err(Error::input(format!("`{}` has no tensor number {tensor}", shown(&self.name))));
+        };
+        let (part, name) = (&self.parts[info.file], shown(&info.name));
+        let length = buf.len() as u64;
+        if offset.checked_add(length).is_none_or(|end| end > info.bytes) {
+            let bytes = info.bytes;
+            let what = format!("cannot read {length} bytes at {offset} of tensor `{name}`, which has {bytes}");
+            return Err(Error::input(format!("{what}, in `{}`", text::path(&part.path))));
+        }
+        let file = self.handles.get(info.file, || part.reopen())?;
+        read_exact_at(&file, buf, info.offset + offset).map_err(|e| {
+            let e = match e.kind() {
+                std::io::ErrorKind::UnexpectedEof => "the file has become shorter since it was opened".to_owned(),
+                _ => e.to_string(),
+            };
+            Error::input(format!("cannot read tensor `{name}` of `{}`: {e}", text::path(&part.path)))
+        })
+    }
+
+    /// The files that hold the tensors.
+    pub fn files(&self) -> impl ExactSizeIterator<Item = &Path> {
+        self.parts.iter().map(|part| part.path.as_path())
+    }
+
+    /// Bytes of all tensors.
+    pub fn total_bytes(&self) -> u64 {
+        self.tensors.iter().map(|tensor| tensor.bytes).sum()
+    }
+
+    /// `config.json` of the folder, `None` if there is no folder or no such file.
+    ///
+    /// # Errors
+    /// A file that cannot be read, is longer than 16 MiB, leads out of the folder or holds no JSON object.
+    pub fn config(&self) -> Result<Option<serde_json::Value>> {
+        let Some(folder) = &self.folder else { return Ok(None) };
+        let Some(path) = folder.file("config.json")? else { return Ok(None) };
+        let bytes = read_small(&path, MAX_CONFIG)?;
+        let bad = |what: &str| Error::input(format!("`{}` holds no JSON object: {what}", text::path(&path)));
+        let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(|e| bad(&shown(&e.to_string())))?;
+        if value.is_object() { Ok(Some(value)) } else { Err(bad("it holds another value")) }
+    }
+
+    /// Checks that every file is still the one that was opened: size, time of change and, on Unix, inode.
+    ///
+    /// # Errors
+    /// The first file that has changed or is gone.
+    pub fn check_unchanged(&self) -> Result<()> {
+        for part in &self.parts {
+            let metadata = fs::metadata(&part.path).map_err(|e| text::cannot_read(&part.path, &e))?;
+            if Stamp::of(&metadata) != part.stamp {
+                return Err(part.changed());
+            }
+        }
+        Ok(())
+    }
+}
+
+fn read_part(path: PathBuf) -> Result<(Part, Vec<Entry>, u64)> {
+    let (file, stamp) = open_regular(&path)?;
+    let (entries, data) = header::read(&file, &path, stamp.len)?;
+    Ok((Part { path, stamp }, entries, data))
+}
+
+/// Every tensor must be in the shard where the index says it is, and in no other.
+fn compare(mut index: Index, tensors: &[TensorInfo], parts: &[Part], path: &Path) -> Result<()> {
+    let bad = |what: String| {
+        Error::input(format!("`{}` and its shards disagree: {what}", text::path(path)))
+            .hint("the files are of different versions of the model: download it again")
+    };
+    let mut extra = Vec::new();
+    for tensor in tensors {
+        match index.map.get(&tensor.name) {
+            Some(&shard) if shard == tensor.file => drop(index.map.remove(&tensor.name)),
+            Some(&shard) => {
+                let (name, shard, at) = (shown(&tensor.name), &index.shards[shard], &parts[tensor.file].path);
+                let at = text::path(at);
+                return Err(bad(format!("tensor `{name}` should be in `{}`, but is in `{at}`", shown(shard))));
+            }
+            None => extra.push(tensor),
+        }
+    }
+    if let [first, ..] = &extra[..] {
+        // A name that is in two shards was taken out of the map when it was met first.
+        let at = &parts[first.file].path;
+        let names = list(extra.iter().map(|tensor| tensor.name.as_str()), 4);
+        return Err(bad(format!("it does not place {names} in `{}`", text::path(at))));
+    }
+    let mut absent: Vec<(&str, usize)> = index.map.iter().map(|(name, shard)| (name.as_str(), *shard)).collect();
+    absent.sort_unstable();
+    match absent.first() {
+        None => Ok(()),
+        Some(&(_, shard)) => {
+            let names = list(absent.iter().map(|(name, _)| *name), 4);
+            let at = text::path(&parts[shard].path);
+            Err(bad(format!("tensors {names} are not where it places them; `{at}` lacks the first")))
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Which device does the work, and how much memory it may take.
+
+use crate::cpu::Cpu;
+use crate::error::{Error, Result};
+use crate::executor::Executor;
+use crate::gpu::{self, Choice, Gpu};
+use crate::memory::{Device, Memory};
+
+/// Host memory if the user names none.
+pub const HOST: u64 = 384 << 20;
+
+/// Device memory if the user names none.
+pub const VRAM: u64 = 1 << 30;
+
+/// The least of either with which anything can be done.
+const LEAST: u64 = 16 << 20;
+
+/// Blocks in work at a time on a GPU: one is read, one computed, one written.
+const GPU_LANES: usize = 3;
+
+/// What the user asks for.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// `auto`, `cpu`, `gpu`, a number or a part of a name; empty means `auto`.
+    pub device: String,
+    /// Limit of host memory in bytes.
+    pub memory: Option<u64>,
+    /// Limit of device memory in bytes.
+    pub vram: Option<u64>,
+    /// Threads of the CPU device.
+    pub threads: Option<usize>,
+}
+
+/// An executor, its name, and the memory it works in.
+pub struct Opened {
+    /// What runs recordings.
+    pub executor: Executor,
+    /// As a person knows it.
+    pub name: String,
+    /// Nothing of it is taken yet.
+    pub memory: Memory,
+}
+
+/// Opens the device that is wanted. `auto` is the best hardware GPU, else the CPU.
+pub fn open(wanted: &Wanted) -> Result<Opened> {
+    let host = limit("--memory", wanted.memory, HOST)?;
+    let vram = limit("--vram", wanted.vram, VRAM)?;
+    if wanted.threads == Some(0) {
+        return Err(Error::usage("`--threads` must be at least 1"));
+    }
+    if wanted.device != "cpu" {
+        let choice = if wanted.device.is_empty() { Choice::Auto } else { Choice::parse(&wanted.device) };
+        if let Some(gpu) = Gpu::open(&choice, &gpu::Options { vram, ..gpu::Options::default() })? {
+            return Ok(on_gpu(gpu, host, vram));
+        }
+    }
+    let lanes = wanted.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let device = Device { gpu: false, lanes, binding: u64::MAX, results: u64::MAX };
+    let threads = if lanes == 1 { "thread" } else { "threads" };
+    Ok(Opened {
+        executor: Executor::Cpu(Cpu::default()),
+        name: format!("CPU, {lanes} {threads}"),
+        memory: Memory::new(device, host, vram),
+    })
+}
+
+fn on_gpu(gpu: Gpu, host: u64, vram: u64) -> Opened {
+    let limits = gpu.limits();
+    let name = format!("{} ({})", gpu.adapter().name, gpu.adapter().backend);
+    let device =
+        Device { gpu: true, lanes: GPU_LANES, binding: limits.max_binding_bytes, results: limits.max_results_bytes };
+    Opened { executor: Executor::Gpu(Box::new(gpu)), name, memory: Memory::new(device, host, vram) }
+}
+
+fn limit(flag: &str, given: Option<u64>, default: u64) -> Result<u64> {
+    match given {
+        Some(bytes) if bytes < LEAST => {
+            Err(Error::usage(format!("`{flag}` is below {} MB", LEAST.div_ceil(1_000_000)))
+                .hint(format!("give it more room, for instance `{flag} 64MB`")))
+        }
+        Some(bytes) => Ok(bytes),
+        None => Ok(default),
+    }
+}

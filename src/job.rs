@@ -1,0 +1,193 @@
+//! A merge from recipe to finished folder: open, plan, run, write.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde_json::Value;
+
+use crate::card;
+use crate::checkpoint::{Checkpoint, Dtype, Layout, Writer, side_files, with_dtype};
+use crate::device::{self, Opened, Wanted};
+use crate::error::{Error, Result};
+use crate::merge::{Merge, Progress};
+use crate::methods::{Combine, Method};
+use crate::plan::Plan;
+use crate::recipe::{Recipe, Sensitive, Space, resolve};
+use crate::report::{Bytes, Input, Report, SCHEMA};
+
+/// Where and how a merge is written.
+#[derive(Clone, Debug)]
+pub struct Output {
+    /// The folder.
+    pub dir: PathBuf,
+    /// Most bytes of a shard.
+    pub shard_size: u64,
+    /// Whether an earlier merge in the folder may be replaced.
+    pub overwrite: bool,
+}
+
+/// A merge that was opened, checked and planned: nothing of any tensor has been read, nothing written.
+pub struct Job {
+    /// What was asked.
+    pub recipe: Recipe,
+    /// What will be done.
+    pub plan: Plan,
+    /// The base, or what stands in for it, then the experts.
+    pub checkpoints: Vec<Checkpoint>,
+    /// The device.
+    pub opened: Opened,
+}
+
+impl Job {
+    /// Opens all models and the device, and plans the merge. `folder` is where the recipe lies.
+    ///
+    /// # Errors
+    /// Whatever is wrong with recipe, models or device, before any tensor is read.
+    pub fn new(recipe: Recipe, folder: Option<&Path>, wanted: &Wanted) -> Result<Self> {
+        let method = Method::find(&recipe.method)?;
+        let models: Vec<usize> = match method.combine {
+            Combine::Models | Combine::Scale => (0..recipe.models.len()).collect(),
+            Combine::TaskVectors | Combine::Elect | Combine::Slerp => recipe.experts().collect(),
+        };
+        method.check(&recipe, &models)?;
+        check_calibration(&recipe, method)?;
+        let search: Vec<PathBuf> = folder.map(Path::to_path_buf).into_iter().collect();
+        let reference = match (&recipe.base, method.combine) {
+            (Some(base), combine) if combine != Combine::Scale => base,
+            _ => &recipe.models[models[0]].model,
+        };
+        let mut checkpoints = vec![Checkpoint::open(reference, &search)?];
+        let mut experts = Vec::new();
+        for model in models {
+            let spec = &recipe.models[model].model;
+            let place = match checkpoints.iter().position(|opened| opened.name() == spec) {
+                Some(place) => place,
+                None => {
+                    checkpoints.push(Checkpoint::open(spec, &search)?);
+                    checkpoints.len() - 1
+                }
+            };
+            experts.push((model, place));
+        }
+        let sensitive = sensitive(&recipe.calibrate.sensitive, folder)?;
+        let opened = device::open(wanted)?;
+        let plan = Plan::new(&recipe, method, &checkpoints, &experts, sensitive.as_ref(), opened.memory.clone())?;
+        Ok(Self { recipe, plan, checkpoints, opened })
+    }
+
+    /// Where each tensor will go.
+    pub fn layout(&self, output: &Output) -> Result<Layout> {
+        self.plan.layout(output.shard_size)
+    }
+
+    /// Runs the merge and writes everything. Nothing is left in the folder if it fails.
+    pub fn run(&self, output: &Output, progress: &Progress) -> Result<Report> {
+        let started = Instant::now();
+        let inputs: Vec<&Checkpoint> = self.checkpoints.iter().collect();
+        let side = side_files(&self.checkpoints[0])?;
+        let mut writer = Writer::create(&output.dir, self.layout(output)?, &inputs, output.overwrite)?;
+        let merge = Merge {
+            plan: &self.plan,
+            checkpoints: &self.checkpoints,
+            executor: &self.opened.executor,
+            writer: &writer,
+            progress,
+        };
+        // Hashing is arithmetic without memory traffic: it fills the gaps that waiting leaves.
+        let (tensors, digests) = std::thread::scope(|scope| {
+            let digests = scope.spawn(|| {
+                let step = |_| progress.check();
+                self.checkpoints.iter().map(|c| c.digests_with(&step)).collect::<Result<Vec<_>>>()
+            });
+            let tensors = merge.run();
+            if tensors.is_err() {
+                progress.stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            }
+            (tensors, digests.join().expect("hashing does not panic"))
+        });
+        let tensors = tensors?;
+        let inputs = self.checkpoints.iter().zip(digests?).map(|(checkpoint, files)| Input {
+            model: checkpoint.name().to_owned(),
+            files: files.into_iter().map(Into::into).collect(),
+        });
+        for checkpoint in &self.checkpoints {
+            checkpoint.check_unchanged()?;
+        }
+        let mut report = Report {
+            schema: SCHEMA,
+            version: env!("CARGO_PKG_VERSION"),
+            method: self.plan.method.name.to_owned(),
+            calibrate: self.recipe.calibrate.space.to_string(),
+            seed: self.plan.seed,
+            device: self.opened.name.clone(),
+            inputs: inputs.collect(),
+            tensors,
+            ignored: self.plan.ignored.clone(),
+            bytes: Bytes { read: self.plan.bytes_in(), written: writer.layout().total_bytes() },
+            warnings: self.plan.warnings.clone(),
+            seconds: 0.0,
+        };
+        report.warn();
+        for (name, bytes) in side {
+            let bytes = if name == "config.json" { self.config(&bytes)? } else { bytes };
+            writer.file(&name, bytes);
+        }
+        let recipe = self.recipe.to_yaml();
+        writer.file("README.md", card::text(&self.recipe, self.plan.method, &report, &recipe).into_bytes());
+        writer.file("recipe.yml", recipe.into_bytes());
+        report.seconds = started.elapsed().as_secs_f64();
+        let document = serde_json::to_vec_pretty(&report).expect("a report is plain data");
+        writer.file("magic.json", document);
+        writer.finish()?;
+        Ok(report)
+    }
+
+    /// The base's configuration, with the element type of the output if that is another.
+    fn config(&self, bytes: &[u8]) -> Result<Vec<u8>> {
+        let Some(dtype) = self.recipe.output_dtype()?.and_then(Dtype::from_torch_name) else {
+            return Ok(bytes.to_vec());
+        };
+        let config: Value = serde_json::from_slice(bytes).map_err(|e| {
+            Error::input(format!("`config.json` of `{}` is not valid JSON: {e}", self.checkpoints[0].name()))
+        })?;
+        Ok(serde_json::to_vec_pretty(&with_dtype(config, dtype)).expect("JSON stays JSON"))
+    }
+}
+
+fn check_calibration(recipe: &Recipe, method: &Method) -> Result<()> {
+    match recipe.calibrate.space {
+        Space::None => Ok(()),
+        Space::Wsc if method.combine == Combine::Scale => {
+            Err(Error::usage(format!("`{}` merges nothing, so there is nothing to calibrate", method.name))
+                .hint("leave `calibrate` out"))
+        }
+        Space::Wsc if recipe.base.is_none() => {
+            Err(Error::usage("calibration compares task vectors, which needs a base model")
+                .hint("add `base_model:` to the recipe, or `--base PATH`"))
+        }
+        Space::Wsc => Ok(()),
+        Space::Fsc | Space::Dsc | Space::Auto => Err(Error::usage(format!(
+            "`{}` calibration needs the forward pass, which this version does not have",
+            recipe.calibrate.space
+        ))
+        .hint("weight-space calibration needs no data: `--calibrate wsc`")),
+    }
+}
+
+/// The names of the sensitive list: a JSON list, or an object with such a list under `sensitive`.
+fn sensitive(given: &Sensitive, folder: Option<&Path>) -> Result<Option<HashSet<String>>> {
+    let file = match given {
+        Sensitive::None => return Ok(None),
+        Sensitive::Names(names) => return Ok(Some(names.iter().cloned().collect())),
+        Sensitive::File(file) => resolve(file, folder),
+    };
+    let bytes = std::fs::read(&file).map_err(|e| Error::read(&file, &e))?;
+    let shape = || {
+        Error::input(format!("`{}` holds no list of tensor names", file.display()))
+            .hint("it should be `[\"name\", …]`, or an object with such a list under `sensitive`")
+    };
+    let document: Value = serde_json::from_slice(&bytes).map_err(|_| shape())?;
+    let list = document.get("sensitive").unwrap_or(&document).as_array().ok_or_else(shape)?;
+    list.iter().map(|name| name.as_str().map(str::to_owned).ok_or_else(shape)).collect::<Result<_>>().map(Some)
+}

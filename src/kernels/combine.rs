@@ -1,0 +1,59 @@
+//! Weighted sum: `tau[last] = Σ_k weights[k] · tau[k] + base_weight · base`.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::convert::{CHUNK, dtype, widen};
+use super::{Access, Args, Kernel, per_quad};
+use crate::recording::{Buf, Recording};
+
+/// Own parameters; twin of `Params` in `shaders/combine.wgsl`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+struct Params {
+    base_weight: f32,
+}
+
+/// Bindings: base (stored), weights (one an expert), tau (planes). Constant: the base's element type.
+pub static COMBINE: Kernel = Kernel {
+    name: "combine",
+    wgsl: include_str!("../../shaders/combine.wgsl"),
+    entry: "main",
+    constants: &["BASE"],
+    bindings: &[Access::Read, Access::Read, Access::Write],
+    groups: per_quad,
+    twin,
+};
+
+/// Appends `tau[last] = Σ_k weights[k] · tau[k] + base_weight · base`.
+pub fn record(list: &mut Recording, base: Buf, weights: Buf, base_weight: f32, tau: Buf) {
+    let constants = [list.dtype(base).code()];
+    list.call(&COMBINE, &constants, &Params { base_weight }, &[base, weights, tau]);
+}
+
+fn twin(args: &mut Args<'_>) {
+    let (n, experts) = (args.dims.n as usize, args.dims.planes as usize - 1);
+    let base_weight = args.params::<Params>().base_weight;
+    let base_type = dtype(args.constants[0]);
+    let (base, weights) = (args.read::<u8>(0), &args.read::<f32>(1)[..experts]);
+    let (tau, merged) = args.write::<f32>(2).split_at_mut(experts * n);
+    let mut scratch = [0f32; CHUNK];
+    for (i, out) in merged[..n].chunks_mut(CHUNK).enumerate() {
+        out.fill(0.0);
+        for (k, &weight) in weights.iter().enumerate() {
+            add_scaled(out, weight, &tau[k * n + i * CHUNK..][..out.len()]);
+        }
+        if base_weight != 0.0 {
+            let base_values = &mut scratch[..out.len()];
+            widen(base_type, base, i * CHUNK, base_values);
+            add_scaled(out, base_weight, base_values);
+        }
+    }
+}
+
+/// `out += scale · x`.
+#[multiversion::multiversion(targets = "simd")]
+pub(super) fn add_scaled(out: &mut [f32], scale: f32, x: &[f32]) {
+    for (o, x) in out.iter_mut().zip(x) {
+        *o += scale * x;
+    }
+}

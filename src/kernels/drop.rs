@@ -1,0 +1,109 @@
+//! Seeded random drop with rescaling: the sparsification of DARE (arXiv 2311.03099).
+
+use bytemuck::{Pod, Zeroable};
+use sha2::{Digest, Sha256};
+
+use super::{Access, Args, Kernel, per_quad};
+use crate::recording::{Buf, Recording};
+
+/// Own parameters; twin of `Params` in `shaders/drop.wgsl`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+struct Params {
+    plane: u32,
+    key_lo: u32,
+    key_hi: u32,
+    threshold: u32,
+    scale: f32,
+}
+
+/// Binding: tau (planes).
+pub static DROP: Kernel = Kernel {
+    name: "drop",
+    wgsl: include_str!("../../shaders/drop.wgsl"),
+    entry: "main",
+    constants: &[],
+    bindings: &[Access::Write],
+    groups: per_quad,
+    twin,
+};
+
+/// Key of the random numbers of one expert's tensor.
+pub fn key(seed: u64, tensor: &str, expert: usize) -> [u32; 2] {
+    let mut hash = Sha256::new();
+    hash.update(seed.to_le_bytes());
+    hash.update((expert as u64).to_le_bytes());
+    hash.update(tensor.as_bytes());
+    let digest = hash.finalize();
+    let word = |i: usize| u32::from_le_bytes([digest[i], digest[i + 1], digest[i + 2], digest[i + 3]]);
+    [word(0), word(4)]
+}
+
+/// Appends: each element of `tau[plane]` is multiplied by `scale` with probability `density`, else zeroed.
+/// A density of one keeps all, zero keeps none.
+pub fn record(list: &mut Recording, tau: Buf, plane: u32, key: [u32; 2], density: f64, scale: f32) {
+    let chances = (density.clamp(0.0, 1.0) * 4_294_967_296.0).round();
+    // The comparison includes the threshold, so that one is exact; zero is a scale of zero.
+    let (threshold, scale) = if chances < 1.0 { (0, 0.0) } else { ((chances - 1.0) as u32, scale) };
+    list.call(&DROP, &[], &Params { plane, key_lo: key[0], key_hi: key[1], threshold, scale }, &[tau]);
+}
+
+/// Counters drawn at a time, each for 4 elements.
+const QUADS: usize = 256;
+
+/// The words of [`QUADS`] counters, one array for each of a counter's four.
+type Words = [[u32; QUADS]; 4];
+
+fn twin(args: &mut Args<'_>) {
+    let n = args.dims.n as usize;
+    let p = args.params::<Params>();
+    let key = [p.key_lo, p.key_hi];
+    let first = u64::from(args.dims.first_hi) << 32 | u64::from(args.dims.first_lo);
+    let tau = &mut args.write::<f32>(0)[p.plane as usize * n..][..n];
+    // A block may start in the midst of a quad: the first piece is shorter then.
+    let lead = (first.next_multiple_of(4) - first) as usize;
+    let (head, body) = tau.split_at_mut(lead.min(n));
+    let mut words: Words = [[0; QUADS]; 4];
+    if !head.is_empty() {
+        random(&mut words, first / 4, key);
+        for (i, x) in head.iter_mut().enumerate() {
+            let kept = words[(first % 4) as usize + i][0] <= p.threshold;
+            *x = if kept { *x * p.scale } else { 0.0 };
+        }
+    }
+    for (i, piece) in body.chunks_mut(4 * QUADS).enumerate() {
+        random(&mut words, first.div_ceil(4) + (i * QUADS) as u64, key);
+        apply(piece, &words, p.threshold, p.scale);
+    }
+}
+
+/// The words of the counters from `first` on.
+#[multiversion::multiversion(targets = "simd")]
+fn random(words: &mut Words, first: u64, key: [u32; 2]) {
+    let step = |v: u32| v.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+    let [xs, ys, zs, ws] = words;
+    for (i, (((xo, yo), zo), wo)) in xs.iter_mut().zip(ys).zip(zs).zip(ws).enumerate() {
+        let counter = first + i as u64;
+        let (mut x, mut y) = (step(counter as u32), step((counter >> 32) as u32));
+        let (mut z, mut w) = (step(key[0]), step(key[1]));
+        x = x.wrapping_add(y.wrapping_mul(w));
+        y = y.wrapping_add(z.wrapping_mul(x));
+        z = z.wrapping_add(x.wrapping_mul(y));
+        w = w.wrapping_add(y.wrapping_mul(z));
+        (x, y, z, w) = (x ^ x >> 16, y ^ y >> 16, z ^ z >> 16, w ^ w >> 16);
+        x = x.wrapping_add(y.wrapping_mul(w));
+        y = y.wrapping_add(z.wrapping_mul(x));
+        z = z.wrapping_add(x.wrapping_mul(y));
+        w = w.wrapping_add(y.wrapping_mul(z));
+        (*xo, *yo, *zo, *wo) = (x, y, z, w);
+    }
+}
+
+#[multiversion::multiversion(targets = "simd")]
+fn apply(piece: &mut [f32], words: &Words, threshold: u32, scale: f32) {
+    for (q, quad) in piece.chunks_mut(4).enumerate() {
+        for (j, x) in quad.iter_mut().enumerate() {
+            *x = if words[j][q] <= threshold { *x * scale } else { 0.0 };
+        }
+    }
+}

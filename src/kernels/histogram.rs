@@ -1,0 +1,88 @@
+//! One digit of an exact radix select over the magnitudes of a task vector.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::{Access, Args, Kernel};
+use crate::recording::{Buf, Recording};
+
+/// Bins of a histogram: a digit has at most 11 bits.
+pub const BINS: u32 = 2048;
+
+/// A digit of the 31-bit key of a magnitude, most significant first.
+#[derive(Clone, Copy, Debug)]
+pub struct Digit {
+    /// Bits below it.
+    pub shift: u32,
+    /// Bits of it.
+    pub bits: u32,
+}
+
+/// The digits, in the order in which they are selected.
+pub const DIGITS: [Digit; 3] =
+    [Digit { shift: 20, bits: 11 }, Digit { shift: 10, bits: 10 }, Digit { shift: 0, bits: 10 }];
+
+/// Own parameters; twin of `Params` in `shaders/histogram.wgsl`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+struct Params {
+    plane: u32,
+    prefix: u32,
+    shift: u32,
+    bits: u32,
+}
+
+/// Bindings: tau (planes), bins (`planes × BINS`, added to).
+pub static HISTOGRAM: Kernel = Kernel {
+    name: "histogram",
+    wgsl: include_str!("../../shaders/histogram.wgsl"),
+    entry: "main",
+    constants: &[],
+    bindings: &[Access::Read, Access::Write],
+    groups: |dims| u64::from(dims.n).div_ceil(4096),
+    twin,
+};
+
+/// Appends: counts the keys of `tau[plane]` whose higher bits are `prefix`, by `digit`.
+pub fn record(list: &mut Recording, tau: Buf, plane: u32, prefix: u32, digit: Digit, bins: Buf) {
+    list.call(&HISTOGRAM, &[], &Params { plane, prefix, shift: digit.shift, bits: digit.bits }, &[tau, bins]);
+}
+
+fn twin(args: &mut Args<'_>) {
+    let n = args.dims.n as usize;
+    let p = args.params::<Params>();
+    let tau = &args.read::<f32>(0)[p.plane as usize * n..][..n];
+    let bins = &mut args.write::<u32>(1)[(p.plane * BINS) as usize..][..BINS as usize];
+    if p.shift + p.bits == 31 {
+        count_all(tau, p.shift, bins);
+    } else {
+        let mask = (1 << p.bits) - 1;
+        for x in tau {
+            let digit = key(x) >> p.shift;
+            if digit >> p.bits == p.prefix {
+                bins[(digit & mask) as usize] += 1;
+            }
+        }
+    }
+}
+
+fn key(x: &f32) -> u32 {
+    x.to_bits() & 0x7fff_ffff
+}
+
+/// The first digit, for which every key counts. Neighbours often share a bin, so four tables keep the additions apart.
+fn count_all(tau: &[f32], shift: u32, bins: &mut [u32]) {
+    let mut tables = [[0u32; BINS as usize]; 4];
+    let bin = |x: &f32| (key(x) >> shift) as usize % BINS as usize;
+    let quads = tau.chunks_exact(4);
+    for x in quads.remainder() {
+        tables[0][bin(x)] += 1;
+    }
+    for quad in quads {
+        for (table, x) in tables.iter_mut().zip(quad) {
+            table[bin(x)] += 1;
+        }
+    }
+    for (b, total) in bins.iter_mut().enumerate() {
+        *total += tables.iter().map(|table| table[b]).sum::<u32>();
+    }
+}

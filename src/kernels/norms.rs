@@ -1,0 +1,102 @@
+//! Row statistics of every plane: the sums behind norms, projections and the report.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::{Access, Args, Kernel, per_row_and_plane};
+use crate::recording::{Buf, Recording, Size};
+
+/// Statistics of one row of one plane; twin of the `vec4` in `shaders/norms.wgsl`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
+pub struct Stats {
+    /// Σ|x|.
+    pub l1: f32,
+    /// Σx².
+    pub square: f32,
+    /// max|x|.
+    pub largest: f32,
+    /// Σx·m, with m the last plane's entries.
+    pub dot: f32,
+}
+
+/// Words of a [`Stats`].
+pub const WIDTH: u32 = 4;
+
+/// Bindings: tau (planes), stats (`[rows, planes]`).
+pub static NORMS: Kernel = Kernel {
+    name: "norms",
+    wgsl: include_str!("../../shaders/norms.wgsl"),
+    entry: "main",
+    constants: &[],
+    bindings: &[Access::Read, Access::Write],
+    groups: per_row_and_plane,
+    twin,
+};
+
+/// Size of the statistics of a stack of `planes`.
+pub fn size(planes: u32) -> Size {
+    Size::Rows(WIDTH * planes)
+}
+
+/// Appends: `stats[row, plane]` = [`Stats`] of `tau[plane]`'s row.
+pub fn record(list: &mut Recording, tau: Buf, stats: Buf) {
+    list.call(&NORMS, &[], &(), &[tau, stats]);
+}
+
+fn twin(args: &mut Args<'_>) {
+    let dims = args.dims;
+    let (n, planes, len) = (dims.n as usize, dims.planes as usize, dims.row_len as usize);
+    let tau = args.read::<f32>(0);
+    let stats = args.write::<Stats>(1);
+    let last = &tau[(planes - 1) * n..][..n];
+    for (row, m) in last.chunks(len).enumerate() {
+        for plane in 0..planes {
+            stats[row * planes + plane] = row_stats(&tau[plane * n + row * len..][..m.len()], m);
+        }
+    }
+}
+
+/// Partial sums side by side, so that the compiler can use vectors of any width with the same result.
+const LANES: usize = 16;
+
+/// Elements summed in f32 before their sum goes on in f64.
+const SPAN: usize = 4096;
+
+fn row_stats(x: &[f32], m: &[f32]) -> Stats {
+    let (mut l1, mut square, mut largest, mut dot) = (0f64, 0f64, 0f32, 0f64);
+    for (x, m) in x.chunks(SPAN).zip(m.chunks(SPAN)) {
+        let part = span_stats(x, m);
+        l1 += f64::from(part.l1);
+        square += f64::from(part.square);
+        largest = largest.max(part.largest);
+        dot += f64::from(part.dot);
+    }
+    Stats { l1: l1 as f32, square: square as f32, largest, dot: dot as f32 }
+}
+
+#[multiversion::multiversion(targets = "simd")]
+fn span_stats(x: &[f32], m: &[f32]) -> Stats {
+    let (mut l1, mut square, mut largest, mut dot) = ([0f32; LANES], [0f32; LANES], [0f32; LANES], [0f32; LANES]);
+    let (xs, ms) = (x.chunks_exact(LANES), m.chunks_exact(LANES));
+    let rest = xs.remainder().iter().zip(ms.remainder());
+    for (x, m) in xs.zip(ms) {
+        for j in 0..LANES {
+            l1[j] += x[j].abs();
+            square[j] += x[j] * x[j];
+            largest[j] = if x[j].abs() > largest[j] { x[j].abs() } else { largest[j] };
+            dot[j] += x[j] * m[j];
+        }
+    }
+    for (j, (x, m)) in rest.enumerate() {
+        l1[j] += x.abs();
+        square[j] += x * x;
+        largest[j] = largest[j].max(x.abs());
+        dot[j] += x * m;
+    }
+    Stats {
+        l1: l1.iter().sum(),
+        square: square.iter().sum(),
+        largest: largest.iter().fold(0.0, |a, &b| a.max(b)),
+        dot: dot.iter().sum(),
+    }
+}

@@ -1,0 +1,135 @@
+//! The last step of every merge: `out = base + xi · tau[last]`, rounded once to the output type.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::convert::{CHUNK, dtype, narrow, widen};
+use super::{Access, Args, Kernel, per_quad};
+use crate::checkpoint::Dtype;
+use crate::recording::{Buf, Recording, Size};
+
+/// Own parameters; twin of `Params` in `shaders/rescale.wgsl`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+struct Params {
+    stride: u32,
+}
+
+/// Counts of results that are no numbers; twin of `counts` in `shaders/rescale.wgsl`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Counts {
+    /// NaN.
+    pub nan: u32,
+    /// Infinite before rounding.
+    pub infinite: u32,
+    /// Finite before rounding to the output type, not after.
+    pub overflow: u32,
+}
+
+/// Words of [`Counts`].
+pub const COUNTS: u32 = 3;
+
+/// Bindings: base (stored), tau (planes), xi (`[rows]` or one), out (stored), counts ([`COUNTS`], added to).
+/// Constants: both element types.
+pub static RESCALE: Kernel = Kernel {
+    name: "rescale",
+    wgsl: include_str!("../../shaders/rescale.wgsl"),
+    entry: "main",
+    constants: &["BASE", "OUT"],
+    bindings: &[Access::Read, Access::Read, Access::Read, Access::Write, Access::Write],
+    groups: per_quad,
+    twin,
+};
+
+/// Appends `out = base + xi · tau[last]`; `xi` holds a factor for each row, or one for all.
+pub fn record(list: &mut Recording, base: Buf, tau: Buf, xi: Buf, out: Buf, counts: Buf) {
+    let constants = [list.dtype(base).code(), list.dtype(out).code()];
+    let stride = u32::from(matches!(list.buffers[xi.0].size, Size::Rows(_)));
+    list.call(&RESCALE, &constants, &Params { stride }, &[base, tau, xi, out, counts]);
+}
+
+fn twin(args: &mut Args<'_>) {
+    let dims = args.dims;
+    let (base_type, out_type) = (dtype(args.constants[0]), dtype(args.constants[1]));
+    let (n, len) = (dims.n as usize, dims.row_len as usize);
+    let stride = args.params::<Params>().stride as usize;
+    let (base, tau, xi) = (args.read::<u8>(0), args.read::<f32>(1), args.read::<f32>(2));
+    let (out, counts) = (args.write::<u8>(3), &mut args.write::<Counts>(4)[0]);
+    let tau = &tau[(dims.planes as usize - 1) * n..][..n];
+    let mut scratch = [0f32; CHUNK];
+    for (row, values) in tau.chunks(len).enumerate() {
+        for (i, t) in values.chunks(CHUNK).enumerate() {
+            let start = row * len + i * CHUNK;
+            let y = &mut scratch[..t.len()];
+            widen(base_type, base, start, y);
+            add(y, xi[row * stride], t);
+            tally(y, overflow(out_type), counts);
+            narrow(out_type, y, out, start);
+            if base_type == out_type {
+                keep_zeros(out_type, t, base, out, start);
+            }
+        }
+    }
+}
+
+#[multiversion::multiversion(targets = "simd")]
+fn add(y: &mut [f32], xi: f32, tau: &[f32]) {
+    for (y, &t) in y.iter_mut().zip(tau) {
+        *y = if t == 0.0 { *y } else { *y + xi * t };
+    }
+}
+
+/// Puts the base's own bits where nothing was added.
+fn keep_zeros(dtype: Dtype, tau: &[f32], base: &[u8], out: &mut [u8], start: usize) {
+    let bytes = start * dtype.size()..(start + tau.len()) * dtype.size();
+    let (base, out) = (&base[bytes.clone()], &mut out[bytes]);
+    match dtype.size() {
+        1 => keep(tau, base, out),
+        2 => keep_16(tau, bytemuck::cast_slice(base), bytemuck::cast_slice_mut(out)),
+        4 => keep::<u32>(tau, bytemuck::cast_slice(base), bytemuck::cast_slice_mut(out)),
+        _ => keep::<[u32; 2]>(tau, bytemuck::cast_slice(base), bytemuck::cast_slice_mut(out)),
+    }
+}
+
+#[multiversion::multiversion(targets = "simd")]
+fn keep_16(tau: &[f32], base: &[u16], out: &mut [u16]) {
+    keep(tau, base, out);
+}
+
+#[inline(always)]
+fn keep<T: Copy>(tau: &[f32], base: &[T], out: &mut [T]) {
+    for ((o, b), &t) in out.iter_mut().zip(base).zip(tau) {
+        *o = if t == 0.0 { *b } else { *o };
+    }
+}
+
+/// Bits of the least magnitude that `dtype` rounds to infinity or NaN.
+fn overflow(dtype: Dtype) -> u32 {
+    match dtype {
+        Dtype::BF16 => 0x7f7f_8000,
+        Dtype::F16 => 0x477f_f000,
+        Dtype::F8E4M3 => 0x43e8_0001,
+        Dtype::F8E5M2 => 0x4770_0000,
+        _ => 0x7f80_0000,
+    }
+}
+
+fn tally(values: &[f32], overflow: u32, counts: &mut Counts) {
+    if largest(values) < overflow {
+        return;
+    }
+    for y in values {
+        match y.to_bits() & 0x7fff_ffff {
+            bits if bits < overflow => {}
+            bits if bits > 0x7f80_0000 => counts.nan += 1,
+            0x7f80_0000 => counts.infinite += 1,
+            _ => counts.overflow += 1,
+        }
+    }
+}
+
+/// Bits of the largest magnitude, NaN above all.
+#[multiversion::multiversion(targets = "simd")]
+fn largest(values: &[f32]) -> u32 {
+    values.iter().fold(0, |largest, y| largest.max(y.to_bits() & 0x7fff_ffff))
+}

@@ -1,0 +1,67 @@
+//! What of a merged row no expert's row explains: the ‖c‖² of weight-space calibration (MAGIC, arXiv 2512.19320).
+
+use super::combine::add_scaled;
+use super::convert::CHUNK;
+use super::norms::Stats;
+use super::{Access, Args, Kernel, per_row};
+use crate::recording::{Buf, Recording};
+
+/// Experts that one merge can have: the shader keeps a coefficient for each in workgroup memory.
+pub const MAX_EXPERTS: usize = 128;
+
+/// Bindings: tau (planes), stats (`[rows, planes]`), residual (`[rows]`).
+pub static RESIDUAL: Kernel = Kernel {
+    name: "residual",
+    wgsl: include_str!("../../shaders/residual.wgsl"),
+    entry: "main",
+    constants: &[],
+    bindings: &[Access::Read, Access::Read, Access::Write],
+    groups: per_row,
+    twin,
+};
+
+/// Appends: `residual[row]` = ‖m − Σ α_k x_k‖² with α_k = ⟨m, x_k⟩ / ‖x_k‖², from the statistics of `norms`.
+pub fn record(list: &mut Recording, tau: Buf, stats: Buf, residual: Buf) {
+    list.call(&RESIDUAL, &[], &(), &[tau, stats, residual]);
+}
+
+/// ⟨m, x⟩ / ‖x‖², zero for a zero row.
+pub(super) fn alpha(stats: &Stats) -> f32 {
+    if stats.square > 0.0 { stats.dot / stats.square } else { 0.0 }
+}
+
+fn twin(args: &mut Args<'_>) {
+    let dims = args.dims;
+    let (n, planes, len) = (dims.n as usize, dims.planes as usize, dims.row_len as usize);
+    let (tau, stats) = (args.read::<f32>(0), args.read::<Stats>(1));
+    let residual = args.write::<f32>(2);
+    let mut scratch = [0f32; CHUNK];
+    for (row, m) in tau[(planes - 1) * n..][..n].chunks(len).enumerate() {
+        let mut sum = 0f64;
+        for (i, m) in m.chunks(CHUNK).enumerate() {
+            let c = &mut scratch[..m.len()];
+            c.copy_from_slice(m);
+            for plane in 0..planes - 1 {
+                let x = &tau[plane * n + row * len + i * CHUNK..][..c.len()];
+                add_scaled(c, -alpha(&stats[row * planes + plane]), x);
+            }
+            sum += f64::from(square(c));
+        }
+        residual[row] = sum as f32;
+    }
+}
+
+#[multiversion::multiversion(targets = "simd")]
+fn square(x: &[f32]) -> f32 {
+    let mut lanes = [0f32; 16];
+    let pieces = x.chunks_exact(16);
+    for (lane, x) in lanes.iter_mut().zip(pieces.remainder()) {
+        *lane += x * x;
+    }
+    for piece in pieces {
+        for (lane, x) in lanes.iter_mut().zip(piece) {
+            *lane += x * x;
+        }
+    }
+    lanes.iter().sum()
+}

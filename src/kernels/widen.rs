@@ -1,0 +1,38 @@
+//! A stored model as f32: `tau[plane] = model`.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::convert::{dtype, widen};
+use super::{Access, Args, Kernel, per_quad};
+use crate::recording::{Buf, Recording};
+
+/// Own parameters; twin of `Params` in `shaders/widen.wgsl`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+struct Params {
+    plane: u32,
+}
+
+/// Bindings: model (stored), tau (planes). Constant: the element type.
+pub static WIDEN: Kernel = Kernel {
+    name: "widen",
+    wgsl: include_str!("../../shaders/widen.wgsl"),
+    entry: "main",
+    constants: &["MODEL"],
+    bindings: &[Access::Read, Access::Write],
+    groups: per_quad,
+    twin,
+};
+
+/// Appends `tau[plane] = model`.
+pub fn record(list: &mut Recording, model: Buf, tau: Buf, plane: u32) {
+    let constants = [list.dtype(model).code()];
+    list.call(&WIDEN, &constants, &Params { plane }, &[model, tau]);
+}
+
+fn twin(args: &mut Args<'_>) {
+    let n = args.dims.n as usize;
+    let plane = args.params::<Params>().plane as usize;
+    let model = args.read::<u8>(0);
+    widen(dtype(args.constants[0]), model, 0, &mut args.write::<f32>(1)[plane * n..][..n]);
+}

@@ -1,0 +1,140 @@
+//! How the memory of host and device is shared out: blocks in work, and tensors that stay between passes.
+
+use crate::error::{Error, Result};
+
+/// Bytes of a block on the CPU device: what stays in a core's own cache from the first call to the last.
+const CACHED: u64 = 512 << 10;
+
+/// Elements of a block on a GPU: enough to hide latencies, few enough that a slow one answers within 100 ms.
+const GPU_ELEMENTS: u64 = 4 << 20;
+
+/// What the process takes besides blocks: code, headers, driver.
+const OVERHEAD: u64 = 32 << 20;
+
+/// What the planner has to know of a device.
+#[derive(Clone, Copy, Debug)]
+pub struct Device {
+    /// False for the CPU device.
+    pub gpu: bool,
+    /// Blocks in work at a time.
+    pub lanes: usize,
+    /// Most bytes of one binding.
+    pub binding: u64,
+    /// Most bytes of all results of a block.
+    pub results: u64,
+}
+
+/// Memory as it is shared out, and the peaks that follow.
+#[derive(Clone, Debug)]
+pub struct Memory {
+    /// Blocks in work at a time, each on its own thread.
+    pub lanes: usize,
+    device: Device,
+    host: u64,
+    vram: u64,
+    /// Largest block, in host and device memory.
+    block: (u64, u64),
+    /// Largest tensor that stays between passes.
+    resident: u64,
+}
+
+/// What one tensor takes.
+pub struct Shape<'a> {
+    /// Its name, for messages.
+    pub name: &'a str,
+    /// Its elements.
+    pub elements: u64,
+    /// Elements of a row of its view.
+    pub row_len: u32,
+    /// Rows of a block are a multiple of this.
+    pub align: u64,
+    /// Bytes that one element takes in all inputs.
+    pub stored: u64,
+    /// Planes of the task-vector stack.
+    pub planes: u64,
+    /// Bytes of an output element.
+    pub out: u64,
+    /// How often the tensor is read.
+    pub passes: u32,
+}
+
+impl Memory {
+    /// Memory of `host` and `vram` bytes, of which nothing is taken yet.
+    pub fn new(device: Device, host: u64, vram: u64) -> Self {
+        Self { lanes: device.lanes, device, host, vram, block: (0, 0), resident: 0 }
+    }
+
+    /// Rows of a block of this tensor, and whether its inputs stay in memory between passes.
+    ///
+    /// # Errors
+    /// If not even the smallest block fits.
+    pub fn share(&mut self, shape: &Shape<'_>) -> Result<(u64, bool)> {
+        let row = u64::from(shape.row_len);
+        let lanes = self.lanes as u64;
+        // Statistics and factors of a row, and partial sums of the spectral rule, besides the elements themselves.
+        let per_row =
+            4 * (4 * shape.planes + 3) + if shape.align > 1 { 4 * shape.planes * row / shape.align } else { 0 };
+        let work = 4 * shape.planes + shape.out;
+        let available = |total: u64| total.saturating_sub(OVERHEAD.min(total / 2));
+        // Half is for blocks, half for tensors that stay.
+        let (host_half, vram_half) = (available(self.host) / 2 / lanes, self.vram / 2 / lanes);
+        let per_element = shape.stored + work;
+        let elements = if self.device.gpu {
+            let staged = 2 * (shape.stored + shape.out); // read and mapped
+            (vram_half / per_element)
+                .min(host_half / staged)
+                .min(self.device.binding / (4 * shape.planes))
+                .min(GPU_ELEMENTS)
+        } else {
+            (CACHED / per_element).min(host_half / per_element)
+        };
+        let (row_bytes, limit, flag) = if self.device.gpu {
+            (row * per_element + per_row, vram_half.min(2 * host_half), "--vram")
+        } else {
+            (row * per_element + per_row, host_half, "--memory")
+        };
+        let rows = elements / row / shape.align * shape.align;
+        let rows = if rows > 0 { rows } else { shape.align };
+        if rows * row_bytes > limit.max(CACHED) {
+            let needed = rows * row_bytes * 2 * lanes + OVERHEAD;
+            return Err(Error::input(format!(
+                "`{}`: one row of every model takes {} MB in work, which does not fit the memory limits",
+                shape.name,
+                (rows * row_bytes).div_ceil(1_000_000)
+            ))
+            .hint(format!("raise it: `{flag} {}MB`", needed.div_ceil(1_000_000))));
+        }
+        if rows * row * 4 * shape.planes > self.device.binding {
+            return Err(Error::device(format!(
+                "`{}`: one row of every model exceeds what the GPU can bind",
+                shape.name
+            ))
+            .hint("use `--device cpu`"));
+        }
+        let total = rows.min(shape.elements.div_ceil(row));
+        let (n, rows_bytes) = (total * row, total * per_row);
+        let (host, vram) = if self.device.gpu {
+            (n * 2 * (shape.stored + shape.out) + 2 * rows_bytes, n * per_element + rows_bytes)
+        } else {
+            (n * per_element + rows_bytes, 0)
+        };
+        self.block = (self.block.0.max(host), self.block.1.max(vram));
+        let bytes = shape.elements * shape.stored;
+        let room = if self.device.gpu { vram_half } else { host_half };
+        let stays = shape.passes > 1 && bytes <= room;
+        if stays {
+            self.resident = self.resident.max(bytes);
+        }
+        Ok((rows, stays))
+    }
+
+    /// Most host memory that the merge takes, in bytes.
+    pub fn host_peak(&self) -> u64 {
+        OVERHEAD + self.lanes as u64 * (self.block.0 + if self.device.gpu { 0 } else { self.resident })
+    }
+
+    /// Most device memory that it takes, in bytes.
+    pub fn device_peak(&self) -> u64 {
+        if self.device.gpu { self.lanes as u64 * (self.block.1 + self.resident) } else { 0 }
+    }
+}

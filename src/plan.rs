@@ -1,0 +1,394 @@
+//! What a merge will do, from headers alone: every tensor accounted for, every mismatch found, memory and bytes known.
+
+use std::collections::HashSet;
+
+use globset::{Glob, GlobSet, GlobSetBuilder};
+
+use crate::calibrate::wsc::{Calibration, Measure};
+use crate::checkpoint::{Checkpoint, Dtype, Layout, OutTensor, TensorInfo};
+use crate::error::{Error, Result};
+use crate::kernels::factor::Bounds;
+use crate::kernels::residual::MAX_EXPERTS;
+use crate::memory::{Memory, Shape};
+use crate::methods::{Combine, Method, Rescale, Settings, Sparsify};
+use crate::recipe::{Depth, Recipe, Space};
+use crate::recording::{Extent, FLAT_ROW, GROUP_ROWS};
+
+/// Most mismatches that one message lists.
+const LISTED: usize = 20;
+
+/// Where a tensor's elements are stored.
+#[derive(Clone, Copy, Debug)]
+pub struct Source {
+    /// Place among the opened checkpoints.
+    pub checkpoint: usize,
+    /// Place among its tensors.
+    pub tensor: usize,
+    /// Element type there.
+    pub dtype: Dtype,
+}
+
+/// Why a tensor is copied from the base.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Copied {
+    /// Its elements are no floats that can be computed with.
+    NotFloat,
+    /// A pattern excludes it.
+    Excluded,
+    /// It has no elements.
+    Empty,
+}
+
+/// What happens to a tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// It is merged.
+    Merge,
+    /// It is the base's, byte for byte.
+    Copy(Copied),
+}
+
+/// One tensor of the output.
+#[derive(Clone, Debug)]
+pub struct Tensor {
+    /// Its name.
+    pub name: String,
+    /// Its dimensions.
+    pub shape: Vec<u64>,
+    /// Its number of elements.
+    pub elements: u64,
+    /// Its bytes in the base.
+    pub bytes: u64,
+    /// The base's, then each expert's.
+    pub sources: Vec<Source>,
+    /// Element type of the output.
+    pub out_dtype: Dtype,
+    /// What happens to it.
+    pub action: Action,
+    /// The method's parameters.
+    pub settings: Settings,
+    /// Its calibration, if it has one.
+    pub calibration: Option<Calibration>,
+    /// Elements of a row in the view that its blocks are cut from.
+    pub row_len: u32,
+    /// Rows of a block.
+    pub block_rows: u64,
+    /// Whether its inputs stay in memory between passes.
+    pub resident: bool,
+}
+
+impl Tensor {
+    /// Number of experts.
+    pub fn experts(&self) -> usize {
+        self.sources.len() - 1
+    }
+
+    /// Rows of the view.
+    pub fn rows(&self) -> u64 {
+        self.elements.div_ceil(u64::from(self.row_len))
+    }
+
+    /// Number of blocks.
+    pub fn blocks(&self) -> usize {
+        self.rows().div_ceil(self.block_rows) as usize
+    }
+
+    /// Block `index`.
+    pub fn block(&self, index: usize) -> Extent {
+        let first_row = index as u64 * self.block_rows;
+        let rows = self.block_rows.min(self.rows() - first_row);
+        let len = u64::from(self.row_len);
+        let n = (rows * len).min(self.elements - first_row * len);
+        Extent { first_row, rows: rows as u32, row_len: self.row_len, n: n as u32 }
+    }
+}
+
+/// A whole merge, ready to run.
+#[derive(Debug)]
+pub struct Plan {
+    /// The method.
+    pub method: &'static Method,
+    /// Seed of the random masks.
+    pub seed: u64,
+    /// All tensors of the output, in the base's order.
+    pub tensors: Vec<Tensor>,
+    /// Tensors of experts that nothing of the output is made from, by name.
+    pub ignored: Vec<String>,
+    /// How memory is shared out.
+    pub memory: Memory,
+    /// Patterns that matched nothing, and the like.
+    pub warnings: Vec<String>,
+}
+
+impl Plan {
+    /// Plans the merge of `checkpoints`: the base, or what stands in for it, and the experts, whose places in it and
+    /// in the recipe `experts` gives as (recipe, checkpoint). `sensitive` names the tensors that may only shrink.
+    ///
+    /// # Errors
+    /// Every way in which the checkpoints do not fit each other, in one message.
+    pub fn new(
+        recipe: &Recipe,
+        method: &'static Method,
+        checkpoints: &[Checkpoint],
+        experts: &[(usize, usize)],
+        sensitive: Option<&HashSet<String>>,
+        memory: Memory,
+    ) -> Result<Self> {
+        if experts.len() > MAX_EXPERTS {
+            return Err(Error::usage(format!("{} models given, {MAX_EXPERTS} can be merged at once", experts.len())));
+        }
+        let planner = Planner {
+            recipe,
+            method,
+            checkpoints,
+            experts,
+            sensitive,
+            out_dtype: recipe.output_dtype()?.and_then(Dtype::from_torch_name),
+            exclude: patterns("exclude", &recipe.exclude)?,
+            uncalibrated: patterns("calibrate.exclude", &recipe.calibrate.exclude)?,
+            depth: Depth::new(checkpoints[0].tensors().iter().map(|tensor| tensor.name.as_str())),
+            models: experts.iter().map(|&(model, _)| model).collect(),
+        };
+        planner.plan(memory)
+    }
+
+    /// Bytes that are read, once.
+    pub fn bytes_in(&self) -> u64 {
+        let sources = |tensor: &Tensor| match tensor.action {
+            Action::Copy(_) => tensor.bytes,
+            Action::Merge => tensor.sources.iter().map(|s| tensor.elements * s.dtype.size() as u64).sum(),
+        };
+        self.tensors.iter().map(sources).sum()
+    }
+
+    /// Where each tensor goes.
+    pub fn layout(&self, shard_size: u64) -> Result<Layout> {
+        let out = |tensor: &Tensor| OutTensor {
+            name: tensor.name.clone(),
+            dtype: tensor.out_dtype,
+            shape: tensor.shape.clone(),
+        };
+        Layout::new(self.tensors.iter().map(out).collect(), shard_size)
+    }
+}
+
+struct Planner<'a> {
+    recipe: &'a Recipe,
+    method: &'static Method,
+    checkpoints: &'a [Checkpoint],
+    experts: &'a [(usize, usize)],
+    sensitive: Option<&'a HashSet<String>>,
+    out_dtype: Option<Dtype>,
+    exclude: GlobSet,
+    uncalibrated: GlobSet,
+    depth: Depth,
+    models: Vec<usize>,
+}
+
+impl Planner<'_> {
+    fn plan(&self, mut memory: Memory) -> Result<Plan> {
+        let base = &self.checkpoints[0];
+        let mut mismatches = Vec::new();
+        let mut tensors = Vec::with_capacity(base.tensors().len());
+        for (index, info) in base.tensors().iter().enumerate() {
+            if let Some(tensor) = self.tensor(index, info, &mut mismatches)? {
+                tensors.push(tensor);
+            }
+        }
+        let ignored = self.extras(&mut mismatches);
+        if !mismatches.is_empty() {
+            return Err(self.mismatch(&mismatches));
+        }
+        let mut warnings = self.unmatched();
+        if let Some(name) = self.sensitive.into_iter().flatten().find(|name| base.get(name).is_none()) {
+            return Err(Error::input(format!(
+                "the sensitive list names `{name}`, which `{}` does not have",
+                base.name()
+            )));
+        }
+        if self.recipe.calibrate.space == Space::Wsc && tensors.iter().all(|tensor| tensor.calibration.is_none()) {
+            warnings.push("no tensor is calibrated: none has two dimensions and a name that ends in `weight`".into());
+        }
+        for tensor in tensors.iter_mut().filter(|tensor| tensor.action == Action::Merge) {
+            let spectral = tensor.calibration.is_some_and(|c| c.measure == Measure::Spectral);
+            let shape = Shape {
+                name: &tensor.name,
+                elements: tensor.elements,
+                row_len: tensor.row_len,
+                align: if spectral { u64::from(GROUP_ROWS) } else { 1 },
+                stored: tensor.sources.iter().map(|source| source.dtype.size() as u64).sum(),
+                planes: tensor.sources.len() as u64,
+                out: tensor.out_dtype.size() as u64,
+                passes: passes(self.method, tensor),
+            };
+            (tensor.block_rows, tensor.resident) = memory.share(&shape)?;
+        }
+        Ok(Plan { method: self.method, seed: self.recipe.seed, tensors, ignored, memory, warnings })
+    }
+
+    /// Plans one tensor of the base; `None` after a mismatch.
+    fn tensor(&self, index: usize, info: &TensorInfo, mismatches: &mut Vec<String>) -> Result<Option<Tensor>> {
+        let name = &info.name;
+        let own = Source { checkpoint: 0, tensor: index, dtype: info.dtype };
+        let action = match info {
+            _ if self.exclude.is_match(name) => Action::Copy(Copied::Excluded),
+            _ if !info.dtype.is_float() => Action::Copy(Copied::NotFloat),
+            _ if info.elements() == 0 => Action::Copy(Copied::Empty),
+            _ => Action::Merge,
+        };
+        let mut sources = vec![own];
+        if action != Action::Copy(Copied::Excluded) {
+            for &(_, place) in self.experts {
+                let expert = &self.checkpoints[place];
+                match expert.get(name) {
+                    None if action == Action::Merge => {
+                        mismatches.push(format!("`{name}` is missing in `{}`", expert.name()));
+                    }
+                    Some((_, other)) if other.shape != info.shape => mismatches.push(format!(
+                        "`{name}` is {:?} in `{}` and {:?} in `{}`",
+                        info.shape,
+                        self.checkpoints[0].name(),
+                        other.shape,
+                        expert.name()
+                    )),
+                    Some((_, other)) if action == Action::Merge && !other.dtype.is_float() => mismatches.push(format!(
+                        "`{name}` is stored as {} in `{}`, which cannot be computed with",
+                        other.dtype.header_name(),
+                        expert.name()
+                    )),
+                    Some((tensor, other)) => sources.push(Source { checkpoint: place, tensor, dtype: other.dtype }),
+                    None => {}
+                }
+            }
+            if action == Action::Merge && sources.len() <= self.experts.len() {
+                return Ok(None);
+            }
+        }
+        if let Action::Copy(_) = action {
+            sources.truncate(1);
+        }
+        let settings = self.method.settings(self.recipe, &self.models, name, self.depth.t(name))?;
+        let calibration = if action == Action::Merge { self.calibration(info) } else { None };
+        let rows = calibration.is_some_and(|c| c.measure.needs_rows());
+        let row_len =
+            if rows { info.elements() / info.shape[0] } else { u64::from(FLAT_ROW).min(info.elements()).max(1) };
+        let row_len = u32::try_from(row_len).map_err(|_| {
+            Error::input(format!("`{name}` has rows of {row_len} elements, more than can be calibrated"))
+                .hint(format!("leave it out of the calibration: `calibrate: {{exclude: [\"{name}\"]}}`"))
+        })?;
+        Ok(Some(Tensor {
+            name: name.clone(),
+            shape: info.shape.clone(),
+            elements: info.elements(),
+            bytes: info.bytes,
+            out_dtype: self.out_dtype.filter(|_| action == Action::Merge).unwrap_or(info.dtype),
+            sources,
+            action,
+            settings,
+            calibration,
+            row_len,
+            block_rows: 1,
+            resident: false,
+        }))
+    }
+
+    /// Eligible are weights of rank two and more; for the spectral rule, which is one of matrices, of rank two.
+    fn calibration(&self, info: &TensorInfo) -> Option<Calibration> {
+        let wanted = &self.recipe.calibrate;
+        let measure = Measure::new(wanted.manifold, wanted.norm);
+        let rank = info.shape.len();
+        let eligible = wanted.space == Space::Wsc
+            && rank >= 2
+            && (measure != Measure::Spectral || rank == 2)
+            && info.name.ends_with("weight")
+            && !self.uncalibrated.is_match(&info.name);
+        let bounds = match self.sensitive {
+            None => Bounds::NONE,
+            Some(names) if names.contains(&info.name) => Bounds::SHRINK,
+            Some(_) => Bounds::ENLARGE,
+        };
+        eligible.then_some(Calibration { measure, bounds })
+    }
+
+    /// Tensors that experts have and the base has not: mismatches, unless excluded or no floats.
+    fn extras(&self, mismatches: &mut Vec<String>) -> Vec<String> {
+        let mut ignored = Vec::new();
+        for &(_, place) in self.experts {
+            let expert = &self.checkpoints[place];
+            for info in expert.tensors() {
+                if self.checkpoints[0].get(&info.name).is_some() || ignored.contains(&info.name) {
+                    continue;
+                }
+                if self.exclude.is_match(&info.name) || !info.dtype.is_float() {
+                    ignored.push(info.name.clone());
+                } else {
+                    let base = self.checkpoints[0].name();
+                    mismatches.push(format!("`{}` is in `{}` but not in `{base}`", info.name, expert.name()));
+                }
+            }
+        }
+        ignored
+    }
+
+    fn mismatch(&self, mismatches: &[String]) -> Error {
+        let count = mismatches.len();
+        let mut message =
+            format!("the models do not fit each other ({count} {}):", if count == 1 { "place" } else { "places" });
+        for line in mismatches.iter().take(LISTED) {
+            message += &format!("\n  {line}");
+        }
+        if count > LISTED {
+            message += &format!("\n  … and {} more", count - LISTED);
+        }
+        Error::input(message)
+            .hint("copy such tensors from the base with `--exclude 'PATTERN'`, for instance `--exclude 'classifier.*'`")
+    }
+
+    fn unmatched(&self) -> Vec<String> {
+        let names = || self.checkpoints.iter().flat_map(|c| c.tensors()).map(|tensor| &tensor.name);
+        let lists = [("exclude", &self.recipe.exclude), ("calibrate.exclude", &self.recipe.calibrate.exclude)];
+        let mut warnings = Vec::new();
+        for (key, list) in lists {
+            for pattern in list {
+                let glob = Glob::new(pattern).map(|glob| glob.compile_matcher());
+                if glob.is_ok_and(|glob| !names().any(|name| glob.is_match(name))) {
+                    warnings.push(format!("`{key}` pattern `{pattern}` matches no tensor"));
+                }
+            }
+        }
+        warnings
+    }
+}
+
+fn patterns(key: &str, list: &[String]) -> Result<GlobSet> {
+    let bad = |e: globset::Error| {
+        Error::usage(format!("`{key}`: {e}")).hint("patterns are globs over tensor names, such as `*.classifier.*`")
+    };
+    let mut set = GlobSetBuilder::new();
+    for pattern in list {
+        set.add(Glob::new(pattern).map_err(bad)?);
+    }
+    set.build().map_err(bad)
+}
+
+/// How often a tensor is read, as far as it is known beforehand.
+fn passes(method: &Method, tensor: &Tensor) -> u32 {
+    let settings = &tensor.settings;
+    let sparse = settings.densities.iter().any(|&density| density < 1.0);
+    let mut passes = 1;
+    if method.sparsify == Sparsify::Largest && sparse {
+        passes += 4;
+    }
+    if method.sparsify != Sparsify::Keep && sparse && settings.rescale == Rescale::L1 {
+        passes += 1;
+    }
+    if method.combine == Combine::Slerp {
+        passes += 1;
+    }
+    match tensor.calibration.map(|c| c.measure) {
+        Some(Measure::Tensor(_)) => passes += 1,
+        Some(Measure::Spectral) => passes += 20,
+        Some(Measure::Rows(_)) | None => {}
+    }
+    passes
+}

@@ -1,0 +1,226 @@
+//! What a merge leaves behind besides tensors: `magic.json`.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::checkpoint::FileDigest;
+use crate::kernels::norms::Stats;
+use crate::kernels::rescale::Counts;
+use crate::plan::{Action, Copied, Tensor};
+
+/// Name and version of the document.
+pub const SCHEMA: &str = "magic-merge/1";
+
+/// The whole of `magic.json`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// [`SCHEMA`].
+    pub schema: &'static str,
+    /// Version of this program.
+    pub version: &'static str,
+    /// Name of the method.
+    pub method: String,
+    /// Space of the calibration.
+    pub calibrate: String,
+    /// Seed of the random masks.
+    pub seed: u64,
+    /// The device, as a person knows it.
+    pub device: String,
+    /// The base first, then the experts.
+    pub inputs: Vec<Input>,
+    /// Everything that was written.
+    pub tensors: Vec<TensorReport>,
+    /// Names of experts' tensors that took no part.
+    pub ignored: Vec<String>,
+    /// Bytes read, once, and written.
+    pub bytes: Bytes,
+    /// What is not as it should be.
+    pub warnings: Vec<String>,
+    /// Wall time of the merge.
+    pub seconds: f64,
+}
+
+impl Report {
+    /// Adds a warning for each kind of result that is no number.
+    pub fn warn(&mut self) {
+        let kinds: [(&str, fn(&TensorReport) -> u64); 3] = [
+            ("NaN", |tensor| tensor.nan),
+            ("infinite", |tensor| tensor.infinite),
+            ("too large for the output type", |tensor| tensor.overflow),
+        ];
+        for (kind, count) in kinds {
+            let mut hit = self.tensors.iter().filter(|tensor| count(tensor) > 0);
+            if let Some(first) = hit.next() {
+                let (others, total) = (hit.count(), self.tensors.iter().map(count).sum::<u64>());
+                let more = if others > 0 { format!(" and {others} more tensors") } else { String::new() };
+                self.warnings.push(format!("{total} results are {kind}: in `{}`{more}", first.name));
+            }
+        }
+    }
+}
+
+/// A checkpoint that went in.
+#[derive(Clone, Debug, Serialize)]
+pub struct Input {
+    /// As it was named.
+    pub model: String,
+    /// Its files.
+    pub files: Vec<InputFile>,
+}
+
+/// A file that went in.
+#[derive(Clone, Debug, Serialize)]
+pub struct InputFile {
+    /// Its name.
+    pub file: String,
+    /// Its size.
+    pub bytes: u64,
+    /// Its SHA-256, hexadecimal.
+    pub sha256: String,
+}
+
+impl From<FileDigest> for InputFile {
+    fn from(digest: FileDigest) -> Self {
+        Self { file: digest.file, bytes: digest.bytes, sha256: digest.sha256 }
+    }
+}
+
+/// Amounts moved.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Bytes {
+    /// Read, once.
+    pub read: u64,
+    /// Written.
+    pub written: u64,
+}
+
+/// Least, mean and largest ξ of a tensor.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Factors {
+    /// Least.
+    pub min: f64,
+    /// Mean over the rows that share no factor.
+    pub mean: f64,
+    /// Largest.
+    pub max: f64,
+}
+
+/// One tensor of the output.
+#[derive(Clone, Debug, Serialize)]
+pub struct TensorReport {
+    /// Its name.
+    pub name: String,
+    /// `merged`, or why it was copied.
+    pub action: &'static str,
+    /// Elements.
+    pub elements: u64,
+    /// ‖τ_k‖ of each expert.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub experts: Vec<f64>,
+    /// ‖τ_m‖ before calibration.
+    pub merged: f64,
+    /// ‖ξ ∘ τ_m‖.
+    pub calibrated: f64,
+    /// ξ, if the tensor was calibrated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub xi: Option<Factors>,
+    /// Rows whose norm is zero, and whose ξ is one therefore.
+    pub degenerate_rows: u64,
+    /// Results that are NaN.
+    pub nan: u64,
+    /// Results that are infinite.
+    pub infinite: u64,
+    /// Finite results that the output type rounds to infinity or NaN.
+    pub overflow: u64,
+    /// Time on this tensor.
+    pub seconds: f64,
+    #[serde(skip)]
+    rows: u64,
+}
+
+impl TensorReport {
+    /// A tensor that was copied.
+    pub fn copied(tensor: &Tensor) -> Self {
+        Self::new(tensor, Vec::new())
+    }
+
+    /// A tensor that is merged, before any block.
+    pub fn merged(tensor: &Tensor) -> Self {
+        Self::new(tensor, vec![0.0; tensor.experts()])
+    }
+
+    fn new(tensor: &Tensor, experts: Vec<f64>) -> Self {
+        let action = match tensor.action {
+            Action::Merge => "merged",
+            Action::Copy(Copied::NotFloat) => "copied: not a float type",
+            Action::Copy(Copied::Excluded) => "copied: excluded",
+            Action::Copy(Copied::Empty) => "copied: empty",
+        };
+        let none = Factors { min: f64::INFINITY, mean: 0.0, max: f64::NEG_INFINITY };
+        Self {
+            name: tensor.name.clone(),
+            action,
+            elements: tensor.elements,
+            experts,
+            merged: 0.0,
+            calibrated: 0.0,
+            xi: tensor.calibration.map(|_| none),
+            degenerate_rows: 0,
+            nan: 0,
+            infinite: 0,
+            overflow: 0,
+            seconds: 0.0,
+            rows: 0,
+        }
+    }
+
+    /// Adds the counts of a block.
+    pub fn counts(&mut self, counts: Counts) {
+        self.nan += u64::from(counts.nan);
+        self.infinite += u64::from(counts.infinite);
+        self.overflow += u64::from(counts.overflow);
+    }
+
+    /// Adds a row: statistics of each plane, and its ξ. Until [`TensorReport::finish`], norms are their squares.
+    pub fn row(&mut self, stats: &[Stats], factor: f32) {
+        let (experts, merged) = stats.split_at(stats.len() - 1);
+        let (factor, merged) = (f64::from(factor), f64::from(merged[0].square));
+        for (sum, stats) in self.experts.iter_mut().zip(experts) {
+            *sum += f64::from(stats.square);
+        }
+        self.merged += merged;
+        self.calibrated += factor * factor * merged;
+        self.rows += 1;
+        if let Some(xi) = &mut self.xi {
+            *xi = Factors { min: xi.min.min(factor), mean: xi.mean + factor, max: xi.max.max(factor) };
+            self.degenerate_rows += u64::from(merged == 0.0 || experts.iter().all(|s| s.square == 0.0));
+        }
+    }
+
+    /// Adds a block.
+    pub fn add(&mut self, block: &Self) {
+        self.experts.iter_mut().zip(&block.experts).for_each(|(sum, part)| *sum += part);
+        self.merged += block.merged;
+        self.calibrated += block.calibrated;
+        self.degenerate_rows += block.degenerate_rows;
+        self.nan += block.nan;
+        self.infinite += block.infinite;
+        self.overflow += block.overflow;
+        self.rows += block.rows;
+        if let (Some(xi), Some(part)) = (&mut self.xi, &block.xi) {
+            *xi = Factors { min: xi.min.min(part.min), mean: xi.mean + part.mean, max: xi.max.max(part.max) };
+        }
+    }
+
+    /// Turns squares into norms and the sum of ξ into its mean.
+    pub fn finish(&mut self, elapsed: Duration) {
+        self.experts.iter_mut().for_each(|square| *square = square.sqrt());
+        self.merged = self.merged.sqrt();
+        self.calibrated = self.calibrated.sqrt();
+        self.seconds = elapsed.as_secs_f64();
+        if let Some(xi) = &mut self.xi {
+            xi.mean /= self.rows as f64;
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! The task-vector stack: what every merge's list of calls starts with.
+
+use crate::kernels::delta;
+use crate::plan::Tensor;
+use crate::recording::{Buf, Recording, Size};
+
+/// Buffers of a recording that holds task vectors.
+pub struct Stack {
+    /// The base's stored elements.
+    pub base: Buf,
+    /// Task vectors, one plane an expert, then, where the recording has one more plane, the merged one.
+    pub tau: Buf,
+    experts: Vec<Buf>,
+}
+
+impl Stack {
+    /// Declares inputs and planes, and appends the differences of the first `experts` experts from the base.
+    pub fn record(list: &mut Recording, tensor: &Tensor, experts: usize) -> Self {
+        let base = list.input("base", 0, tensor.sources[0].dtype);
+        let experts = (1..=experts).map(|i| list.input("expert", i, tensor.sources[i].dtype)).collect();
+        let tau = list.scratch("tau", Size::Planes(list.planes));
+        let stack = Self { base, tau, experts };
+        stack.differences(list);
+        stack
+    }
+
+    /// Appends the experts' differences (again, after they were masked in place).
+    pub fn differences(&self, list: &mut Recording) {
+        for (k, &expert) in self.experts.iter().enumerate() {
+            delta::record(list, self.base, expert, self.tau, k as u32);
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! A tensor as a stream of blocks: read, run, hand on; several blocks at a time, within the memory of the plan.
+
+use std::cell::RefCell;
+use std::sync::OnceLock;
+
+use rayon::prelude::*;
+
+use crate::error::Result;
+use crate::executor::Inputs;
+use crate::merge::Merge;
+use crate::plan::Tensor;
+use crate::recording::{Extent, Recording, Results};
+
+/// One tensor of a merge, cut into blocks that are the same in every pass.
+pub struct Stream<'a> {
+    /// The tensor.
+    pub tensor: &'a Tensor,
+    merge: &'a Merge<'a>,
+    /// Blocks that stay loaded between passes, where the memory allows.
+    resident: Option<Vec<OnceLock<Inputs>>>,
+}
+
+thread_local! {
+    /// Read-back buffers of this thread.
+    static RESULTS: RefCell<Results> = RefCell::default();
+}
+
+impl<'a> Stream<'a> {
+    /// The stream of `tensor`.
+    pub fn new(merge: &'a Merge<'a>, tensor: &'a Tensor) -> Self {
+        let resident = tensor.resident.then(|| (0..tensor.blocks()).map(|_| OnceLock::new()).collect());
+        Self { tensor, merge, resident }
+    }
+
+    /// Bytes of all inputs of a block.
+    pub fn bytes(&self, extent: &Extent) -> u64 {
+        self.tensor.sources.iter().map(|source| u64::from(extent.n) * source.dtype.size() as u64).sum()
+    }
+
+    /// Runs `list` over every block and hands its results to `take`, on several threads and in any order; what
+    /// `take` returns comes back in the order of the blocks.
+    pub fn map<T: Send>(
+        &self,
+        list: &Recording,
+        take: impl Fn(&Extent, &Results) -> Result<T> + Sync,
+    ) -> Result<Vec<T>> {
+        let block = |index: usize| {
+            self.merge.progress.check()?;
+            let extent = self.tensor.block(index);
+            let run = |inputs: &Inputs| {
+                RESULTS.with_borrow_mut(|results| {
+                    self.merge.executor.run(list, &extent, inputs, results)?;
+                    take(&extent, results)
+                })
+            };
+            match &self.resident {
+                Some(resident) => match resident[index].get() {
+                    Some(inputs) => run(inputs),
+                    None => {
+                        let inputs = self.load(&extent)?;
+                        let result = run(&inputs);
+                        // Each block is worked on by one thread at a time, so the cell is empty.
+                        let _ = resident[index].set(inputs);
+                        result
+                    }
+                },
+                None => {
+                    let inputs = self.load(&extent)?;
+                    let result = run(&inputs);
+                    self.merge.executor.unload(inputs);
+                    result
+                }
+            }
+        };
+        match self.tensor.blocks() {
+            1 => Ok(vec![block(0)?]),
+            blocks => (0..blocks).into_par_iter().with_max_len(1).map(block).collect(),
+        }
+    }
+
+    fn load(&self, extent: &Extent) -> Result<Inputs> {
+        let sources = &self.tensor.sources;
+        let bytes: Vec<usize> = sources.iter().map(|source| extent.n as usize * source.dtype.size()).collect();
+        let first = extent.first_row * u64::from(extent.row_len);
+        self.merge.executor.load(&bytes, &mut |model, offset, buffer| {
+            let source = &sources[model];
+            let at = first * source.dtype.size() as u64 + offset;
+            self.merge.checkpoints[source.checkpoint].read_at(source.tensor, at, buffer)
+        })
+    }
+}
+
+impl Drop for Stream<'_> {
+    fn drop(&mut self) {
+        for inputs in self.resident.take().into_iter().flatten().filter_map(OnceLock::into_inner) {
+            self.merge.executor.unload(inputs);
+        }
+    }
+}
