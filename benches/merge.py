@@ -16,7 +16,7 @@ Rows
   mergekit/start the part of each mergekit row that is Python and its imports (`--help`)
   magic/...      `magic merge RECIPE --out OUT --device cpu --overwrite`; `+wsc` adds `--calibrate wsc`
 
-Method. Both tools read the same recipe file. All rows run in one session, one after the other, and
+Method. Both tools read the same recipe file. All rows run together, one after the other, and
 the whole round is repeated (A B C A B C), so that a slow minute of the machine hits every row. The
 inputs are read once before each run, so the page cache is warm; the output is deleted after each
 run and the disk is left to settle, outside the clock. Wall time is from start to exit of the

@@ -74,35 +74,35 @@ impl Memory {
         // Statistics and factors of a row, and partial sums of the spectral rule, besides the elements themselves.
         let per_row =
             4 * (4 * shape.planes + 3) + if shape.align > 1 { 4 * shape.planes * row / shape.align } else { 0 };
-        let work = 4 * shape.planes + shape.out;
         let available = |total: u64| total.saturating_sub(OVERHEAD.min(total / 2));
         // Half is for blocks, half for tensors that stay.
         let (host_half, vram_half) = (available(self.host) / 2 / lanes, self.vram / 2 / lanes);
-        let per_element = shape.stored + work;
-        let elements = if self.device.gpu {
-            let staged = 2 * (shape.stored + shape.out); // read and mapped
-            (vram_half / per_element)
-                .min(host_half / staged)
-                .min(self.device.binding / (4 * shape.planes))
-                .min(GPU_ELEMENTS)
+        let per_element = shape.stored + 4 * shape.planes + shape.out;
+        let row_bytes = row * per_element + per_row;
+        let staged = 2 * (row * (shape.stored + shape.out) + per_row); // read and mapped
+        let (limit, flag) = if self.device.gpu {
+            ((vram_half / row_bytes).min(host_half / staged), "--vram")
         } else {
-            (CACHED / per_element).min(host_half / per_element)
+            (host_half / row_bytes, "--memory")
         };
-        let (row_bytes, limit, flag) = if self.device.gpu {
-            (row * per_element + per_row, vram_half.min(2 * host_half), "--vram")
+        let wanted = if self.device.gpu {
+            let bound = (self.device.binding / (4 * shape.planes)).min(self.device.results / 2 / shape.out);
+            GPU_ELEMENTS.min(bound) / row
         } else {
-            (row * per_element + per_row, host_half, "--memory")
+            CACHED / row_bytes
         };
-        let rows = elements / row / shape.align * shape.align;
-        let rows = if rows > 0 { rows } else { shape.align };
-        if rows * row_bytes > limit.max(CACHED) {
-            let needed = rows * row_bytes * 2 * lanes + OVERHEAD;
+        // A block has a row at least, and no more than there are.
+        let rows = wanted.min(limit).max(1).next_multiple_of(shape.align);
+        let rows = if rows > limit { rows - shape.align } else { rows }.max(shape.align);
+        let rows = rows.min(shape.elements.div_ceil(row));
+        if rows > limit {
+            let needed = rows * row_bytes.max(staged) * 2 * lanes + OVERHEAD;
             return Err(Error::input(format!(
-                "`{}`: one row of every model takes {} MB in work, which does not fit the memory limits",
+                "`{}`: a block of {rows} rows of every model takes {} MB, which does not fit the memory limits",
                 shape.name,
                 (rows * row_bytes).div_ceil(1_000_000)
             ))
-            .hint(format!("raise it: `{flag} {}MB`", needed.div_ceil(1_000_000))));
+            .hint(format!("raise them: `{flag} {}MB`", needed.div_ceil(1_000_000))));
         }
         if rows * row * 4 * shape.planes > self.device.binding {
             return Err(Error::device(format!(
@@ -111,13 +111,7 @@ impl Memory {
             ))
             .hint("use `--device cpu`"));
         }
-        let total = rows.min(shape.elements.div_ceil(row));
-        let (n, rows_bytes) = (total * row, total * per_row);
-        let (host, vram) = if self.device.gpu {
-            (n * 2 * (shape.stored + shape.out) + 2 * rows_bytes, n * per_element + rows_bytes)
-        } else {
-            (n * per_element + rows_bytes, 0)
-        };
+        let (host, vram) = if self.device.gpu { (rows * staged, rows * row_bytes) } else { (rows * row_bytes, 0) };
         self.block = (self.block.0.max(host), self.block.1.max(vram));
         let bytes = shape.elements * shape.stored;
         let room = if self.device.gpu { vram_half } else { host_half };

@@ -201,7 +201,7 @@ impl Recording {
         self.calls.push(Call {
             kernel,
             constants: constants.to_vec(),
-            params: bytemuck::cast_slice(bytemuck::bytes_of(params)).to_vec(),
+            params: bytemuck::pod_collect_to_vec(bytemuck::bytes_of(params)),
             args: args.to_vec(),
         });
     }

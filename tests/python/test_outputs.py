@@ -327,6 +327,7 @@ def transformers():
     import transformers
 
     transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     torch.set_num_threads(1)
     return torch, transformers
 
