@@ -111,6 +111,7 @@ fn widen_to_f64(bits: u32) -> vec2<u32> {
     var mantissa = magnitude & 0x7fffffu;
     if exponent == 255u {
         exponent = 2047u;
+        mantissa |= select(0x400000u, 0u, mantissa == 0u); // NaN becomes quiet, as in the twin
     } else if exponent == 0u {
         let lead = firstLeadingBit(mantissa);
         mantissa = (mantissa << (23u - lead)) & 0x7fffffu;

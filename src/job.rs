@@ -14,7 +14,7 @@ use crate::merge::{Merge, Progress};
 use crate::methods::{Combine, Method};
 use crate::plan::Plan;
 use crate::recipe::{Recipe, Sensitive, Space, resolve};
-use crate::report::{Bytes, Input, Report, SCHEMA};
+use crate::report::{Bytes, Input, InputFile, Report, SCHEMA};
 
 /// Where and how a merge is written.
 #[derive(Clone, Debug)]
@@ -25,7 +25,12 @@ pub struct Output {
     pub shard_size: u64,
     /// Whether an earlier merge in the folder may be replaced.
     pub overwrite: bool,
+    /// Whether inputs of more than [`HASHED`] bytes are hashed too.
+    pub hash: bool,
 }
+
+/// Inputs up to this many bytes, all together, are always hashed; to hash more takes longer than to merge it.
+pub const HASHED: u64 = 1_000_000_000;
 
 /// A merge that was opened, checked and planned: nothing of any tensor has been read, nothing written.
 pub struct Job {
@@ -94,26 +99,10 @@ impl Job {
             writer: &writer,
             progress,
         };
-        // Hashing is arithmetic without memory traffic: it fills the gaps that waiting leaves.
-        let (tensors, digests) = std::thread::scope(|scope| {
-            let digests = scope.spawn(|| {
-                let step = |_| progress.check();
-                self.checkpoints.iter().map(|c| c.digests_with(&step)).collect::<Result<Vec<_>>>()
-            });
-            let tensors = merge.run();
-            if tensors.is_err() {
-                progress.stop.store(true, std::sync::atomic::Ordering::Relaxed);
-            }
-            (tensors, digests.join().expect("hashing does not panic"))
-        });
-        let tensors = tensors?;
-        let inputs = self.checkpoints.iter().zip(digests?).map(|(checkpoint, files)| Input {
-            model: checkpoint.name().to_owned(),
-            files: files.into_iter().map(Into::into).collect(),
-        });
-        for checkpoint in &self.checkpoints {
-            checkpoint.check_unchanged()?;
-        }
+        let tensors = merge.run()?;
+        let hash = output.hash || self.checkpoints.iter().map(Checkpoint::total_bytes).sum::<u64>() <= HASHED;
+        let inputs =
+            self.checkpoints.iter().map(|checkpoint| input(checkpoint, hash, progress)).collect::<Result<_>>()?;
         let mut report = Report {
             schema: SCHEMA,
             version: env!("CARGO_PKG_VERSION"),
@@ -121,7 +110,7 @@ impl Job {
             calibrate: self.recipe.calibrate.space.to_string(),
             seed: self.plan.seed,
             device: self.opened.name.clone(),
-            inputs: inputs.collect(),
+            inputs,
             tensors,
             ignored: self.plan.ignored.clone(),
             bytes: Bytes { read: self.plan.bytes_in(), written: writer.layout().total_bytes() },
@@ -153,6 +142,17 @@ impl Job {
         })?;
         Ok(serde_json::to_vec_pretty(&with_dtype(config, dtype)).expect("JSON stays JSON"))
     }
+}
+
+/// A checkpoint as the report names it, after a look that it is still what was read.
+fn input(checkpoint: &Checkpoint, hash: bool, progress: &Progress) -> Result<Input> {
+    let files = if hash {
+        checkpoint.digests_with(&|_| progress.check())?.into_iter().map(Into::into).collect()
+    } else {
+        checkpoint.sizes().map(|(file, bytes)| InputFile { file, bytes, sha256: None }).collect()
+    };
+    checkpoint.check_unchanged()?;
+    Ok(Input { model: checkpoint.name().to_owned(), files })
 }
 
 fn check_calibration(recipe: &Recipe, method: &Method) -> Result<()> {

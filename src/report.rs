@@ -44,7 +44,8 @@ pub struct Report {
 impl Report {
     /// Adds a warning for each kind of result that is no number.
     pub fn warn(&mut self) {
-        let kinds: [(&str, fn(&TensorReport) -> u64); 3] = [
+        type Count = fn(&TensorReport) -> u64;
+        let kinds: [(&str, Count); 3] = [
             ("NaN", |tensor| tensor.nan),
             ("infinite", |tensor| tensor.infinite),
             ("too large for the output type", |tensor| tensor.overflow),
@@ -76,13 +77,13 @@ pub struct InputFile {
     pub file: String,
     /// Its size.
     pub bytes: u64,
-    /// Its SHA-256, hexadecimal.
-    pub sha256: String,
+    /// Its SHA-256, hexadecimal; absent if it was not taken.
+    pub sha256: Option<String>,
 }
 
 impl From<FileDigest> for InputFile {
     fn from(digest: FileDigest) -> Self {
-        Self { file: digest.file, bytes: digest.bytes, sha256: digest.sha256 }
+        Self { file: digest.file, bytes: digest.bytes, sha256: Some(digest.sha256) }
     }
 }
 

@@ -130,7 +130,8 @@ fn the_order_of_experts_does_not_matter() {
     let dir = folder();
     write_all(dir.path(), Dtype::F32, 3, 0.01);
     // Not the random methods: an expert's mask is keyed by its place.
-    for method in METHODS.iter().filter(|m| m.experts.is_none() && m.sparsify != magic_merge::methods::Sparsify::Random) {
+    for method in METHODS.iter().filter(|m| m.experts.is_none() && m.sparsify != magic_merge::methods::Sparsify::Random)
+    {
         let forward = run(dir.path(), method, Some("wsc"));
         let mut backward = run(dir.path(), method, Some("wsc"));
         backward.models.reverse();
@@ -151,7 +152,8 @@ fn scaling_all_task_vectors_leaves_the_factors_alone() {
     // A base of zeros makes the task vectors exact at both scales.
     for model in 0..=3 {
         for (dir, scale) in [(unit.path(), 1.0f32), (small.path(), 1.0 / 64.0)] {
-            let data: Vec<f32> = models::noise(model).take(40 * 301).map(|x| if model == 0 { 0.0 } else { x * scale }).collect();
+            let data: Vec<f32> =
+                models::noise(model).take(40 * 301).map(|x| if model == 0 { 0.0 } else { x * scale }).collect();
             let view = safetensors::tensor::TensorView::new(Dtype::F32, vec![40, 301], bytemuck::cast_slice(&data))
                 .expect("a tensor");
             safetensors::tensor::serialize_to_file([("a.weight", view)], None, &name(dir, model)).expect("a file");
@@ -217,13 +219,15 @@ fn ties_keep_exactly_the_share_that_was_asked_for() {
     // Magnitudes with thousands of equals: 8 levels in 20 000 elements, so the cut falls among ties.
     let dir = folder();
     for model in 0..=1u64 {
-        let level = |i: usize| if model == 0 { 0.0 } else { ((i * 7919) % 8) as f32 * if i % 3 == 0 { -1.0 } else { 1.0 } };
+        let level =
+            |i: usize| if model == 0 { 0.0 } else { ((i * 7919) % 8) as f32 * if i % 3 == 0 { -1.0 } else { 1.0 } };
         let data: Vec<f32> = (0..20_000).map(level).collect();
         let view = safetensors::tensor::TensorView::new(Dtype::F32, vec![20, 1000], bytemuck::cast_slice(&data))
             .expect("a tensor");
         safetensors::tensor::serialize_to_file([("a.weight", view)], None, &name(dir.path(), model)).expect("a file");
     }
-    let input: Vec<f32> = bytemuck::pod_collect_to_vec(&tensors(&std::fs::read(name(dir.path(), 1)).expect("a model"))[0].1);
+    let input: Vec<f32> =
+        bytemuck::pod_collect_to_vec(&tensors(&std::fs::read(name(dir.path(), 1)).expect("a model"))[0].1);
     for device in devices() {
         for calibrate in [None, Some("wsc")] {
             for density in ["0.0", "0.00005", "0.1", "0.31", "0.5", "0.87", "1.0"] {

@@ -168,6 +168,12 @@ impl Checkpoint {
         self.parts.iter().map(|part| part.path.as_path())
     }
 
+    /// Name, without its folder, and size of each of them.
+    pub fn sizes(&self) -> impl Iterator<Item = (String, u64)> {
+        let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        self.parts.iter().map(move |part| (name(&part.path), part.stamp.len))
+    }
+
     /// Bytes of all tensors.
     pub fn total_bytes(&self) -> u64 {
         self.tensors.iter().map(|tensor| tensor.bytes).sum()

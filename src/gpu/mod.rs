@@ -1,32 +1,204 @@
 //! The GPU device: wgpu, and nothing outside this folder and `kernels/` knows of it.
+//!
+//! A block is loaded through small staging buffers, a recording is encoded into one submission, and what comes back is
+//! proved before it is trusted. Every call waits for its own work alone, so that several threads keep the device busy.
 
-use crate::error::Result;
+pub mod adapter;
+mod buffers;
+mod device;
+mod pipeline;
+mod proof;
+mod run;
+mod sample;
+mod staging;
+mod upload;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+pub use adapter::{Adapter, Choice, Class};
+pub use buffers::class_bytes;
+
+use crate::cpu::Cpu;
+use crate::error::{Error, Result};
 use crate::executor::Read;
 use crate::recording::{Extent, Recording, Results};
 
-/// Executor on a GPU.
-pub struct Gpu;
+/// Largest buffer that a kernel sees, on any device: what every adapter can do.
+pub const MAX_BINDING: u64 = 128 << 20;
 
-/// A loaded block in device memory.
-pub struct DeviceInputs;
+/// How to open a device.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Bytes of device memory beyond which idle buffers are forgotten; `--vram`.
+    pub vram: u64,
+    /// Have the driver check every index too.
+    pub checks: bool,
+}
+
+impl Default for Options {
+    /// 4 GiB; checks in debug builds, or where `MAGIC_GPU_CHECKS` is `1`.
+    fn default() -> Self {
+        let asked = std::env::var_os("MAGIC_GPU_CHECKS").is_some_and(|value| value == "1");
+        Self { vram: 4 << 30, checks: cfg!(debug_assertions) || asked }
+    }
+}
+
+/// What a planner must know of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Largest buffer of a recording, in bytes.
+    pub max_binding_bytes: u64,
+    /// All results of a recording together, in bytes.
+    pub max_results_bytes: u64,
+    /// Host memory that uploads take, in bytes.
+    pub staging_bytes: u64,
+    /// The device computes on the CPU and in its memory.
+    pub software: bool,
+    /// The device has no memory of its own.
+    pub shared_memory: bool,
+}
+
+/// Executor on a GPU.
+pub struct Gpu {
+    adapter: Adapter,
+    device: device::Device,
+    pipelines: pipeline::Pipelines,
+    pool: Arc<buffers::Pool>,
+    staging: staging::Staging,
+    /// Recomputes samples.
+    cpu: Cpu,
+    /// Runs so far.
+    runs: AtomicU32,
+    fault: AtomicU32,
+}
+
+/// A loaded block in device memory; dropping it gives the memory back.
+pub struct DeviceInputs {
+    /// One buffer for each model.
+    buffers: Vec<buffers::Lease>,
+    /// Bytes of each model.
+    bytes: Vec<usize>,
+    sample: sample::Sample,
+}
+
+/// A failure for tests to inject into every `load` and `run` until told otherwise.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// None.
+    None,
+    /// The host's bytes do not reach the device.
+    SkipUpload,
+    /// This call of the recording does not run.
+    SkipCall(u8),
+    /// All of what is read back is zero.
+    ZeroReadBack,
+    /// The end of the largest result is read back as zero.
+    ZeroTail,
+    /// What is read back is what the buffer held before.
+    StaleReadBack,
+}
+
+impl Fault {
+    fn code(self) -> u32 {
+        match self {
+            Self::None => 0,
+            Self::SkipUpload => 1,
+            Self::ZeroReadBack => 2,
+            Self::ZeroTail => 3,
+            Self::StaleReadBack => 4,
+            Self::SkipCall(call) => 256 + u32::from(call),
+        }
+    }
+}
 
 impl Gpu {
+    /// Opens the adapter that `choice` means. `None` only for [`Choice::Auto`] where there is no hardware.
+    pub fn open(choice: &Choice, options: &Options) -> Result<Option<Self>> {
+        let (adapters, mut handles): (Vec<_>, Vec<_>) = adapter::enumerate().into_iter().unzip();
+        let Some(index) = adapter::choose(&adapters, choice)? else { return Ok(None) };
+        let adapter = adapters[index].clone();
+        let device = device::Device::open(&handles.swap_remove(index), &adapter.name)?;
+        log::info!("device: {} ({}, {}, {})", adapter.name, adapter.backend, adapter.class.name(), adapter.driver);
+        Ok(Some(Self {
+            pool: buffers::Pool::new(options.vram, adapter.max_buffer_bytes),
+            pipelines: pipeline::Pipelines::new(options.checks),
+            staging: staging::Staging::default(),
+            cpu: Cpu::default(),
+            runs: AtomicU32::new(0),
+            fault: AtomicU32::new(0),
+            adapter,
+            device,
+        }))
+    }
+
+    /// The adapter behind the device.
+    pub fn adapter(&self) -> &Adapter {
+        &self.adapter
+    }
+
+    /// What a planner must know.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            max_binding_bytes: self.adapter.max_binding_bytes.min(MAX_BINDING),
+            max_results_bytes: self.adapter.max_buffer_bytes,
+            staging_bytes: (staging::STAGE * staging::STAGES) as u64,
+            software: self.adapter.is_software(),
+            shared_memory: matches!(self.adapter.class, Class::Integrated | Class::Software),
+        }
+    }
+
+    /// Bytes of device buffers: in use, idle, and the most that both ever were together.
+    pub fn device_bytes(&self) -> [u64; 3] {
+        self.pool.bytes()
+    }
+
     /// See [`crate::executor::Executor::load`].
-    pub fn load(&self, _bytes: &[usize], _read: &mut Read<'_>) -> Result<DeviceInputs> {
-        Ok(DeviceInputs)
+    pub fn load(&self, bytes: &[usize], read: &mut Read<'_>) -> Result<DeviceInputs> {
+        upload::load(self, bytes, read)
     }
 
     /// See [`crate::executor::Executor::unload`].
-    pub fn unload(&self, _inputs: DeviceInputs) {}
+    pub fn unload(&self, inputs: DeviceInputs) {
+        drop(inputs);
+    }
 
     /// See [`crate::executor::Executor::run`].
     pub fn run(
         &self,
-        _recording: &Recording,
-        _extent: &Extent,
-        _inputs: &DeviceInputs,
-        _results: &mut Results,
+        recording: &Recording,
+        extent: &Extent,
+        inputs: &DeviceInputs,
+        results: &mut Results,
     ) -> Result<()> {
-        Ok(())
+        run::run(self, recording, extent, inputs, results)?;
+        sample::check(self, recording, extent, inputs, results)
+    }
+
+    /// Injects a failure, for tests.
+    #[doc(hidden)]
+    pub fn inject(&self, fault: Fault) {
+        self.fault.store(fault.code(), Ordering::SeqCst);
+    }
+
+    /// Takes the device away, for tests.
+    #[doc(hidden)]
+    pub fn destroy(&self) {
+        self.device.raw.destroy();
+    }
+
+    fn has(&self, fault: Fault) -> bool {
+        self.fault.load(Ordering::Relaxed) == fault.code()
+    }
+
+    /// An error if a buffer called `label` of `bytes` is more than a kernel can see.
+    fn check_binding(&self, label: &str, bytes: u64) -> Result<()> {
+        let most = self.limits().max_binding_bytes;
+        if bytes <= most {
+            return Ok(());
+        }
+        let message = format!("takes buffers of at most {most} bytes, and `{label}` has {bytes}");
+        Err(Error::device(format!("`{}` {message}", self.adapter.name)).hint("try a smaller `--vram`"))
     }
 }

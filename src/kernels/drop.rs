@@ -51,8 +51,8 @@ pub fn record(list: &mut Recording, tau: Buf, plane: u32, key: [u32; 2], density
 /// Counters drawn at a time, each for 4 elements.
 const QUADS: usize = 256;
 
-/// The words of [`QUADS`] counters, one array for each of a counter's four.
-type Words = [[u32; QUADS]; 4];
+/// The words of [`QUADS`] counters.
+type Words = [[u32; 4]; QUADS];
 
 fn twin(args: &mut Args<'_>) {
     let n = args.dims.n as usize;
@@ -63,17 +63,17 @@ fn twin(args: &mut Args<'_>) {
     // A block may start in the midst of a quad: the first piece is shorter then.
     let lead = (first.next_multiple_of(4) - first) as usize;
     let (head, body) = tau.split_at_mut(lead.min(n));
-    let mut words: Words = [[0; QUADS]; 4];
+    let mut words: Words = [[0; 4]; QUADS];
     if !head.is_empty() {
         random(&mut words, first / 4, key);
         for (i, x) in head.iter_mut().enumerate() {
-            let kept = words[(first % 4) as usize + i][0] <= p.threshold;
+            let kept = words[0][(first % 4) as usize + i] <= p.threshold;
             *x = if kept { *x * p.scale } else { 0.0 };
         }
     }
     for (i, piece) in body.chunks_mut(4 * QUADS).enumerate() {
         random(&mut words, first.div_ceil(4) + (i * QUADS) as u64, key);
-        apply(piece, &words, p.threshold, p.scale);
+        apply(piece, words.as_flattened(), p.threshold, p.scale);
     }
 }
 
@@ -81,8 +81,7 @@ fn twin(args: &mut Args<'_>) {
 #[multiversion::multiversion(targets = "simd")]
 fn random(words: &mut Words, first: u64, key: [u32; 2]) {
     let step = |v: u32| v.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-    let [xs, ys, zs, ws] = words;
-    for (i, (((xo, yo), zo), wo)) in xs.iter_mut().zip(ys).zip(zs).zip(ws).enumerate() {
+    for (i, out) in words.iter_mut().enumerate() {
         let counter = first + i as u64;
         let (mut x, mut y) = (step(counter as u32), step((counter >> 32) as u32));
         let (mut z, mut w) = (step(key[0]), step(key[1]));
@@ -95,15 +94,13 @@ fn random(words: &mut Words, first: u64, key: [u32; 2]) {
         y = y.wrapping_add(z.wrapping_mul(x));
         z = z.wrapping_add(x.wrapping_mul(y));
         w = w.wrapping_add(y.wrapping_mul(z));
-        (*xo, *yo, *zo, *wo) = (x, y, z, w);
+        *out = [x, y, z, w];
     }
 }
 
 #[multiversion::multiversion(targets = "simd")]
-fn apply(piece: &mut [f32], words: &Words, threshold: u32, scale: f32) {
-    for (q, quad) in piece.chunks_mut(4).enumerate() {
-        for (j, x) in quad.iter_mut().enumerate() {
-            *x = if words[j][q] <= threshold { *x * scale } else { 0.0 };
-        }
+fn apply(piece: &mut [f32], words: &[u32], threshold: u32, scale: f32) {
+    for (x, &word) in piece.iter_mut().zip(words) {
+        *x = if word <= threshold { *x * scale } else { 0.0 };
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! The twin is the oracle of the kernel's test and the engine of the CPU device.
 
+pub mod checksum;
 pub mod combine;
 pub mod convert;
 pub mod count;
@@ -72,6 +73,7 @@ pub static ALL: &[&Kernel] = &[
     &matvec::MATVEC,
     &matvec_t::MATVEC_T,
     &rescale::RESCALE,
+    &checksum::CHECKSUM,
 ];
 
 /// Workgroups for one invocation per 4 elements.

@@ -1,0 +1,222 @@
+//! Running a recording over a loaded block: one submission, one read-back.
+
+use std::sync::mpsc;
+use std::time::Duration;
+
+use super::buffers::{Kind, Lease};
+use super::proof::Proof;
+use super::{DeviceInputs, Fault, Gpu};
+use crate::error::{Error, Result};
+use crate::kernels::Kernel;
+use crate::recording::{Dims, Extent, Recording, Results, Role, Size};
+
+/// A buffer, and how much of it a kernel sees.
+#[derive(Clone, Copy)]
+pub struct Bound<'a> {
+    /// The buffer.
+    pub buffer: &'a wgpu::Buffer,
+    /// Bytes that are bound; the buffer may be larger.
+    pub bytes: u64,
+}
+
+/// A launch with all it needs.
+pub struct Step<'a> {
+    /// What runs.
+    pub kernel: &'static Kernel,
+    /// Values of its constants.
+    pub constants: &'a [u32],
+    /// Its own parameters.
+    pub params: &'a [u32],
+    /// The block as this kernel sees it.
+    pub dims: Dims,
+    /// One buffer for each binding.
+    pub args: Vec<Bound<'a>>,
+}
+
+pub fn run(
+    gpu: &Gpu,
+    recording: &Recording,
+    extent: &Extent,
+    inputs: &DeviceInputs,
+    results: &mut Results,
+) -> Result<()> {
+    gpu.device.check()?;
+    if recording.results().next().is_none() {
+        results.buffers.clear();
+        return Ok(()); // whatever it does, nobody could tell
+    }
+    let own = own_buffers(gpu, recording, extent)?;
+    let bound = bind(gpu, recording, extent, inputs, &own)?;
+    let written: Vec<Bound> = recording.results().map(|(buf, _)| bound[buf.0]).collect();
+    let proof = Proof::new(gpu, &written)?;
+
+    let dims = Dims::new(extent, recording.planes);
+    let calls = recording.calls.iter().map(|call| Step {
+        kernel: call.kernel,
+        constants: &call.constants,
+        params: &call.params,
+        dims,
+        args: call.args.iter().map(|buf| bound[buf.0]).collect(),
+    });
+    let steps: Vec<Step> = calls.chain(proof.steps(&written)).collect();
+    let launches = Launches::new(gpu, &steps)?;
+
+    let desc = wgpu::CommandEncoderDescriptor { label: Some("magic.run") };
+    let mut encoder = gpu.device.raw.create_command_encoder(&desc);
+    for (buf, buffer) in recording.results() {
+        if matches!(buffer.size, Size::Fixed(_)) {
+            encoder.clear_buffer(bound[buf.0].buffer, 0, Some(bound[buf.0].bytes));
+        }
+    }
+    proof.clear(&mut encoder);
+    launches.encode(gpu, &mut encoder, recording.calls.len());
+    let back = proof.copy(gpu, &written, &mut encoder)?;
+    let submission = gpu.device.queue.submit([encoder.finish()]);
+
+    let (done, mapped) = mpsc::sync_channel(1);
+    back.map_async(wgpu::MapMode::Read, .., move |outcome| drop(done.try_send(outcome)));
+    gpu.device.wait(submission)?;
+    // Another thread's wait may be the one that calls back, a moment later.
+    if !matches!(mapped.recv_timeout(Duration::from_secs(60)), Ok(Ok(()))) {
+        back.discard();
+        return Err(gpu.device.error("cannot map what it computed"));
+    }
+    let words = recording.results().map(|(_, buffer)| buffer.size.words(extent));
+    let proved = proof.read(gpu, &back, words, results);
+    back.unmap();
+    proved
+}
+
+/// Buffers that live as long as the run: `None` for inputs.
+fn own_buffers(gpu: &Gpu, recording: &Recording, extent: &Extent) -> Result<Vec<Option<Lease>>> {
+    let make = |buffer: &crate::recording::Buffer| {
+        let bytes = 4 * buffer.size.words(extent).max(1) as u64;
+        gpu.check_binding(buffer.label, bytes)?;
+        if matches!(buffer.role, Role::Input(_)) {
+            return Ok(None);
+        }
+        let lease = gpu.pool.take(&gpu.device, Kind::Storage, bytes, buffer.label)?;
+        if let Role::Constant(words) = &buffer.role {
+            gpu.device.queue.write_buffer(&lease, 0, bytemuck::cast_slice(words));
+        }
+        Ok(Some(lease))
+    };
+    recording.buffers.iter().map(make).collect()
+}
+
+fn bind<'a>(
+    gpu: &Gpu,
+    recording: &Recording,
+    extent: &Extent,
+    inputs: &'a DeviceInputs,
+    own: &'a [Option<Lease>],
+) -> Result<Vec<Bound<'a>>> {
+    let bind = |(buffer, own): (&crate::recording::Buffer, &'a Option<Lease>)| {
+        let bytes = 4 * buffer.size.words(extent).max(1) as u64;
+        let lease = match (&buffer.role, own) {
+            (_, Some(lease)) => lease,
+            (Role::Input(model), None) => {
+                let loaded = inputs.bytes.get(*model).copied().unwrap_or(0);
+                if (loaded.next_multiple_of(4) as u64) < bytes && extent.n > 0 {
+                    let message = format!("was given {loaded} bytes of `{}`, and {bytes} are needed", buffer.label);
+                    return Err(gpu.device.error(message));
+                }
+                inputs.buffers.get(*model).ok_or_else(|| Error::device(format!("no input {model} was loaded")))?
+            }
+            _ => unreachable!("only inputs are not own"),
+        };
+        Ok(Bound { buffer: lease, bytes })
+    };
+    recording.buffers.iter().zip(own).map(bind).collect()
+}
+
+/// Pipelines, bindings and grids of all steps.
+struct Launches {
+    list: Vec<(std::sync::Arc<super::pipeline::Pipeline>, wgpu::BindGroup, [u32; 2])>,
+    /// Returned to the pool when the run is over.
+    _uniforms: Option<Lease>,
+}
+
+impl Launches {
+    fn new(gpu: &Gpu, steps: &[Step]) -> Result<Self> {
+        let align = gpu.device.raw.limits().min_uniform_buffer_offset_alignment.max(16) as usize;
+        let mut text: Vec<u8> = Vec::new();
+        let mut slots = Vec::with_capacity(steps.len());
+        for step in steps {
+            let start = text.len().next_multiple_of(align);
+            text.resize(start, 0);
+            text.extend_from_slice(bytemuck::bytes_of(&step.dims));
+            text.extend_from_slice(bytemuck::cast_slice(step.params));
+            text.resize(text.len().next_multiple_of(16), 0);
+            slots.push(start..text.len());
+        }
+        if steps.is_empty() {
+            return Ok(Self { list: Vec::new(), _uniforms: None });
+        }
+        let uniforms = gpu.pool.take(&gpu.device, Kind::Uniform, text.len() as u64, "magic.uniforms")?;
+        gpu.device.queue.write_buffer(&uniforms, 0, &text);
+        let mut list = Vec::with_capacity(steps.len());
+        for (step, slot) in steps.iter().zip(slots) {
+            let pipeline = gpu.pipelines.get(&gpu.device, step.kernel, step.constants)?;
+            let entry = |binding: usize, buffer, offset, bytes| wgpu::BindGroupEntry {
+                binding: binding as u32,
+                resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                    buffer,
+                    offset,
+                    size: wgpu::BufferSize::new(bytes),
+                }),
+            };
+            let uniform = entry(0, &uniforms, slot.start as u64, slot.len() as u64);
+            let args = step.args.iter().enumerate().map(|(i, arg)| entry(i + 1, arg.buffer, 0, arg.bytes));
+            let group = gpu.device.raw.create_bind_group(&wgpu::BindGroupDescriptor {
+                label: Some(step.kernel.name),
+                layout: &pipeline.layout,
+                entries: &std::iter::once(uniform).chain(args).collect::<Vec<_>>(),
+            });
+            let grid =
+                fold((step.kernel.groups)(&step.dims), gpu.device.raw.limits().max_compute_workgroups_per_dimension);
+            let grid =
+                grid.ok_or_else(|| gpu.device.error(format!("cannot run so large a block of `{}`", step.kernel.name)))?;
+            list.push((pipeline, group, grid));
+        }
+        Ok(Self { list, _uniforms: Some(uniforms) })
+    }
+
+    fn encode(&self, gpu: &Gpu, encoder: &mut wgpu::CommandEncoder, calls: usize) {
+        let desc = wgpu::ComputePassDescriptor { label: Some("magic.run"), timestamp_writes: None };
+        let mut pass = encoder.begin_compute_pass(&desc);
+        for (i, (pipeline, group, [x, y])) in self.list.iter().enumerate() {
+            if *x == 0 || i < calls && gpu.has(Fault::SkipCall(i.min(255) as u8)) {
+                continue;
+            }
+            pass.set_pipeline(&pipeline.raw);
+            pass.set_bind_group(0, group, &[]);
+            pass.dispatch_workgroups(*x, *y, 1);
+        }
+    }
+}
+
+/// A grid of at least `groups` workgroups, none of its sides above `most`, with few to spare.
+fn fold(groups: u64, most: u32) -> Option<[u32; 2]> {
+    let y = groups.div_ceil(u64::from(most)).max(1);
+    (y <= u64::from(most)).then(|| [groups.div_ceil(y) as u32, y as u32])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fold;
+
+    #[test]
+    fn grids_cover_all_groups() {
+        assert_eq!(fold(0, 65535), Some([0, 1]));
+        assert_eq!(fold(1, 65535), Some([1, 1]));
+        assert_eq!(fold(65535, 65535), Some([65535, 1]));
+        assert_eq!(fold(65536, 65535), Some([32768, 2]));
+        for groups in [65537, 1 << 20, (1 << 24) + 1, 65535 * 65535] {
+            let [x, y] = fold(groups, 65535).unwrap();
+            let all = u64::from(x) * u64::from(y);
+            assert!(x <= 65535 && all >= groups && all - groups < u64::from(y));
+        }
+        assert_eq!(fold(65535 * 65535 + 1, 65535), None);
+    }
+}

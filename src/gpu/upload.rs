@@ -1,0 +1,109 @@
+//! Loading a block: host bytes through staging buffers into device memory.
+
+use std::cell::RefCell;
+
+use super::buffers::Kind;
+use super::sample::Sample;
+use super::staging::STAGE;
+use super::{DeviceInputs, Fault, Gpu};
+use crate::error::Result;
+use crate::executor::Read;
+
+/// Bytes asked from the reader at a time: small enough to stay in cache until they are copied on.
+const PIECE: usize = 512 << 10;
+
+thread_local! {
+    /// Mapped memory can only be written, so that readers get this instead.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+pub fn load(gpu: &Gpu, bytes: &[usize], read: &mut Read<'_>) -> Result<DeviceInputs> {
+    gpu.device.check()?;
+    let mut buffers = Vec::with_capacity(bytes.len());
+    for &len in bytes {
+        let padded = len.next_multiple_of(4).max(4) as u64;
+        gpu.check_binding("input", padded)?;
+        buffers.push(gpu.pool.take(&gpu.device, Kind::Storage, padded, "magic.input")?);
+    }
+    let mut sample = Sample::new(bytes, gpu.runs.load(std::sync::atomic::Ordering::Relaxed));
+    let mut stage: Option<Stage> = None;
+    SCRATCH.with_borrow_mut(|scratch| {
+        scratch.resize(PIECE, 0);
+        for (model, (&len, buffer)) in bytes.iter().zip(&buffers).enumerate() {
+            let mut done = 0;
+            while done < len {
+                if stage.as_ref().is_some_and(|s| s.room() == 0) {
+                    stage.take().expect("just seen").submit();
+                }
+                if stage.is_none() {
+                    stage = Some(Stage::new(gpu)?);
+                }
+                let stage = stage.as_mut().expect("just made");
+                let piece = (len - done).min(PIECE).min(stage.room());
+                read(model, done as u64, &mut scratch[..piece])?;
+                sample.keep(model, done, &scratch[..piece]);
+                let padded = piece.next_multiple_of(4);
+                scratch[piece..padded].fill(0);
+                stage.put(&scratch[..padded], buffer, done as u64)?;
+                done += piece;
+            }
+        }
+        Ok(())
+    })?;
+    if let Some(stage) = stage {
+        stage.submit();
+    }
+    Ok(DeviceInputs { buffers, bytes: bytes.to_vec(), sample })
+}
+
+/// A staging buffer being filled, and the copies out of it.
+struct Stage<'a> {
+    gpu: &'a Gpu,
+    /// Taken by [`Stage::submit`].
+    open: Option<(wgpu::Buffer, wgpu::CommandEncoder)>,
+    used: usize,
+}
+
+impl<'a> Stage<'a> {
+    fn new(gpu: &'a Gpu) -> Result<Self> {
+        let buffer = gpu.staging.take(&gpu.device)?;
+        let desc = wgpu::CommandEncoderDescriptor { label: Some("magic.upload") };
+        Ok(Self { gpu, open: Some((buffer, gpu.device.raw.create_command_encoder(&desc))), used: 0 })
+    }
+
+    fn room(&self) -> usize {
+        STAGE - self.used
+    }
+
+    /// Appends `bytes`, a whole number of words, to be copied to `offset` of `to`.
+    fn put(&mut self, bytes: &[u8], to: &wgpu::Buffer, offset: u64) -> Result<()> {
+        let (buffer, encoder) = self.open.as_mut().expect("not submitted");
+        let start = self.used;
+        let range = start as u64..(start + bytes.len()) as u64;
+        let mut view = buffer
+            .get_mapped_range_mut(range)
+            .map_err(|e| self.gpu.device.error(format!("cannot map an upload buffer: {e}")))?;
+        view.copy_from_slice(bytes);
+        drop(view);
+        if !self.gpu.has(Fault::SkipUpload) {
+            encoder.copy_buffer_to_buffer(buffer, start as u64, to, offset, bytes.len() as u64);
+        }
+        self.used = (start + bytes.len()).next_multiple_of(wgpu::MAP_ALIGNMENT as usize);
+        Ok(())
+    }
+
+    fn submit(mut self) {
+        let (buffer, encoder) = self.open.take().expect("submitted once");
+        buffer.unmap();
+        let submission = self.gpu.device.queue.submit([encoder.finish()]);
+        self.gpu.staging.recycle(buffer, submission);
+    }
+}
+
+impl Drop for Stage<'_> {
+    fn drop(&mut self) {
+        if self.open.is_some() {
+            self.gpu.staging.lose();
+        }
+    }
+}
