@@ -86,6 +86,15 @@ impl Job {
         self.plan.layout(output.shard_size)
     }
 
+    /// Whether the merge may be written there, found out without making anything.
+    ///
+    /// # Errors
+    /// A folder that is not empty or holds an input, too little space.
+    pub fn check(&self, output: &Output) -> Result<()> {
+        let inputs: Vec<&Checkpoint> = self.checkpoints.iter().collect();
+        Writer::check(&output.dir, &self.layout(output)?, &inputs, output.overwrite)
+    }
+
     /// Runs the merge and writes everything. Nothing is left in the folder if it fails.
     pub fn run(&self, output: &Output, progress: &Progress) -> Result<Report> {
         let started = Instant::now();

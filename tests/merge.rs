@@ -220,7 +220,7 @@ fn ties_keep_exactly_the_share_that_was_asked_for() {
     let dir = folder();
     for model in 0..=1u64 {
         let level =
-            |i: usize| if model == 0 { 0.0 } else { ((i * 7919) % 8) as f32 * if i % 3 == 0 { -1.0 } else { 1.0 } };
+            |i: usize| if model == 0 { 0.0 } else { ((i * 7919) % 8) as f32 * if i.is_multiple_of(3) { -1.0 } else { 1.0 } };
         let data: Vec<f32> = (0..20_000).map(level).collect();
         let view = safetensors::tensor::TensorView::new(Dtype::F32, vec![20, 1000], bytemuck::cast_slice(&data))
             .expect("a tensor");

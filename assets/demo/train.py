@@ -14,14 +14,13 @@ How it goes
   2. Pre-training. One network learns to name the digit or the photograph (one label set for both), and with a throw-away head its
      quarter turn, under wide augmentation. The result, rounded to bfloat16, is the base.
   3. Heads. For each task a linear classifier is fitted on the frozen base, and never changes again (like CLIP's text head).
-  4. Experts. From the stored base each expert trains the backbone alone, gently, under its fixed head, rehearsing a little of the
-     pre-training. So all of what fine-tuning
-     learns lies in the task vector, and `magic merge --exclude 'classifier.*'` merges it without touching any head.
+  4. Experts. From the stored base each expert trains the backbone alone, gently, under its fixed head, and rehearses a little of
+     the pre-training. So all that fine-tuning learns lies in the task vector, and `magic merge --exclude 'classifier.*'` merges it
+     without touching any head.
 """
 
 import argparse
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +39,7 @@ PRETRAIN = dict(images=40000, steps=4000, batch=128, lr=1.5e-3)
 FINETUNE = dict(steps=700, batch=64, rehearsed=32, lr=6e-4)
 
 # ---------------------------------------------------------------- images
+# Sources and licences: README.md.
 
 COLOUR = ["astronaut", "chelsea", "coffee", "china", "flower", "rocket", "hubble", "retina", "ihc"]
 GREY = ["camera", "brick", "grass", "gravel", "coins", "cell", "text"]

@@ -66,26 +66,22 @@ pub(super) struct Output {
 }
 
 impl Output {
+    /// Finds what speaks against [`open`](Self::open), and makes nothing.
+    pub(super) fn check_dir(dir: &Path, layout: &Layout, inputs: &[&Checkpoint], overwrite: bool) -> Result<()> {
+        let dir: PathBuf = dir.components().collect();
+        acceptable(&dir, inputs, overwrite)?;
+        let there = dir.ancestors().find(|path| path.exists()).unwrap_or(Path::new("."));
+        if !there.is_dir() {
+            return Err(Error::output(format!("`{}` is not a folder", text::path(there))));
+        }
+        check_space(there, layout.file_bytes(), false)
+    }
+
     /// Makes or checks the folder `dir` for the files of `layout`.
     pub(super) fn open(dir: &Path, layout: &Layout, inputs: &[&Checkpoint], overwrite: bool) -> Result<Self> {
         // Without a trailing slash, which would make a link look like the folder that it leads to.
         let dir: PathBuf = dir.components().collect();
-        let at = text::path(&dir);
-        if dir.as_os_str().is_empty() {
-            return Err(Error::usage("the output folder has no name"));
-        }
-        refuse_link(&dir)?;
-        if dir.exists() && !dir.is_dir() {
-            return Err(Error::output(format!("`{at}` is not a folder")));
-        }
-        let names = if dir.is_dir() { names(&dir)? } else { Vec::new() };
-        refuse_inputs_folder(&dir, inputs)?;
-        let foreign: Vec<&str> =
-            names.iter().map(String::as_str).filter(|name| !is_leftover(name) && *name != LOCK).collect();
-        if !foreign.is_empty() && !overwrite {
-            return Err(Error::output(format!("the output folder `{at}` is not empty: it has {}", list(foreign, 4)))
-                .hint("choose another folder, or replace the result that is in it with `--overwrite`"));
-        }
+        let names = acceptable(&dir, inputs, overwrite)?;
         let mut cleanup = Cleanup::default();
         create_dirs(&dir, &mut cleanup.dirs)?;
         cleanup.lock = lock(&dir)?;
@@ -107,7 +103,7 @@ impl Output {
                 fs::remove_file(&path).map_err(|e| text::cannot_write(&path, 0, &e))?;
             }
         }
-        output.check_space(layout.file_bytes(), overwrite)?;
+        check_space(&output.dir, layout.file_bytes(), overwrite && !output.old.is_empty())?;
         Ok(output)
     }
 
@@ -127,21 +123,42 @@ impl Output {
             None => Ok(()),
         }
     }
+}
 
-    fn check_space(&self, needed: u64, overwrite: bool) -> Result<()> {
-        // Some network file systems do not know their size; there only the write itself can tell.
-        let Ok(space) = fs4::statvfs(&self.dir) else { return Ok(()) };
-        if space.total_space() == 0 || space.available_space() >= needed {
-            return Ok(());
-        }
-        let (needed, free) = (text::size(needed), text::size(space.available_space()));
-        let what = format!("`{}` has {free} free, and the output needs {needed}", text::path(&self.dir));
-        let error = Error::output(what).hint("free some space, or choose an output folder on another disk");
-        Err(match overwrite && !self.old.is_empty() {
-            true => error.hint("the old result stays until the new one is complete: remove it first"),
-            false => error,
-        })
+/// The names in folder `dir`, if a merge may write there.
+fn acceptable(dir: &Path, inputs: &[&Checkpoint], overwrite: bool) -> Result<Vec<String>> {
+    let at = text::path(dir);
+    if dir.as_os_str().is_empty() {
+        return Err(Error::usage("the output folder has no name"));
     }
+    refuse_link(dir)?;
+    if dir.exists() && !dir.is_dir() {
+        return Err(Error::output(format!("`{at}` is not a folder")));
+    }
+    let names = if dir.is_dir() { names(dir)? } else { Vec::new() };
+    refuse_inputs_folder(dir, inputs)?;
+    let foreign: Vec<&str> =
+        names.iter().map(String::as_str).filter(|name| !is_leftover(name) && *name != LOCK).collect();
+    if !foreign.is_empty() && !overwrite {
+        return Err(Error::output(format!("the output folder `{at}` is not empty: it has {}", list(foreign, 4)))
+            .hint("choose another folder, or replace the result that is in it with `--overwrite`"));
+    }
+    Ok(names)
+}
+
+fn check_space(dir: &Path, needed: u64, replaces: bool) -> Result<()> {
+    // Some network file systems do not know their size; there only the write itself can tell.
+    let Ok(space) = fs4::statvfs(dir) else { return Ok(()) };
+    if space.total_space() == 0 || space.available_space() >= needed {
+        return Ok(());
+    }
+    let (needed, free) = (text::size(needed), text::size(space.available_space()));
+    let what = format!("`{}` has {free} free, and the output needs {needed}", text::path(dir));
+    let error = Error::output(what).hint("free some space, or choose an output folder on another disk");
+    Err(match replaces {
+        true => error.hint("the old result stays until the new one is complete: remove it first"),
+        false => error,
+    })
 }
 
 fn refuse_link(path: &Path) -> Result<()> {

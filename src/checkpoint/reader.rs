@@ -174,6 +174,11 @@ impl Checkpoint {
         self.parts.iter().map(move |part| (name(&part.path), part.stamp.len))
     }
 
+    /// The file that holds tensor number `tensor`.
+    pub fn file_of(&self, tensor: usize) -> &Path {
+        &self.parts[self.tensors[tensor].file].path
+    }
+
     /// Bytes of all tensors.
     pub fn total_bytes(&self) -> u64 {
         self.tensors.iter().map(|tensor| tensor.bytes).sum()

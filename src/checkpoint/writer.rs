@@ -47,6 +47,14 @@ impl Writer {
         Ok(writer)
     }
 
+    /// Whether [`create`](Self::create) would accept the folder, as far as that can be told without making it.
+    ///
+    /// # Errors
+    /// As for [`create`](Self::create).
+    pub fn check(dir: &Path, layout: &Layout, inputs: &[&Checkpoint], overwrite: bool) -> Result<()> {
+        Output::check_dir(dir, layout, inputs, overwrite)
+    }
+
     /// What is being written.
     pub fn layout(&self) -> &Layout {
         &self.layout

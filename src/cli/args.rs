@@ -1,0 +1,280 @@
+//! Every command and flag.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser};
+use clap::{Parser, Subcommand};
+use magic_merge::device::Wanted;
+use magic_merge::methods::METHODS;
+use magic_merge::recipe::{DTYPES, Fit, Manifold, Norm, Quick, Space};
+
+use super::output;
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done, 1 could not be done, 2 wrong usage, 130 interrupted.
+Data goes to stdout; progress, warnings and errors go to stderr.
+NO_COLOR and MAGIC_NO_PROGRESS do what they say.";
+
+/// Merge fine-tuned checkpoints on any GPU, and put back the magnitudes that merging loses.
+#[derive(Debug, Parser)]
+#[command(name = "magic", version, after_help = EXIT_CODES, arg_required_else_help = true)]
+pub struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// Flags of all commands.
+    #[command(flatten)]
+    pub global: Global,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Merge models, by a recipe or by flags
+    ///
+    /// Merges models as a recipe (mergekit's YAML, and a `calibrate` section) or as flags say. A PATH is a Hugging Face
+    /// folder, one `.safetensors` file, or `org/name` in the local hub cache. Nothing is left in the output folder
+    /// unless the merge is complete.
+    Merge(Box<Merge>),
+    /// Show names, types and shapes of the tensors of models
+    Inspect(Inspect),
+    /// List the devices that a merge can run on
+    Devices,
+    /// List the merge methods, with formula and paper
+    Methods,
+    /// Merge small models that come with the program, and show what calibration does
+    ///
+    /// Merges the small vision experts that come with the program by several methods, each without and with calibration
+    /// in weight space, and prints the length of the task vectors before and after. It needs no download, no GPU and a
+    /// few seconds.
+    Demo(Demo),
+    /// Print a completion script for a shell
+    ///
+    /// Prints a completion script. For instance: `magic completions bash > ~/.local/share/bash-completion/completions/magic`
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Flags of all commands.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// Device: auto, cpu, gpu, an index or a part of a name
+    ///
+    /// Device that does the work: `auto` is the best hardware GPU, else the CPU; `gpu` the best GPU, a software driver if
+    /// there is no other; an index or a part of a name is one of those that `magic devices` lists.
+    #[arg(long, global = true, default_value = "auto", value_name = "DEVICE")]
+    pub device: String,
+    /// Most host memory to use, such as 2GB
+    #[arg(long, global = true, value_name = "SIZE", value_parser = size)]
+    pub memory: Option<u64>,
+    /// Most GPU memory to use, such as 4GB
+    #[arg(long, global = true, value_name = "SIZE", value_parser = size)]
+    pub vram: Option<u64>,
+    /// Threads of the CPU device
+    #[arg(long, global = true, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Print one JSON document instead of tables
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Print errors only: no progress, no warnings, no summary
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Log what is done; twice, also what the GPU libraries say
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+/// `magic merge`.
+#[derive(Debug, clap::Args)]
+pub struct Merge {
+    /// A recipe; without it, --base, --model and --method say what is merged
+    #[arg(value_name = "RECIPE.yml")]
+    pub recipe: Option<PathBuf>,
+
+    /// The model that the others were fine-tuned from
+    #[arg(long, value_name = "PATH", value_parser = utf8(), help_heading = "What is merged")]
+    pub base: Option<String>,
+    /// A fine-tuned model, with a weight if it has one; once for each
+    #[arg(long = "model", value_name = "PATH[=WEIGHT]", value_parser = utf8(), help_heading = "What is merged")]
+    pub models: Vec<String>,
+    /// How; `magic methods` lists them
+    #[arg(long, value_name = "NAME", value_parser = method(), hide_possible_values = true)]
+    #[arg(help_heading = "What is merged")]
+    pub method: Option<String>,
+    /// A parameter of the method, such as density=0.2 or lambda=[0.2,0.5]; once for each
+    #[arg(long = "param", value_name = "KEY=VALUE", value_parser = utf8(), help_heading = "What is merged")]
+    pub params: Vec<String>,
+    /// Tensors to copy from the base, such as 'classifier.*'; once for each pattern
+    #[arg(long, value_name = "GLOB", value_parser = utf8(), help_heading = "What is merged")]
+    pub exclude: Vec<String>,
+    /// Seed of the random masks [default: 0]
+    #[arg(long, value_name = "N", help_heading = "What is merged")]
+    pub seed: Option<u64>,
+
+    /// Where magnitudes are measured and put back
+    ///
+    /// Where magnitudes are measured and put back: `wsc` in weight space, which needs no data; `fsc` in feature space;
+    /// `dsc` in weight space and then in feature space; `auto` the best of them by unlabelled data.
+    #[arg(long, value_name = "SPACE", value_parser = words(Space::WORDS), help_heading = "Calibration")]
+    pub calibrate: Option<String>,
+    /// Geometry of the weight-space calibration
+    ///
+    /// Geometry of the weight-space calibration: `mixed` weighs the parts of a row along the experts and across them;
+    /// `sphere` gives each row, `tensor` each tensor the mean norm of the experts; `spectral` the mean largest singular
+    /// value.
+    #[arg(long, value_name = "NAME", value_parser = words(Manifold::WORDS), help_heading = "Calibration")]
+    pub manifold: Option<String>,
+    /// Norm of the manifolds sphere and tensor
+    #[arg(long, value_name = "NAME", value_parser = words(Norm::WORDS), help_heading = "Calibration")]
+    pub norm: Option<String>,
+    /// How the feature-space calibration reads its features
+    #[arg(long, value_name = "NAME", value_parser = words(Fit::WORDS), help_heading = "Calibration")]
+    pub fit: Option<String>,
+    /// Samples for the feature space: once for all experts, or once for each
+    #[arg(long, value_name = "PATH", value_parser = utf8(), help_heading = "Calibration")]
+    pub data: Vec<String>,
+    /// JSON list of tensors that may only shrink; all others may then only grow
+    #[arg(long, value_name = "FILE.json", value_parser = utf8(), help_heading = "Calibration")]
+    pub sensitive: Option<String>,
+
+    /// Folder to write
+    #[arg(short, long, value_name = "DIR", help_heading = "Output")]
+    pub out: Option<PathBuf>,
+    /// Element type of the output [default: that of the base]
+    #[arg(long, value_name = "TYPE", value_parser = words(&DTYPES), help_heading = "Output")]
+    pub dtype: Option<String>,
+    /// Most bytes of one file
+    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "5GB", help_heading = "Output")]
+    pub shard_size: u64,
+    /// Replace an earlier result in the folder
+    #[arg(long, help_heading = "Output")]
+    pub overwrite: bool,
+    /// Record the SHA-256 of inputs of more than 1 GB too
+    ///
+    /// The receipt, magic.json, holds the size of every input file, and its SHA-256 if the inputs have at most 1 GB in
+    /// all; with this flag always, which for large models takes longer than the merge.
+    #[arg(long, help_heading = "Output")]
+    pub hash: bool,
+    /// Check everything and show the plan, but write nothing
+    #[arg(long, help_heading = "Output")]
+    pub dry_run: bool,
+    /// Print the recipe that the flags amount to, and do nothing else
+    #[arg(long, conflicts_with = "dry_run", help_heading = "Output")]
+    pub emit_recipe: bool,
+}
+
+/// `magic inspect`.
+#[derive(Debug, clap::Args)]
+pub struct Inspect {
+    /// Models: folders, `.safetensors` files, or org/name in the local hub cache
+    #[arg(required = true, value_name = "PATH", value_parser = utf8())]
+    pub paths: Vec<String>,
+}
+
+/// `magic demo`.
+#[derive(Debug, clap::Args)]
+pub struct Demo {
+    /// Folder to keep the models and all merges in; without it they are removed
+    #[arg(short, long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Only this method; once for each
+    #[arg(long = "method", value_name = "NAME", value_parser = method(), hide_possible_values = true)]
+    pub methods: Vec<String>,
+}
+
+impl Args {
+    /// Reads the command line; help, version and wrong usage are dealt with here and end with the code.
+    pub fn read() -> Result<Self, ExitCode> {
+        Self::try_parse().map_err(|error| match error.use_stderr() && !shows_help(&error) {
+            true => {
+                output::usage(&error.to_string());
+                ExitCode::from(2)
+            }
+            false => {
+                let _ = error.print(); // where nobody reads, there is nobody to tell
+                ExitCode::from(error.exit_code() as u8)
+            }
+        })
+    }
+}
+
+fn shows_help(error: &clap::Error) -> bool {
+    error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+}
+
+impl Global {
+    /// The device flags, as the library takes them.
+    pub fn wanted(&self) -> Wanted {
+        Wanted { device: self.device.clone(), memory: self.memory, vram: self.vram, threads: self.threads }
+    }
+}
+
+impl Merge {
+    /// The flags that make or change a recipe, as the library takes them.
+    pub fn quick(&self) -> Quick {
+        Quick {
+            base: self.base.clone(),
+            models: self.models.clone(),
+            method: self.method.clone(),
+            params: self.params.clone(),
+            calibrate: self.calibrate.clone(),
+            manifold: self.manifold.clone(),
+            norm: self.norm.clone(),
+            fit: self.fit.clone(),
+            data: self.data.clone(),
+            sensitive: self.sensitive.clone(),
+            dtype: self.dtype.clone(),
+            seed: self.seed,
+            exclude: self.exclude.clone(),
+        }
+    }
+}
+
+/// Text that goes into recipes and reports, which are UTF-8.
+fn utf8() -> impl TypedValueParser<Value = String> {
+    OsStringValueParser::new().try_map(|text| text.into_string().map_err(|_| "it is not valid UTF-8"))
+}
+
+fn words(words: &'static [&'static str]) -> PossibleValuesParser {
+    PossibleValuesParser::new(words)
+}
+
+fn method() -> PossibleValuesParser {
+    PossibleValuesParser::new(METHODS.iter().map(|method| method.name))
+}
+
+/// `64MB`, `5GB`, `512KiB`, `1.5G` or plain bytes; `K`, `M` and `G` are powers of ten, `Ki`, `Mi` and `Gi` of two.
+fn size(text: &str) -> Result<u64, &'static str> {
+    text.parse()
+        .map(|size: bytesize::ByteSize| size.as_u64())
+        .map_err(|_| "a size is a number and a unit, such as 64MB")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        let read = |text| size(text).ok();
+        assert_eq!(read("64MB"), Some(64_000_000));
+        assert_eq!(read("5GB"), Some(5_000_000_000));
+        assert_eq!(read("512KiB"), Some(512 << 10));
+        assert_eq!(read("1.5GB"), Some(1_500_000_000));
+        assert_eq!(read("2 gib"), Some(2 << 30));
+        assert_eq!([read("7"), read("7B"), read("7K"), read("7M"), read("7G")].map(Option::unwrap), {
+            [7, 7, 7_000, 7_000_000, 7_000_000_000]
+        });
+        assert_eq!([read(""), read("GB"), read("-1GB"), read("5XB"), read("1e3"), read("1.2.3")], [None; 6]);
+    }
+
+    #[test]
+    fn the_flags_are_consistent() {
+        use clap::CommandFactory;
+        Args::command().debug_assert();
+    }
+}

@@ -1,0 +1,131 @@
+//! The plan of a merge, for people and for programs.
+
+use std::path::Path;
+
+use magic_merge::checkpoint::{Checkpoint, Layout};
+use magic_merge::job::Job;
+use magic_merge::plan::{Action, Copied, Tensor};
+use magic_merge::recipe::{Manifold, Space};
+use serde_json::{Value, json};
+
+use super::tables::{Column, pairs, table};
+use super::text::{bytes, plural};
+
+/// Why tensors are copied, in the order of the plan.
+const COPIED: [(Copied, &str); 3] =
+    [(Copied::NotFloat, "not a float type"), (Copied::Excluded, "excluded"), (Copied::Empty, "empty")];
+
+/// The plan in words.
+pub fn text(job: &Job, layout: &Layout, out: Option<&Path>) -> String {
+    let plan = &job.plan;
+    let models = job.checkpoints.iter().enumerate().map(|(place, checkpoint)| {
+        let total = bytes(checkpoint.total_bytes());
+        vec![role(job, place).to_owned(), checkpoint.name().to_owned(), checkpoint.tensors().len().to_string(), total]
+    });
+    let columns = [Column::Left("role"), Column::Left("model"), Column::Right("tensors"), Column::Right("bytes")];
+    let calibrate = &job.recipe.calibrate;
+    let calibration = match (calibrate.space, calibrate.manifold) {
+        (Space::None, _) => "none".to_owned(),
+        (space, manifold @ (Manifold::Sphere | Manifold::Tensor)) => format!("{space}, {manifold}, {}", calibrate.norm),
+        (space, manifold) => format!("{space}, {manifold}"),
+    };
+    let mut tensors = format!("{} merged", count(job, |tensor| tensor.action == Action::Merge));
+    for (why, words) in COPIED {
+        match count(job, |tensor| tensor.action == Action::Copy(why)) {
+            0 => {}
+            copied => tensors += &format!(", {copied} copied ({words})"),
+        }
+    }
+    if !plan.ignored.is_empty() {
+        tensors += &format!(", {} ignored", plan.ignored.len());
+    }
+    let calibrated = count(job, |tensor| tensor.calibration.is_some());
+    let mut memory = format!("{} host", bytes(plan.memory.host_peak()));
+    if plan.memory.device_peak() > 0 {
+        memory += &format!(", {} GPU", bytes(plan.memory.device_peak()));
+    }
+    let facts = [
+        ("method", format!("{}: {}", plan.method.name, plan.method.formula)),
+        (
+            "calibration",
+            if calibrated > 0 { format!("{calibration}: {}", plural(calibrated, "tensor")) } else { calibration },
+        ),
+        ("tensors", tensors),
+        ("reads", bytes(plan.bytes_in())),
+        ("writes", format!("{} in {}", bytes(layout.file_bytes()), plural(layout.shards().len(), "file"))),
+        ("memory", format!("{memory} at most")),
+        ("device", job.opened.name.clone()),
+        ("output", out.map_or("not named".to_owned(), |out| out.display().to_string())),
+    ];
+    format!("{}\n{}\nnothing was written: this was a dry run\n", table(&columns, models), pairs(facts))
+}
+
+/// The plan as a document.
+pub fn document(job: &Job, layout: &Layout, out: Option<&Path>) -> Value {
+    let plan = &job.plan;
+    let shards: Vec<_> = layout.shards().collect();
+    let models: Vec<Value> = job.checkpoints.iter().enumerate().map(|(place, c)| model(c, role(job, place))).collect();
+    let tensor = |(place, tensor): (usize, &Tensor)| {
+        json!({
+            "name": tensor.name,
+            "shape": tensor.shape,
+            "dtype": tensor.out_dtype.header_name(),
+            "action": match tensor.action {
+                Action::Merge => "merge",
+                Action::Copy(_) => "copy",
+            },
+            "why": match tensor.action {
+                Action::Merge => None,
+                Action::Copy(why) => Some(words(why)),
+            },
+            "calibrated": tensor.calibration.is_some(),
+            "bytes": layout.tensor_bytes(place),
+            "file": shards[layout.shard_of(place)].0,
+        })
+    };
+    json!({
+        "schema": "magic-plan/1",
+        "version": env!("CARGO_PKG_VERSION"),
+        "method": plan.method.name,
+        "calibrate": job.recipe.calibrate.space.as_str(),
+        "manifold": job.recipe.calibrate.manifold.as_str(),
+        "seed": plan.seed,
+        "device": job.opened.name,
+        "models": models,
+        "merged": count(job, |tensor| tensor.action == Action::Merge),
+        "copied": COPIED.map(|(why, words)| (words, count(job, |t| t.action == Action::Copy(why)))).into_iter()
+            .collect::<std::collections::BTreeMap<_, _>>(),
+        "calibrated": count(job, |tensor| tensor.calibration.is_some()),
+        "ignored": plan.ignored,
+        "bytes": {"read": plan.bytes_in(), "written": layout.file_bytes()},
+        "memory": {"host": plan.memory.host_peak(), "device": plan.memory.device_peak()},
+        "out": out.map(|out| out.display().to_string()),
+        "files": shards.iter().map(|(name, bytes)| json!({"file": name, "bytes": bytes})).collect::<Vec<_>>(),
+        "warnings": plan.warnings,
+        "tensors": plan.tensors.iter().enumerate().map(tensor).collect::<Vec<_>>(),
+    })
+}
+
+fn count(job: &Job, which: impl Fn(&Tensor) -> bool) -> usize {
+    job.plan.tensors.iter().filter(|tensor| which(tensor)).count()
+}
+
+fn words(why: Copied) -> &'static str {
+    COPIED.iter().find(|(copied, _)| *copied == why).map_or("", |(_, words)| *words)
+}
+
+/// What a checkpoint is to the merge. Without a base, the first expert stands in for it.
+fn role(job: &Job, place: usize) -> &'static str {
+    let name = job.checkpoints[place].name();
+    if job.recipe.base.as_deref() == Some(name) { "base" } else { "expert" }
+}
+
+fn model(checkpoint: &Checkpoint, role: &str) -> Value {
+    json!({
+        "model": checkpoint.name(),
+        "role": role,
+        "files": checkpoint.files().len(),
+        "tensors": checkpoint.tensors().len(),
+        "bytes": checkpoint.total_bytes(),
+    })
+}

@@ -1,0 +1,30 @@
+//! The merge methods.
+
+use magic_merge::methods::{Base, METHODS, Method};
+use serde_json::{Value, json};
+
+use super::tables::{Column, table};
+
+/// A line for each.
+pub fn text() -> String {
+    let columns = [Column::Left("method"), Column::Left("formula"), Column::Left("parameters"), Column::Left("from")];
+    let row = |method: &Method| {
+        vec![method.name.to_owned(), method.formula.to_owned(), method.params.join(" "), method.paper.to_owned()]
+    };
+    table(&columns, METHODS.iter().map(row))
+}
+
+/// The same as a document.
+pub fn document() -> Value {
+    let method = |method: &Method| {
+        json!({
+            "name": method.name,
+            "formula": method.formula,
+            "parameters": method.params,
+            "paper": method.paper,
+            "needs_base": method.base == Base::Required,
+            "experts": method.experts,
+        })
+    };
+    json!({"schema": "magic-methods/1", "methods": METHODS.iter().map(method).collect::<Vec<_>>()})
+}

@@ -1,0 +1,24 @@
+//! The command line: flags in, tables and documents out. All arithmetic is the library's.
+//!
+//! stdout carries data only; progress, warnings, errors and logs go to stderr.
+
+mod args;
+mod demo;
+mod devices;
+mod dry_run;
+mod environment;
+mod folder;
+mod inspect;
+mod interrupt;
+mod methods;
+mod output;
+mod progress;
+mod run;
+mod summary;
+mod tables;
+mod text;
+
+pub use args::Args;
+pub use environment::silence_wayland;
+pub use output::Printer;
+pub use run::run;

@@ -1,0 +1,156 @@
+//! One function for each command.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::CommandFactory;
+use magic_merge::checkpoint::Checkpoint;
+use magic_merge::error::Kind;
+use magic_merge::job::{Job, Output};
+use magic_merge::merge::Progress;
+use magic_merge::methods::Method;
+use magic_merge::recipe::{Quick, Recipe};
+use magic_merge::{Error, Result};
+
+use super::args::{Args, Command, Global, Inspect, Merge};
+use super::devices::Devices;
+use super::output::Printer;
+use super::progress::{Bar, Total};
+use super::{demo, dry_run, inspect, interrupt, methods, summary};
+
+/// Does what the command line says.
+pub fn run(args: &Args, printer: &Printer) -> Result<()> {
+    match &args.command {
+        Command::Merge(merge) => self::merge(merge, &args.global, printer),
+        Command::Inspect(inspect) => self::inspect(inspect, printer),
+        Command::Devices => devices(printer),
+        Command::Methods => methods(printer),
+        Command::Demo(demo) => demo::run(demo, &args.global, printer),
+        Command::Completions { shell } => completions(*shell, printer),
+    }
+}
+
+fn merge(args: &Merge, global: &Global, printer: &Printer) -> Result<()> {
+    let (recipe, folder) = recipe(args)?;
+    if args.emit_recipe {
+        return printer.data(&recipe.to_yaml());
+    }
+    let output = output(args)?;
+    let job = Job::new(recipe, folder.as_deref(), &global.wanted())?;
+    for checkpoint in &job.checkpoints {
+        log::info!("{}: {} tensors, {} bytes", checkpoint.name(), checkpoint.tensors().len(), checkpoint.total_bytes());
+    }
+    log::info!("{} tensors on {}", job.plan.tensors.len(), job.opened.name);
+    if args.dry_run {
+        return plan(&job, output.as_ref(), args.shard_size, printer);
+    }
+    let output = output.ok_or_else(no_output)?;
+    let report = watched(&job, &output, global)?;
+    printer.warnings(&report.warnings);
+    if printer.json() {
+        return printer.document(&report);
+    }
+    // Without a base, the differences are from the first model, and say little.
+    let norms = if job.recipe.base.is_some() { summary::norms(&report) + "\n" } else { String::new() };
+    printer.summary(&(norms + &summary::line(&report, &output.dir.display().to_string())))
+}
+
+/// A merge with a progress bar, and with Ctrl-C to stop it.
+fn watched(job: &Job, output: &Output, global: &Global) -> Result<magic_merge::report::Report> {
+    let progress = Arc::new(Progress::default());
+    interrupt::stops(&progress)?;
+    let bytes = job.plan.bytes_in() + job.layout(output)?.total_bytes();
+    let bar = Bar::start(global, &progress, Total { tensors: job.plan.tensors.len() as u64, bytes });
+    let report = job.run(output, &progress);
+    drop(bar);
+    report.map_err(|error| match error.kind() {
+        Kind::Interrupted => {
+            Error::new(Kind::Interrupted, format!("interrupted: nothing was written to `{}`", output.dir.display()))
+        }
+        _ => error,
+    })
+}
+
+/// `--dry-run`: all checks, and the plan.
+fn plan(job: &Job, output: Option<&Output>, shard_size: u64, printer: &Printer) -> Result<()> {
+    let layout = job.plan.layout(shard_size)?;
+    if let Some(output) = output {
+        job.check(output)?;
+    }
+    printer.warnings(&job.plan.warnings);
+    let out = output.map(|output| output.dir.as_path());
+    if printer.json() {
+        return printer.document(&dry_run::document(job, &layout, out));
+    }
+    printer.summary(&dry_run::text(job, &layout, out))
+}
+
+/// The recipe from its file or from flags, and the folder that the file lies in.
+fn recipe(args: &Merge) -> Result<(Recipe, Option<PathBuf>)> {
+    let quick = args.quick();
+    let Some(path) = &args.recipe else {
+        if quick == Quick::default() {
+            return Err(nothing_to_merge());
+        }
+        let recipe = quick.recipe()?;
+        Method::find(&recipe.method)?;
+        return Ok((recipe, None));
+    };
+    if path.is_dir() {
+        return Err(Error::usage(format!("`{}` is a folder, not a recipe", path.display()))
+            .hint("give models as `--base PATH` and `--model PATH`"));
+    }
+    let bytes = std::fs::read(path).map_err(|e| Error::read(path, &e))?;
+    let not_text = |_| Error::usage(format!("`{}` is not a recipe: it is no UTF-8 text", path.display()));
+    let text = String::from_utf8(bytes).map_err(not_text)?;
+    let mut recipe = Recipe::from_yaml(&text, &path.to_string_lossy())?;
+    quick.override_recipe(&mut recipe)?;
+    Method::find(&recipe.method)?;
+    Ok((recipe, path.parent().map(Path::to_path_buf)))
+}
+
+fn output(args: &Merge) -> Result<Option<Output>> {
+    match &args.out {
+        Some(dir) => {
+            let Merge { shard_size, overwrite, hash, .. } = *args;
+            Ok(Some(Output { dir: dir.clone(), shard_size, overwrite, hash }))
+        }
+        None if args.dry_run => Ok(None),
+        None => Err(no_output()),
+    }
+}
+
+fn no_output() -> Error {
+    Error::usage("no output folder").hint("add `--out DIR`, or `--dry-run` to see what would be done")
+}
+
+fn nothing_to_merge() -> Error {
+    Error::usage("nothing to merge")
+        .hint("magic merge --base BASE --model A --model B --method ties --calibrate wsc --out DIR")
+        .hint("magic merge RECIPE.yml --out DIR")
+        .hint("magic demo    shows it on small models that come with the program")
+}
+
+fn inspect(args: &Inspect, printer: &Printer) -> Result<()> {
+    let checkpoints: Vec<Checkpoint> =
+        args.paths.iter().map(|path| Checkpoint::open(path, &[])).collect::<Result<_>>()?;
+    if printer.json() {
+        return printer.document(&inspect::document(&checkpoints));
+    }
+    printer.data(&checkpoints.iter().map(inspect::text).collect::<Vec<_>>().join("\n"))
+}
+
+fn devices(printer: &Printer) -> Result<()> {
+    let devices = Devices::list()?;
+    if printer.json() { printer.document(&devices.document()) } else { printer.data(&devices.text()) }
+}
+
+fn methods(printer: &Printer) -> Result<()> {
+    if printer.json() { printer.document(&methods::document()) } else { printer.data(&methods::text()) }
+}
+
+fn completions(shell: clap_complete::Shell, printer: &Printer) -> Result<()> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Args::command(), "magic", &mut script);
+    printer.data(&String::from_utf8_lossy(&script))
+}
