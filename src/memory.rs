@@ -78,7 +78,11 @@ impl Memory {
         // Half is for blocks, half for tensors that stay.
         let (host_half, vram_half) = (available(self.host) / 2 / lanes, self.vram / 2 / lanes);
         let per_element = shape.stored + 4 * shape.planes + shape.out;
-        let row_bytes = row * per_element + per_row;
+        let mut row_bytes = row * per_element + per_row;
+        if self.device.gpu {
+            // Results once more, to be read back; and buffers are rounded up by an eighth at most.
+            row_bytes = (row_bytes + row * shape.out + per_row) * 9 / 8;
+        }
         let staged = 2 * (row * (shape.stored + shape.out) + per_row); // read and mapped
         let (limit, flag) = if self.device.gpu {
             ((vram_half / row_bytes).min(host_half / staged), "--vram")
