@@ -6,9 +6,8 @@ use std::cell::RefCell;
 use std::sync::Mutex;
 
 use crate::error::Result;
-use crate::executor::Read;
 use crate::kernels::{Access, Args, Slot};
-use crate::recording::{Call, Dims, Extent, Recording, Results, Role, Size};
+use crate::recording::{Call, Dims, Extent, Read, Recording, Results, Role, Size};
 
 /// Executor on the CPU.
 #[derive(Default)]

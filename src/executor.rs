@@ -3,10 +3,7 @@
 use crate::cpu::Cpu;
 use crate::error::Result;
 use crate::gpu::Gpu;
-use crate::recording::{Extent, Recording, Results};
-
-/// Reads bytes of input `model`, from `offset` within its part of the block, into the slice.
-pub type Read<'a> = dyn FnMut(usize, u64, &mut [u8]) -> Result<()> + 'a;
+use crate::recording::{Extent, Read, Recording, Results};
 
 /// What runs recordings. Safe to call from several threads at a time, each with its own block.
 pub enum Executor {

@@ -10,11 +10,13 @@ use crate::card;
 use crate::checkpoint::{Checkpoint, Dtype, Layout, Writer, side_files, with_dtype};
 use crate::device::{self, Opened, Wanted};
 use crate::error::{Error, Result};
-use crate::merge::{Merge, Progress};
+use crate::merge::Merge;
 use crate::methods::{Combine, Method};
 use crate::plan::Plan;
+use crate::progress::Progress;
 use crate::recipe::{Recipe, Sensitive, Space, resolve};
 use crate::report::{Bytes, Input, InputFile, Report, SCHEMA};
+use crate::stream::Engine;
 
 /// Where and how a merge is written.
 #[derive(Clone, Debug)]
@@ -101,14 +103,8 @@ impl Job {
         let inputs: Vec<&Checkpoint> = self.checkpoints.iter().collect();
         let side = side_files(&self.checkpoints[0])?;
         let mut writer = Writer::create(&output.dir, self.layout(output)?, &inputs, output.overwrite)?;
-        let merge = Merge {
-            plan: &self.plan,
-            checkpoints: &self.checkpoints,
-            executor: &self.opened.executor,
-            writer: &writer,
-            progress,
-        };
-        let tensors = merge.run()?;
+        let engine = Engine { checkpoints: &self.checkpoints, executor: &self.opened.executor, progress };
+        let tensors = Merge { plan: &self.plan, engine, writer: &writer }.run()?;
         let hash = output.hash || self.checkpoints.iter().map(Checkpoint::total_bytes).sum::<u64>() <= HASHED;
         let inputs =
             self.checkpoints.iter().map(|checkpoint| input(checkpoint, hash, progress)).collect::<Result<_>>()?;

@@ -4,52 +4,29 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use crate::calibrate::wsc::{self, Xi};
-use crate::checkpoint::{Checkpoint, Writer};
-use crate::error::{Error, Kind, Result};
-use crate::executor::Executor;
+use crate::checkpoint::Writer;
+use crate::error::{Error, Result};
 use crate::kernels::norms::Stats;
 use crate::kernels::rescale::{self, Counts};
 use crate::methods::combine::Combination;
-use crate::methods::sparsify::{self, Mask};
+use crate::methods::merged::Merged;
+use crate::methods::sparsify;
 use crate::plan::{Action, Plan, Tensor};
-use crate::recording::{Recording, Results, Size};
+use crate::recording::{Results, Size};
 use crate::report::TensorReport;
-use crate::stack::Stack;
-use crate::stream::Stream;
+use crate::stream::{Engine, Stream};
 
 /// Bytes copied at a time.
 const COPY: usize = 4 << 20;
 
-/// How far a merge has come, for whoever watches; and the way to stop it.
-#[derive(Debug, Default)]
-pub struct Progress {
-    /// Tensors finished.
-    pub tensors: AtomicU64,
-    /// Bytes read for the last time, and written.
-    pub bytes: AtomicU64,
-    /// Set from outside to end the run with [`Kind::Interrupted`].
-    pub stop: AtomicBool,
-}
-
-impl Progress {
-    /// An error if the run was stopped.
-    pub fn check(&self) -> Result<()> {
-        if self.stop.load(Ordering::Relaxed) { Err(Error::new(Kind::Interrupted, "interrupted")) } else { Ok(()) }
-    }
-}
-
-/// Everything that the tensors of one merge share.
+/// A merge that is ready to run.
 pub struct Merge<'a> {
     /// What is to be done.
     pub plan: &'a Plan,
-    /// The base, then the experts, as the plan numbers them.
-    pub checkpoints: &'a [Checkpoint],
-    /// What runs the lists of calls.
-    pub executor: &'a Executor,
+    /// Where tensors come from and what runs the lists of calls.
+    pub engine: Engine<'a>,
     /// Where the results go.
     pub writer: &'a Writer,
-    /// How far it has come.
-    pub progress: &'a Progress,
 }
 
 impl Merge<'_> {
@@ -77,7 +54,7 @@ impl Merge<'_> {
                         return Err(error);
                     }
                 }
-                self.progress.tensors.fetch_add(1, Ordering::Relaxed);
+                self.engine.progress.tensors.fetch_add(1, Ordering::Relaxed);
             }
         };
         let mut reports = Vec::new();
@@ -100,19 +77,19 @@ impl Merge<'_> {
         let mut buffer = vec![0; COPY.min(tensor.bytes as usize)];
         let mut offset = 0;
         while offset < tensor.bytes {
-            self.progress.check()?;
+            self.engine.progress.check()?;
             let piece = &mut buffer[..COPY.min((tensor.bytes - offset) as usize)];
-            self.checkpoints[source.checkpoint].read_at(source.tensor, offset, piece)?;
+            self.engine.checkpoints[source.checkpoint].read_at(source.tensor, offset, piece)?;
             self.writer.write_at(index, offset, piece)?;
             offset += piece.len() as u64;
-            self.progress.bytes.fetch_add(2 * piece.len() as u64, Ordering::Relaxed);
+            self.engine.progress.bytes.fetch_add(2 * piece.len() as u64, Ordering::Relaxed);
         }
         Ok(())
     }
 
     fn merge(&self, index: usize, tensor: &Tensor) -> Result<TensorReport> {
         let started = Instant::now();
-        let stream = Stream::new(self, tensor);
+        let stream = Stream::new(&self.engine, tensor);
         let method = self.plan.method;
         let masks = sparsify::masks(&stream, method.sparsify, &tensor.settings, self.plan.seed)?;
         let combination = Combination::new(&stream, method.combine, &tensor.settings)?;
@@ -128,7 +105,7 @@ impl Merge<'_> {
             let at = extent.first_row * u64::from(extent.row_len) * tensor.out_dtype.size() as u64;
             let bytes = results.bytes(0, extent.n as usize * tensor.out_dtype.size());
             self.writer.write_at(index, at, bytes)?;
-            self.progress.bytes.fetch_add(stream.bytes(extent) + bytes.len() as u64, Ordering::Relaxed);
+            self.engine.progress.bytes.fetch_add(stream.bytes(extent) + bytes.len() as u64, Ordering::Relaxed);
             Ok(block_report(results, tensor, xi))
         })?;
         let mut report = TensorReport::merged(tensor);
@@ -152,28 +129,4 @@ fn block_report(results: &Results, tensor: &Tensor, xi: Xi) -> TensorReport {
         report.row(stats, factor);
     }
     report
-}
-
-/// How the merged task vector of one tensor comes about, all numbers known.
-pub struct Merged {
-    /// What of each expert takes part.
-    pub masks: Vec<Mask>,
-    /// How the parts become one.
-    pub combination: Combination,
-}
-
-impl Merged {
-    /// A list that leaves the experts' own task vectors in the first planes and the merged one in the last.
-    pub fn record(&self, tensor: &Tensor) -> (Recording, Stack) {
-        let mut list = Recording::new(tensor.experts() as u32 + 1);
-        let stack = Stack::record(&mut list, tensor, tensor.experts());
-        for (k, mask) in self.masks.iter().enumerate() {
-            mask.record(&mut list, stack.tau, k as u32);
-        }
-        self.combination.record(&mut list, &stack);
-        if !self.masks.iter().all(Mask::is_identity) {
-            stack.differences(&mut list); // calibration compares with what the experts learned, not with what was kept
-        }
-        (list, stack)
-    }
 }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use globset::{Glob, GlobSet, GlobSetBuilder};
 
-use crate::calibrate::wsc::{Calibration, Measure};
+use crate::calibrate::measure::{Calibration, Measure};
 use crate::checkpoint::{Checkpoint, Dtype, Layout, OutTensor, TensorInfo};
 use crate::error::{Error, Result};
 use crate::kernels::factor::Bounds;

@@ -5,24 +5,9 @@
 use std::sync::Arc;
 
 use crate::checkpoint::Dtype;
-use crate::kernels::Kernel;
-
-/// A run of whole rows of a tensor seen as rows of `row_len` elements; what one execution works on.
-///
-/// Row-wise work sees a tensor as [out, everything else]; work that knows no rows sees it as rows of
-/// [`FLAT_ROW`] elements, the last one shorter. Sums are taken row by row in a fixed order, so that no result
-/// depends on how many rows a block holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Extent {
-    /// Index of the first row in the tensor.
-    pub first_row: u64,
-    /// Rows in this block.
-    pub rows: u32,
-    /// Elements of a row.
-    pub row_len: u32,
-    /// Elements in this block: `rows * row_len`, or less where the last row is short.
-    pub n: u32,
-}
+use crate::error::Result;
+use crate::kernel::Kernel;
+pub use crate::kernel::{Dims, Extent};
 
 /// Row length of work that knows no rows.
 pub const FLAT_ROW: u32 = 4096;
@@ -30,44 +15,8 @@ pub const FLAT_ROW: u32 = 4096;
 /// Rows that [`Size::Groups`] sums into one partial result; blocks of such work start at multiples of it.
 pub const GROUP_ROWS: u32 = 16;
 
-/// The head of every kernel's parameters; twin of `struct Dims` in `shaders/common.wgsl`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
-pub struct Dims {
-    /// Elements in the block.
-    pub n: u32,
-    /// Rows in the block.
-    pub rows: u32,
-    /// Elements of a row.
-    pub row_len: u32,
-    /// Planes of the task-vector stack: one per expert, then the merged one.
-    pub planes: u32,
-    /// Low half of the tensor-wide index of the block's first element.
-    pub first_lo: u32,
-    /// High half of it.
-    pub first_hi: u32,
-    /// Tensor-wide index of the block's first row.
-    pub first_row: u32,
-    /// Keeps the size a multiple of 16 bytes.
-    pub pad: u32,
-}
-
-impl Dims {
-    /// The dimensions of `extent`, for a stack of `planes` planes.
-    pub fn new(extent: &Extent, planes: u32) -> Self {
-        let first = extent.first_row * u64::from(extent.row_len);
-        Self {
-            n: extent.n,
-            rows: extent.rows,
-            row_len: extent.row_len,
-            planes,
-            first_lo: first as u32,
-            first_hi: (first >> 32) as u32,
-            first_row: extent.first_row as u32,
-            pad: 0,
-        }
-    }
-}
+/// Reads bytes of input `model`, from `offset` within its part of the block, into the slice.
+pub type Read<'a> = dyn FnMut(usize, u64, &mut [u8]) -> Result<()> + 'a;
 
 /// A buffer of a recording, by its place in [`Recording::buffers`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

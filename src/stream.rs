@@ -5,17 +5,28 @@ use std::sync::OnceLock;
 
 use rayon::prelude::*;
 
+use crate::checkpoint::Checkpoint;
 use crate::error::Result;
-use crate::executor::Inputs;
-use crate::merge::Merge;
+use crate::executor::{Executor, Inputs};
 use crate::plan::Tensor;
+use crate::progress::Progress;
 use crate::recording::{Extent, Recording, Results};
+
+/// What every stream of a merge draws on.
+pub struct Engine<'a> {
+    /// The base, then the experts, as the plan numbers them.
+    pub checkpoints: &'a [Checkpoint],
+    /// What runs the lists of calls.
+    pub executor: &'a Executor,
+    /// How far the merge has come.
+    pub progress: &'a Progress,
+}
 
 /// One tensor of a merge, cut into blocks that are the same in every pass.
 pub struct Stream<'a> {
     /// The tensor.
     pub tensor: &'a Tensor,
-    merge: &'a Merge<'a>,
+    engine: &'a Engine<'a>,
     /// Blocks that stay loaded between passes, where the memory allows.
     resident: Option<Vec<OnceLock<Inputs>>>,
 }
@@ -27,9 +38,9 @@ thread_local! {
 
 impl<'a> Stream<'a> {
     /// The stream of `tensor`.
-    pub fn new(merge: &'a Merge<'a>, tensor: &'a Tensor) -> Self {
+    pub fn new(engine: &'a Engine<'a>, tensor: &'a Tensor) -> Self {
         let resident = tensor.resident.then(|| (0..tensor.blocks()).map(|_| OnceLock::new()).collect());
-        Self { tensor, merge, resident }
+        Self { tensor, engine, resident }
     }
 
     /// Bytes of all inputs of a block.
@@ -45,11 +56,11 @@ impl<'a> Stream<'a> {
         take: impl Fn(&Extent, &Results) -> Result<T> + Sync,
     ) -> Result<Vec<T>> {
         let block = |index: usize| {
-            self.merge.progress.check()?;
+            self.engine.progress.check()?;
             let extent = self.tensor.block(index);
             let run = |inputs: &Inputs| {
                 RESULTS.with_borrow_mut(|results| {
-                    self.merge.executor.run(list, &extent, inputs, results)?;
+                    self.engine.executor.run(list, &extent, inputs, results)?;
                     take(&extent, results)
                 })
             };
@@ -67,7 +78,7 @@ impl<'a> Stream<'a> {
                 None => {
                     let inputs = self.load(&extent)?;
                     let result = run(&inputs);
-                    self.merge.executor.unload(inputs);
+                    self.engine.executor.unload(inputs);
                     result
                 }
             }
@@ -82,10 +93,10 @@ impl<'a> Stream<'a> {
         let sources = &self.tensor.sources;
         let bytes: Vec<usize> = sources.iter().map(|source| extent.n as usize * source.dtype.size()).collect();
         let first = extent.first_row * u64::from(extent.row_len);
-        self.merge.executor.load(&bytes, &mut |model, offset, buffer| {
+        self.engine.executor.load(&bytes, &mut |model, offset, buffer| {
             let source = &sources[model];
             let at = first * source.dtype.size() as u64 + offset;
-            self.merge.checkpoints[source.checkpoint].read_at(source.tensor, at, buffer)
+            self.engine.checkpoints[source.checkpoint].read_at(source.tensor, at, buffer)
         })
     }
 }
@@ -93,7 +104,7 @@ impl<'a> Stream<'a> {
 impl Drop for Stream<'_> {
     fn drop(&mut self) {
         for inputs in self.resident.take().into_iter().flatten().filter_map(OnceLock::into_inner) {
-            self.merge.executor.unload(inputs);
+            self.engine.executor.unload(inputs);
         }
     }
 }

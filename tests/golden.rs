@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use magic_merge::device::Wanted;
 use magic_merge::job::{Job, Output};
-use magic_merge::merge::Progress;
+use magic_merge::progress::Progress;
 use magic_merge::recipe::Recipe;
 use safetensors::SafeTensors;
 

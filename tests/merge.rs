@@ -99,7 +99,8 @@ fn memory_and_threads_change_no_byte() {
         for method in METHODS {
             for manifold in MANIFOLDS {
                 let calibrated = method.combine != Combine::Scale;
-                if !calibrated && manifold != "mixed" {
+                // The manifolds know nothing of methods: all of them once, with one that sparsifies.
+                if manifold != "mixed" && method.name != "ties" {
                     continue;
                 }
                 let mut run = run(dir.path(), method, Some("wsc"));
@@ -219,8 +220,9 @@ fn ties_keep_exactly_the_share_that_was_asked_for() {
     // Magnitudes with thousands of equals: 8 levels in 20 000 elements, so the cut falls among ties.
     let dir = folder();
     for model in 0..=1u64 {
-        let level =
-            |i: usize| if model == 0 { 0.0 } else { ((i * 7919) % 8) as f32 * if i.is_multiple_of(3) { -1.0 } else { 1.0 } };
+        let level = |i: usize| {
+            if model == 0 { 0.0 } else { ((i * 7919) % 8) as f32 * if i.is_multiple_of(3) { -1.0 } else { 1.0 } }
+        };
         let data: Vec<f32> = (0..20_000).map(level).collect();
         let view = safetensors::tensor::TensorView::new(Dtype::F32, vec![20, 1000], bytemuck::cast_slice(&data))
             .expect("a tensor");

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use crate::error::Result;
 use crate::kernels::{matvec, matvec_t, norms};
-use crate::merge::Merged;
+use crate::methods::merged::Merged;
 use crate::recording::Size;
 use crate::stream::Stream;
 

@@ -1,53 +1,15 @@
 //! Weight-space calibration: ξ from the task vectors alone (MAGIC, arXiv 2512.19320; weight space).
 
+use crate::calibrate::measure::{Calibration, Measure};
 use crate::calibrate::spectral;
 use crate::error::Result;
 use crate::kernels::factor::{self, Bounds, Rule};
 use crate::kernels::{norms, residual};
-use crate::merge::Merged;
-use crate::recipe::{Manifold, Norm};
+use crate::methods::merged::Merged;
+use crate::recipe::Norm;
 use crate::recording::{Buf, Recording, Size};
 use crate::stack::Stack;
 use crate::stream::Stream;
-
-/// How the rows or the whole of one tensor are calibrated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Measure {
-    /// A factor for each row, known as soon as the row is merged.
-    Rows(Rule),
-    /// One factor: mean ‖τ_k‖_p / ‖τ_m‖_p over the whole tensor.
-    Tensor(Norm),
-    /// One factor: mean σ₁(τ_k) / σ₁(τ_m).
-    Spectral,
-}
-
-/// The calibration of one tensor.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Calibration {
-    /// What is compared.
-    pub measure: Measure,
-    /// Where ξ may lie.
-    pub bounds: Bounds,
-}
-
-impl Measure {
-    /// The measure of a manifold, for a tensor that it applies to.
-    pub fn new(manifold: Manifold, norm: Norm) -> Self {
-        match (manifold, norm) {
-            (Manifold::Mixed, _) => Self::Rows(Rule::Mixed),
-            (Manifold::Sphere, Norm::L1) => Self::Rows(Rule::SphereL1),
-            (Manifold::Sphere, Norm::L2) => Self::Rows(Rule::SphereL2),
-            (Manifold::Sphere, Norm::Linf) => Self::Rows(Rule::SphereLinf),
-            (Manifold::Tensor, norm) => Self::Tensor(norm),
-            (Manifold::Spectral, _) => Self::Spectral,
-        }
-    }
-
-    /// True if the tensor must be seen as [out, everything else].
-    pub fn needs_rows(self) -> bool {
-        matches!(self, Self::Rows(_) | Self::Spectral)
-    }
-}
 
 /// ξ as far as it is known before the last pass over the tensor.
 #[derive(Clone, Copy, Debug, PartialEq)]

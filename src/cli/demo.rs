@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use include_dir::{Dir, include_dir};
 use magic_merge::job::{Job, Output};
-use magic_merge::merge::Progress;
+use magic_merge::progress::Progress;
 use magic_merge::recipe::{Quick, Recipe};
 use magic_merge::report::Report;
 use magic_merge::{Error, Result};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use magic_merge::merge::Progress;
+use magic_merge::progress::Progress;
 use magic_merge::{Error, Result};
 
 /// Lets Ctrl-C, and a request to terminate, stop whoever watches `progress`.

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use magic_merge::merge::Progress;
+use magic_merge::progress::Progress;
 
 use super::args::Global;
 

@@ -7,8 +7,8 @@ use clap::CommandFactory;
 use magic_merge::checkpoint::Checkpoint;
 use magic_merge::error::Kind;
 use magic_merge::job::{Job, Output};
-use magic_merge::merge::Progress;
 use magic_merge::methods::Method;
+use magic_merge::progress::Progress;
 use magic_merge::recipe::{Quick, Recipe};
 use magic_merge::{Error, Result};
 

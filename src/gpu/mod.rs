@@ -21,7 +21,7 @@ pub use buffers::class_bytes;
 
 use crate::cpu::Cpu;
 use crate::error::{Error, Result};
-use crate::executor::Read;
+use crate::recording::Read;
 use crate::recording::{Extent, Recording, Results};
 
 /// Largest buffer that a kernel sees, on any device: what every adapter can do.

@@ -7,7 +7,7 @@ use super::sample::Sample;
 use super::staging::STAGE;
 use super::{DeviceInputs, Fault, Gpu};
 use crate::error::Result;
-use crate::executor::Read;
+use crate::recording::Read;
 
 /// Bytes asked from the reader at a time: small enough to stay in cache until they are copied on.
 const PIECE: usize = 512 << 10;

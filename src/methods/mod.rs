@@ -3,6 +3,7 @@
 //! A new method is one more row of [`METHODS`]; new arithmetic is a new arm of [`Sparsify`] or [`Combine`] and a kernel.
 
 pub mod combine;
+pub mod merged;
 pub mod sparsify;
 
 use crate::error::{Error, Result, nearest};

@@ -7,7 +7,7 @@ use half::{bf16, f16};
 use magic_merge::device::Wanted;
 use magic_merge::job::{Job, Output};
 use magic_merge::kernels::convert;
-use magic_merge::merge::Progress;
+use magic_merge::progress::Progress;
 use magic_merge::recipe::Quick;
 use magic_merge::report::Report;
 use safetensors::tensor::{Dtype, TensorView, serialize_to_file};

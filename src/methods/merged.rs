@@ -1,0 +1,31 @@
+//! The merged task vector of one tensor, as a list of calls.
+
+use crate::methods::combine::Combination;
+use crate::methods::sparsify::Mask;
+use crate::plan::Tensor;
+use crate::recording::Recording;
+use crate::stack::Stack;
+
+/// How the merged task vector of one tensor comes about, all numbers known.
+pub struct Merged {
+    /// What of each expert takes part.
+    pub masks: Vec<Mask>,
+    /// How the parts become one.
+    pub combination: Combination,
+}
+
+impl Merged {
+    /// A list that leaves the experts' own task vectors in the first planes and the merged one in the last.
+    pub fn record(&self, tensor: &Tensor) -> (Recording, Stack) {
+        let mut list = Recording::new(tensor.experts() as u32 + 1);
+        let stack = Stack::record(&mut list, tensor, tensor.experts());
+        for (k, mask) in self.masks.iter().enumerate() {
+            mask.record(&mut list, stack.tau, k as u32);
+        }
+        self.combination.record(&mut list, &stack);
+        if !self.masks.iter().all(Mask::is_identity) {
+            stack.differences(&mut list); // calibration compares with what the experts learned, not with what was kept
+        }
+        (list, stack)
+    }
+}
