@@ -53,10 +53,7 @@ impl Job {
     /// Whatever is wrong with recipe, models or device, before any tensor is read.
     pub fn new(recipe: Recipe, folder: Option<&Path>, wanted: &Wanted) -> Result<Self> {
         let method = Method::find(&recipe.method)?;
-        let models: Vec<usize> = match method.combine {
-            Combine::Models | Combine::Scale => (0..recipe.models.len()).collect(),
-            Combine::TaskVectors | Combine::Elect | Combine::Slerp => recipe.experts().collect(),
-        };
+        let models = experts(&recipe, method);
         method.check(&recipe, &models)?;
         check_calibration(&recipe, method)?;
         let search: Vec<PathBuf> = folder.map(Path::to_path_buf).into_iter().collect();
@@ -146,6 +143,23 @@ impl Job {
             Error::input(format!("`config.json` of `{}` is not valid JSON: {e}", self.checkpoints[0].name()))
         })?;
         Ok(serde_json::to_vec_pretty(&with_dtype(config, dtype)).expect("JSON stays JSON"))
+    }
+}
+
+/// Places in the recipe of the models that take part. The base takes part in methods that merge task vectors only if
+/// nothing else does: its own is zero.
+fn experts(recipe: &Recipe, method: &Method) -> Vec<usize> {
+    let all = 0..recipe.models.len();
+    match method.combine {
+        Combine::Models | Combine::Scale => all.collect(),
+        Combine::TaskVectors | Combine::Elect | Combine::Slerp => {
+            let others: Vec<usize> = recipe.experts().collect();
+            match method.experts {
+                _ if !others.is_empty() => others,
+                Some(count) => all.rev().take(count).collect(),
+                None => all.collect(),
+            }
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use super::output;
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 could not be done, 2 wrong usage, 130 interrupted.
 Data goes to stdout; progress, warnings and errors go to stderr.
-NO_COLOR and MAGIC_NO_PROGRESS do what they say.";
+Environment: NO_COLOR, MAGIC_NO_PROGRESS; HF_HUB_CACHE and HF_HOME, where `org/name` is looked for.";
 
 /// Merge fine-tuned checkpoints on any GPU, and put back the magnitudes that merging loses.
 #[derive(Debug, Parser)]
@@ -33,9 +33,9 @@ pub struct Args {
 pub enum Command {
     /// Merge models, by a recipe or by flags
     ///
-    /// Merges models as a recipe (mergekit's YAML, and a `calibrate` section) or as flags say. A PATH is a Hugging Face
-    /// folder, one `.safetensors` file, or `org/name` in the local hub cache. Nothing is left in the output folder
-    /// unless the merge is complete.
+    /// A recipe is mergekit's YAML, and a `calibrate` section. A PATH is a Hugging Face folder, one `.safetensors` file,
+    /// or `org/name` in the local hub cache; the network is never used. Nothing is left in the output folder unless the
+    /// merge is complete.
     Merge(Box<Merge>),
     /// Show names, types and shapes of the tensors of models
     Inspect(Inspect),
@@ -45,13 +45,13 @@ pub enum Command {
     Methods,
     /// Merge small models that come with the program, and show what calibration does
     ///
-    /// Merges the small vision experts that come with the program by several methods, each without and with calibration
-    /// in weight space, and prints the length of the task vectors before and after. It needs no download, no GPU and a
-    /// few seconds.
+    /// The models are vision experts of 0.3 million parameters. They are merged by several methods, each without and with
+    /// calibration in weight space; a table shows the length of the task vectors before and after. It needs no download,
+    /// no GPU and a few seconds.
     Demo(Demo),
     /// Print a completion script for a shell
     ///
-    /// Prints a completion script. For instance: `magic completions bash > ~/.local/share/bash-completion/completions/magic`
+    /// For instance: `magic completions bash > ~/.local/share/bash-completion/completions/magic`
     Completions {
         /// The shell
         shell: clap_complete::Shell,
@@ -64,8 +64,8 @@ pub enum Command {
 pub struct Global {
     /// Device: auto, cpu, gpu, an index or a part of a name
     ///
-    /// Device that does the work: `auto` is the best hardware GPU, else the CPU; `gpu` the best GPU, a software driver if
-    /// there is no other; an index or a part of a name is one of those that `magic devices` lists.
+    /// `auto` is the best hardware GPU, else the CPU; `gpu` the best GPU, a software driver if there is no other. Index
+    /// and name are those that `magic devices` lists.
     #[arg(long, global = true, default_value = "auto", value_name = "DEVICE")]
     pub device: String,
     /// Most host memory to use, such as 2GB
@@ -117,15 +117,14 @@ pub struct Merge {
 
     /// Where magnitudes are measured and put back
     ///
-    /// Where magnitudes are measured and put back: `wsc` in weight space, which needs no data; `fsc` in feature space;
-    /// `dsc` in weight space and then in feature space; `auto` the best of them by unlabelled data.
+    /// `wsc`: in weight space, which needs no data; `fsc`: in feature space; `dsc`: in weight space and then in feature
+    /// space; `auto`: the best of them, by unlabelled data. What is not given is not calibrated.
     #[arg(long, value_name = "SPACE", value_parser = words(Space::WORDS), help_heading = "Calibration")]
     pub calibrate: Option<String>,
     /// Geometry of the weight-space calibration
     ///
-    /// Geometry of the weight-space calibration: `mixed` weighs the parts of a row along the experts and across them;
-    /// `sphere` gives each row, `tensor` each tensor the mean norm of the experts; `spectral` the mean largest singular
-    /// value.
+    /// `mixed` (the default) weighs the parts of a row along the experts and across them; `sphere` gives each row, and
+    /// `tensor` each tensor, the mean norm of the experts; `spectral` their mean largest singular value.
     #[arg(long, value_name = "NAME", value_parser = words(Manifold::WORDS), help_heading = "Calibration")]
     pub manifold: Option<String>,
     /// Norm of the manifolds sphere and tensor

@@ -16,9 +16,9 @@ use super::args::{Demo, Global};
 use super::folder::Folder;
 use super::interrupt;
 use super::output::Printer;
-use super::summary::Norms;
+use super::summary::{Norms, cell};
 use super::tables::{Column, table};
-use super::text::{number, plural};
+use super::text::plural;
 
 static ASSETS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/assets/demo");
 
@@ -148,16 +148,14 @@ fn text(models: &Models, rows: &[Row<'_>], out: Option<&Path>) -> String {
     ];
     let row = |row: &Row<'_>| {
         let (plain, calibrated) = row.norms();
-        let numbers =
-            [plain.experts, plain.merged, plain.ratio(), calibrated.calibrated, calibrated.calibrated_ratio()];
         let mut cells = vec![row.name()];
-        cells.extend(numbers.map(number));
-        cells.push(calibrated.xi.map_or("–".to_owned(), number));
+        cells.extend([Some(plain.experts), Some(plain.merged), plain.ratio()].map(cell));
+        cells.extend([Some(calibrated.calibrated), calibrated.calibrated_ratio(), calibrated.xi].map(cell));
         cells
     };
-    let range = |of: &dyn Fn(&Row<'_>) -> f64| {
-        let least = rows.iter().map(of).fold(f64::INFINITY, f64::min);
-        let most = rows.iter().map(of).fold(f64::NEG_INFINITY, f64::max);
+    let range = |of: &dyn Fn(&Row<'_>) -> Option<f64>| {
+        let least = rows.iter().filter_map(of).fold(f64::INFINITY, f64::min);
+        let most = rows.iter().filter_map(of).fold(f64::NEG_INFINITY, f64::max);
         if rows.len() == 1 { format!("{most:.2}") } else { format!("{least:.2} to {most:.2}") }
     };
     let kept = out.map(|out| format!("All models and merges are in `{}`.\n", out.display())).unwrap_or_default();

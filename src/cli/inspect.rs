@@ -1,6 +1,6 @@
 //! What is in a checkpoint.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
 use magic_merge::checkpoint::{Checkpoint, TensorInfo};
@@ -65,17 +65,14 @@ struct FileTotal<'a> {
 }
 
 fn files(checkpoint: &Checkpoint) -> Vec<FileTotal<'_>> {
-    let total = |path| {
-        let mut total = FileTotal { path, tensors: 0, bytes: 0 };
-        for (place, tensor) in checkpoint.tensors().iter().enumerate() {
-            if checkpoint.file_of(place) == path {
-                total.tensors += 1;
-                total.bytes += tensor.bytes;
-            }
-        }
-        total
-    };
-    checkpoint.files().map(total).collect()
+    let mut totals: Vec<_> = checkpoint.files().map(|path| FileTotal { path, tensors: 0, bytes: 0 }).collect();
+    let places: HashMap<&Path, usize> = checkpoint.files().enumerate().map(|(place, path)| (path, place)).collect();
+    for (number, tensor) in checkpoint.tensors().iter().enumerate() {
+        let total = &mut totals[places[checkpoint.file_of(number)]];
+        total.tensors += 1;
+        total.bytes += tensor.bytes;
+    }
+    totals
 }
 
 fn name(path: &Path) -> String {

@@ -106,7 +106,8 @@ fn recipe(args: &Merge) -> Result<(Recipe, Option<PathBuf>)> {
     let mut recipe = Recipe::from_yaml(&text, &path.to_string_lossy())?;
     quick.override_recipe(&mut recipe)?;
     Method::find(&recipe.method)?;
-    Ok((recipe, path.parent().map(Path::to_path_buf)))
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    Ok((recipe, folder.map(Path::to_path_buf)))
 }
 
 fn output(args: &Merge) -> Result<Option<Output>> {

@@ -86,14 +86,14 @@ impl Norms {
         }
     }
 
-    /// ‖τ‖ of the merge in units of the experts' mean.
-    pub fn ratio(&self) -> f64 {
-        self.merged / self.experts
+    /// ‖τ‖ of the merge in units of the experts' mean, unless that is zero.
+    pub fn ratio(&self) -> Option<f64> {
+        (self.experts != 0.0).then(|| self.merged / self.experts)
     }
 
     /// The same after calibration.
-    pub fn calibrated_ratio(&self) -> f64 {
-        self.calibrated / self.experts
+    pub fn calibrated_ratio(&self) -> Option<f64> {
+        (self.experts != 0.0).then(|| self.calibrated / self.experts)
     }
 }
 
@@ -112,10 +112,9 @@ pub fn norms(report: &Report) -> String {
     }
     let row = |name: &str, norms: &Norms| {
         let mut row = vec![name.to_owned(), norms.tensors.to_string()];
-        row.extend([norms.experts, norms.merged, norms.ratio()].map(number));
+        row.extend([Some(norms.experts), Some(norms.merged), norms.ratio()].map(cell));
         if calibrated {
-            row.extend([norms.calibrated, norms.calibrated_ratio()].map(number));
-            row.push(norms.xi.map_or("–".to_owned(), number));
+            row.extend([Some(norms.calibrated), norms.calibrated_ratio(), norms.xi].map(cell));
         }
         row
     };
@@ -128,15 +127,20 @@ pub fn norms(report: &Report) -> String {
     table(&columns, rows)
 }
 
+/// A number that there may not be.
+pub fn cell(x: Option<f64>) -> String {
+    x.map_or("–".to_owned(), number)
+}
+
 /// The last line of a merge.
 pub fn line(report: &Report, out: &str) -> String {
     let moved = report.bytes.read + report.bytes.written;
     format!(
-        "{}, {} read and {} written in {} s ({:.2} GB/s) on {}: {out}\n",
+        "{}, {} read and {} written in {:.2} s ({:.2} GB/s) on {}: {out}\n",
         plural(report.tensors.len(), "tensor"),
         bytes(report.bytes.read),
         bytes(report.bytes.written),
-        number(report.seconds),
+        report.seconds,
         moved as f64 / 1e9 / report.seconds.max(1e-9),
         report.device,
     )

@@ -1,5 +1,7 @@
 //! Sparsification: what of each expert's task vector takes part in the merge.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use crate::error::Result;
 use crate::kernels::drop as random;
 use crate::kernels::histogram::{BINS, DIGITS};
@@ -119,10 +121,15 @@ fn thresholds(stream: &Stream<'_>, densities: &[f64]) -> Result<Vec<Option<Thres
                     histogram::record(&mut list, stack.tau, k as u32, search.prefix, digit, bins);
                 }
             }
-            let mut totals = vec![0u64; (BINS * list.planes) as usize];
-            for block in stream.map(&list, |_, results| Ok(results.words(0).to_vec()))? {
-                totals.iter_mut().zip(block).for_each(|(total, count)| *total += u64::from(count));
-            }
+            // Summed as they come: a histogram for each block of a large tensor would not fit the memory.
+            let totals: Vec<AtomicU64> = (0..BINS * list.planes).map(|_| AtomicU64::new(0)).collect();
+            stream.map(&list, |_, results| {
+                for (total, &count) in totals.iter().zip(results.words(0)).filter(|(_, count)| **count > 0) {
+                    total.fetch_add(u64::from(count), Ordering::Relaxed);
+                }
+                Ok(())
+            })?;
+            let totals: Vec<u64> = totals.into_iter().map(AtomicU64::into_inner).collect();
             for (search, bins) in searches.iter_mut().zip(totals.chunks(BINS as usize)) {
                 if let Some(search) = search {
                     descend(search, bins, digit.bits);

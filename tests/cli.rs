@@ -1,0 +1,650 @@
+//! The program as a user meets it: exit codes, streams, and what is left on disk.
+
+#[path = "common/cli.rs"]
+mod common;
+
+use std::fs;
+use std::process::Stdio;
+
+use common::{NETWORK, Sandbox, Spec};
+
+const TIES: [&str; 4] = ["--method", "ties", "--param", "density=0.5"];
+const WSC: [&str; 2] = ["--calibrate", "wsc"];
+const RECIPE: &str = "merge_method: ties\nbase_model: base\nmodels:\n  - model: a\n  - model: b\n\
+                      parameters:\n  density: 0.5\ncalibrate:\n  space: wsc\n";
+
+/// Something that cannot be merged, and what the program has to say to it.
+struct Bad {
+    what: &'static str,
+    spoil: fn(&Sandbox),
+    args: &'static [&'static str],
+    code: i32,
+    phrase: &'static str,
+}
+
+const QUICK: &[&str] = &["merge", "--base", "base", "--model", "a", "--model", "b", "--method", "ties", "--out", "out"];
+
+fn nothing(_: &Sandbox) {}
+
+/// The network of seed 1, with something else in the place of one tensor.
+fn other(sandbox: &Sandbox, tensor: Spec<'static>) {
+    let mut tensors: Vec<Spec<'_>> = NETWORK.iter().map(|(name, shape)| (*name, *shape, 1)).collect();
+    tensors.retain(|(name, ..)| *name != tensor.0);
+    tensors.push(tensor);
+    sandbox.model("a", "model.safetensors", &tensors);
+}
+
+fn shards_without_the_second(sandbox: &Sandbox) {
+    let (first, second) = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors");
+    fs::remove_file(sandbox.path("a/model.safetensors")).unwrap();
+    sandbox.model("a", first, &[("x", &[2, 2], 1)]);
+    let index = format!(r#"{{"metadata": {{}}, "weight_map": {{"x": "{first}", "y": "{second}"}}}}"#);
+    sandbox.write("a/model.safetensors.index.json", &index);
+}
+
+fn cut(sandbox: &Sandbox) {
+    let bytes = sandbox.read("a/model.safetensors");
+    fs::write(sandbox.path("a/model.safetensors"), &bytes[..bytes.len() - 40]).unwrap();
+}
+
+const BAD: &[Bad] = &[
+    Bad { what: "nothing at all", spoil: nothing, args: &["merge"], code: 2, phrase: "magic demo" },
+    Bad {
+        what: "a missing model",
+        spoil: |s| fs::remove_dir_all(s.path("b")).unwrap(),
+        args: QUICK,
+        code: 2,
+        phrase: "`b` is neither a path nor a model",
+    },
+    Bad { what: "a missing shard", spoil: shards_without_the_second, args: QUICK, code: 1, phrase: "are missing" },
+    Bad {
+        what: "another shape",
+        spoil: |s| other(s, ("classifier.weight", &[4, 8], 1)),
+        args: QUICK,
+        code: 1,
+        phrase: "`classifier.weight` is [3, 8] in `base` and [4, 8] in `a`",
+    },
+    Bad {
+        what: "one tensor more",
+        spoil: |s| other(s, ("extra.weight", &[4, 8], 1)),
+        args: QUICK,
+        code: 1,
+        phrase: "`extra.weight` is in `a` but not in `base`",
+    },
+    Bad { what: "a truncated file", spoil: cut, args: QUICK, code: 1, phrase: "a/model.safetensors" },
+    Bad {
+        what: "no safetensors file",
+        spoil: |s| s.write("a/model.safetensors", "not a model"),
+        args: QUICK,
+        code: 1,
+        phrase: "a/model.safetensors",
+    },
+    Bad {
+        what: "an unknown key",
+        spoil: |s| s.write("recipe.yml", &RECIPE.replace("merge_method", "merge_metod")),
+        args: &["merge", "recipe.yml", "--out", "out"],
+        code: 2,
+        phrase: "did you mean `merge_method`?",
+    },
+    Bad {
+        what: "an unknown method in a recipe",
+        spoil: |s| s.write("recipe.yml", &RECIPE.replace("ties", "tis")),
+        args: &["merge", "recipe.yml", "--out", "out"],
+        code: 2,
+        phrase: "did you mean `ties`?",
+    },
+    Bad {
+        what: "an unknown method",
+        spoil: nothing,
+        args: &["merge", "--base", "base", "--model", "a", "--method", "tis", "--out", "out"],
+        code: 2,
+        phrase: "a similar value exists: 'ties'",
+    },
+    Bad {
+        what: "a recipe that is not there",
+        spoil: nothing,
+        args: &["merge", "recipe.yml", "--out", "out"],
+        code: 1,
+        phrase: "cannot read `recipe.yml`",
+    },
+    Bad {
+        what: "a folder for a recipe",
+        spoil: nothing,
+        args: &["merge", "base", "--out", "out"],
+        code: 2,
+        phrase: "`base` is a folder, not a recipe",
+    },
+    Bad {
+        what: "a recipe and models",
+        spoil: |s| s.write("recipe.yml", RECIPE),
+        args: &["merge", "recipe.yml", "--model", "a", "--out", "out"],
+        code: 2,
+        phrase: "`--model` cannot be used with a recipe file",
+    },
+    Bad {
+        what: "an unknown parameter",
+        spoil: nothing,
+        args: &["merge", "--base", "base", "--model", "a", "--method", "ties", "--param", "densty=1", "--out", "out"],
+        code: 2,
+        phrase: "did you mean `density`?",
+    },
+    Bad {
+        what: "a parameter of another method",
+        spoil: nothing,
+        args: &[
+            "merge",
+            "--base",
+            "base",
+            "--model",
+            "a",
+            "--method",
+            "linear",
+            "--param",
+            "density=1",
+            "--out",
+            "out",
+        ],
+        code: 2,
+        phrase: "`linear` does not use the parameter `density`",
+    },
+    Bad {
+        what: "a parameter out of range",
+        spoil: nothing,
+        args: &["merge", "--base", "base", "--model", "a", "--method", "ties", "--param", "density=2", "--out", "out"],
+        code: 2,
+        phrase: "`density` is 2, above 1",
+    },
+    Bad {
+        what: "no base",
+        spoil: nothing,
+        args: &["merge", "--model", "a", "--model", "b", "--method", "ties", "--out", "out"],
+        code: 2,
+        phrase: "`ties` needs a base model",
+    },
+    Bad {
+        what: "calibration without base",
+        spoil: nothing,
+        args: &["merge", "--model", "a", "--model", "b", "--method", "linear", "--calibrate", "wsc", "--out", "out"],
+        code: 2,
+        phrase: "which needs a base model",
+    },
+    Bad {
+        what: "no output",
+        spoil: nothing,
+        args: &["merge", "--base", "base", "--model", "a", "--method", "ties"],
+        code: 2,
+        phrase: "add `--out DIR`",
+    },
+    Bad {
+        what: "an output with something in it",
+        spoil: |s| s.write("out/notes.txt", "mine"),
+        args: QUICK,
+        code: 1,
+        phrase: "is not empty: it has `notes.txt`",
+    },
+    Bad {
+        what: "an output that is a file",
+        spoil: |s| s.write("out", "mine"),
+        args: QUICK,
+        code: 1,
+        phrase: "`out` is not a folder",
+    },
+    Bad {
+        what: "an output below a file",
+        spoil: |s| s.write("file", "mine"),
+        args: &["merge", "--base", "base", "--model", "a", "--method", "ties", "--out", "file/out"],
+        code: 1,
+        phrase: "file",
+    },
+    Bad {
+        what: "the output is an input",
+        spoil: nothing,
+        args: &["merge", "--base", "base", "--model", "a", "--method", "ties", "--out", "a", "--overwrite"],
+        code: 1,
+        phrase: "is that of the input `a`",
+    },
+    Bad {
+        what: "an unknown dtype",
+        spoil: nothing,
+        args: &["merge", "--base", "base", "--model", "a", "--method", "ties", "--dtype", "int3", "--out", "out"],
+        code: 2,
+        phrase: "invalid value 'int3' for '--dtype <TYPE>'",
+    },
+    Bad {
+        what: "an invalid size",
+        spoil: nothing,
+        args: &["merge", "--base", "base", "--model", "a", "--method", "ties", "--shard-size", "5X", "--out", "out"],
+        code: 2,
+        phrase: "a size is a number and a unit",
+    },
+    Bad {
+        what: "too little memory",
+        spoil: nothing,
+        args: &["merge", "--base", "base", "--model", "a", "--method", "ties", "--memory", "1MB", "--out", "out"],
+        code: 2,
+        phrase: "`--memory` is below",
+    },
+    Bad {
+        what: "an unknown sensitive tensor",
+        spoil: |s| s.write("list.json", r#"["no.such.weight"]"#),
+        args: &[
+            "merge",
+            "--base",
+            "base",
+            "--model",
+            "a",
+            "--method",
+            "ties",
+            "--calibrate",
+            "wsc",
+            "--sensitive",
+            "list.json",
+            "--out",
+            "out",
+        ],
+        code: 1,
+        phrase: "the sensitive list names `no.such.weight`",
+    },
+    Bad {
+        what: "a calibration flag without calibration",
+        spoil: nothing,
+        args: &["merge", "--base", "base", "--model", "a", "--method", "ties", "--norm", "l2", "--out", "out"],
+        code: 2,
+        phrase: "`--norm` does nothing without calibration",
+    },
+    Bad {
+        what: "a pattern that is none",
+        spoil: nothing,
+        args: &["merge", "--base", "base", "--model", "a", "--method", "ties", "--exclude", "[", "--out", "out"],
+        code: 2,
+        phrase: "patterns are globs",
+    },
+    Bad {
+        what: "an unknown flag",
+        spoil: nothing,
+        args: &["merge", "--calibrat", "wsc"],
+        code: 2,
+        phrase: "a similar argument exists: '--calibrate'",
+    },
+    Bad {
+        what: "a name that would clear the screen",
+        spoil: nothing,
+        args: &["merge", "--model", "a\u{1b}[2J", "--method", "linear", "--out", "out"],
+        code: 2,
+        phrase: "\\u{1b}[2J",
+    },
+    Bad {
+        what: "a flag that would clear the screen",
+        spoil: nothing,
+        args: &["merge", "--\u{1b}[2J"],
+        code: 2,
+        phrase: "unexpected argument",
+    },
+    Bad {
+        what: "a device that is not there",
+        spoil: nothing,
+        args: &["merge", "--base", "base", "--model", "a", "--method", "ties", "--out", "out", "--device", "99"],
+        code: -1, // where there is no GPU at all, this could not be done; where there are some, it is wrong usage
+        phrase: "GPU",
+    },
+    Bad { what: "nothing to inspect", spoil: nothing, args: &["inspect"], code: 2, phrase: "<PATH>" },
+    Bad { what: "no model", spoil: nothing, args: &["inspect", "no/such/model"], code: 2, phrase: "does not exist" },
+    Bad {
+        what: "quiet and loud",
+        spoil: nothing,
+        args: &["devices", "-q", "-v"],
+        code: 2,
+        phrase: "cannot be used with",
+    },
+];
+
+#[test]
+fn what_cannot_be_merged_is_one_error_and_leaves_nothing() {
+    for bad in BAD {
+        let sandbox = Sandbox::new();
+        (bad.spoil)(&sandbox);
+        let before = sandbox.listing();
+        let run =
+            sandbox.run(&[bad.args, if bad.args.contains(&"--device") { &[] } else { &["--device", "cpu"] }].concat());
+        let says = format!("{}: {}", bad.what, run.stderr);
+        match bad.code {
+            -1 => assert!([Some(1), Some(2)].contains(&run.code), "{says}"),
+            code => assert_eq!(run.code, Some(code), "{says}"),
+        }
+        assert_eq!(run.stderr.lines().filter(|line| line.starts_with("error:")).count(), 1, "{says}");
+        assert!(run.stderr.contains(bad.phrase), "{says}");
+        assert!(!run.stderr.contains('\u{1b}'), "{says}");
+        assert!(run.stdout.is_empty(), "{says}");
+        assert_eq!(sandbox.listing(), before, "{says}");
+    }
+}
+
+#[test]
+fn a_dry_run_finds_the_same_faults() {
+    let merging = |bad: &&Bad| bad.args.first() == Some(&"merge") && bad.args.len() > 3 && bad.what != "no output";
+    for bad in BAD.iter().filter(merging) {
+        let sandbox = Sandbox::new();
+        (bad.spoil)(&sandbox);
+        let before = sandbox.listing();
+        let device: &[&str] = if bad.args.contains(&"--device") { &[] } else { &["--device", "cpu"] };
+        let run = sandbox.run(&[bad.args, device, &["--dry-run"]].concat());
+        assert_ne!(run.code, Some(0), "{}", bad.what);
+        assert!(run.stderr.contains(bad.phrase), "{}: {}", bad.what, run.stderr);
+        assert_eq!(sandbox.listing(), before, "{}", bad.what);
+    }
+}
+
+#[test]
+fn recipe_flags_and_emitted_recipe_give_the_same_bytes() {
+    let sandbox = Sandbox::new();
+    let flags = [&TIES[..], &WSC].concat();
+    sandbox.merge(&[&flags[..], &["--out", "flags"]].concat()).good();
+    sandbox.write("recipe.yml", RECIPE);
+    sandbox.run(&["merge", "recipe.yml", "--device", "cpu", "--out", "recipe"]).good();
+    let emitted = sandbox.merge(&[&flags[..], &["--emit-recipe"]].concat()).good();
+    assert_eq!(emitted.stderr, "");
+    sandbox.write("emitted.yml", &emitted.stdout);
+    sandbox.run(&["merge", "emitted.yml", "--device", "cpu", "--out", "emitted"]).good();
+    for file in ["model.safetensors", "config.json", "recipe.yml"] {
+        assert_eq!(sandbox.read(&format!("recipe/{file}")), sandbox.read(&format!("flags/{file}")), "{file}");
+        assert_eq!(sandbox.read(&format!("emitted/{file}")), sandbox.read(&format!("flags/{file}")), "{file}");
+    }
+    assert_eq!(String::from_utf8(sandbox.read("flags/recipe.yml")).unwrap(), emitted.stdout);
+}
+
+#[test]
+fn a_recipe_finds_its_models_beside_itself() {
+    let sandbox = Sandbox::empty();
+    for (seed, name) in ["deep/base", "deep/a", "deep/b"].into_iter().enumerate() {
+        sandbox.network(name, seed as u32);
+    }
+    sandbox.write("deep/recipe.yml", RECIPE);
+    sandbox.run(&["merge", "deep/recipe.yml", "--device", "cpu", "--out", "out", "--seed", "3"]).good();
+    assert!(sandbox.path("out/model.safetensors").is_file());
+    let receipt: serde_json::Value = serde_json::from_slice(&sandbox.read("out/magic.json")).unwrap();
+    assert_eq!(receipt["seed"], 3);
+}
+
+#[test]
+fn a_merge_ends_with_a_table_on_stdout() {
+    let sandbox = Sandbox::new();
+    let run = sandbox.merge(&[&TIES[..], &WSC, &["--exclude", "classifier.*", "--out", "out"]].concat()).good();
+    for word in ["attention", "MLP", "embeddings", "others", "all", "mean ξ", "5 tensors", "out"] {
+        assert!(run.stdout.contains(word), "{word} in {}", run.stdout);
+    }
+    assert_eq!(run.stderr, "");
+    let names = ["README.md", "config.json", "magic.json", "model.safetensors", "recipe.yml"];
+    for name in names {
+        assert!(sandbox.path("out").join(name).is_file(), "{name}");
+    }
+    assert_eq!(fs::read_dir(sandbox.path("out")).unwrap().count(), names.len());
+}
+
+#[test]
+fn json_is_one_document() {
+    let sandbox = Sandbox::new();
+    let run = sandbox.merge(&[&TIES[..], &WSC, &["--json", "--out", "out"]].concat()).good();
+    assert_eq!(run.json()["schema"], "magic-merge/1");
+    let receipt: serde_json::Value = serde_json::from_slice(&sandbox.read("out/magic.json")).unwrap();
+    assert_eq!(run.json(), receipt);
+    for (args, schema) in [
+        (&["devices"][..], "magic-devices/1"),
+        (&["methods"], "magic-methods/1"),
+        (&["inspect", "base", "a"], "magic-inspect/1"),
+    ] {
+        let run = sandbox.run(&[args, &["--json"]].concat()).good();
+        assert_eq!(run.json()["schema"], schema);
+    }
+}
+
+#[test]
+fn quiet_leaves_both_streams_empty() {
+    let sandbox = Sandbox::new();
+    // A pattern that matches nothing is worth a warning.
+    let args = [&TIES[..], &["--exclude", "no.such.*"]].concat();
+    let run = sandbox.merge(&[&args[..], &["--out", "loud"]].concat()).good();
+    assert!(run.stderr.starts_with("warning: `exclude` pattern `no.such.*` matches no tensor"), "{}", run.stderr);
+    for args in [[&args[..], &["--out", "out", "-q"]].concat(), [&args[..], &["--dry-run", "-q"]].concat()] {
+        let run = sandbox.merge(&args).good();
+        assert_eq!((run.stdout.as_str(), run.stderr.as_str()), ("", ""));
+    }
+}
+
+#[test]
+fn logs_go_to_stderr() {
+    let sandbox = Sandbox::new();
+    let run = sandbox.merge(&[&TIES[..], &["--out", "out", "-v"]].concat()).good();
+    assert!(run.stderr.contains("INFO"), "{}", run.stderr);
+    assert!(!run.stdout.contains("INFO"), "{}", run.stdout);
+}
+
+#[test]
+fn a_dry_run_tells_what_a_merge_would_do() {
+    let sandbox = Sandbox::new();
+    let before = sandbox.listing();
+    let args = [&TIES[..], &WSC, &["--exclude", "classifier.*", "--out", "deep/out", "--dry-run"]].concat();
+    let words = sandbox.merge(&args).good();
+    assert!(words.stdout.contains("4 merged, 1 copied (excluded)"), "{}", words.stdout);
+    assert!(words.stdout.contains("nothing was written"), "{}", words.stdout);
+    let plan = sandbox.merge(&[&args[..], &["--json"]].concat()).good().json();
+    assert_eq!(sandbox.listing(), before);
+    assert_eq!(plan["schema"], "magic-plan/1");
+    assert_eq!((&plan["merged"], &plan["copied"]["excluded"], &plan["calibrated"]), (&4.into(), &1.into(), &3.into()));
+    assert_eq!(plan["tensors"].as_array().unwrap().len(), NETWORK.len());
+    assert_eq!(plan["models"][0]["role"], "base");
+    sandbox.merge(&[&TIES[..], &["--exclude", "classifier.*", "--out", "out"]].concat()).good();
+    let written = fs::metadata(sandbox.path("out/model.safetensors")).unwrap().len();
+    assert_eq!(plan["bytes"]["written"], written);
+}
+
+#[test]
+fn shards_are_as_small_as_asked() {
+    let sandbox = Sandbox::new();
+    sandbox.merge(&[&TIES[..], &["--out", "one"]].concat()).good();
+    let run = sandbox.merge(&[&TIES[..], &["--out", "many", "--shard-size", "512B", "--json"]].concat()).good();
+    assert_eq!(run.json()["schema"], "magic-merge/1");
+    assert!(sandbox.path("many/model.safetensors.index.json").is_file());
+    let tensors = |dir: &str| {
+        let run = sandbox.run(&["inspect", dir, "--json"]).good().json();
+        let mut all: Vec<String> = run["models"][0]["tensors"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|t| format!("{}{}", t["name"], t["shape"]))
+            .collect();
+        all.sort();
+        all
+    };
+    assert_eq!(tensors("many"), tensors("one"));
+}
+
+#[test]
+fn overwrite_replaces_an_earlier_result() {
+    let sandbox = Sandbox::new();
+    sandbox.merge(&[&TIES[..], &["--out", "out"]].concat()).good();
+    let first = sandbox.read("out/model.safetensors");
+    assert_eq!(sandbox.merge(&[&TIES[..], &WSC, &["--out", "out"]].concat()).code, Some(1));
+    assert_eq!(sandbox.read("out/model.safetensors"), first);
+    sandbox.merge(&[&TIES[..], &WSC, &["--out", "out", "--overwrite"]].concat()).good();
+    assert_ne!(sandbox.read("out/model.safetensors"), first);
+}
+
+#[test]
+fn inspect_lists_every_tensor() {
+    let sandbox = Sandbox::new();
+    let run = sandbox.run(&["inspect", "base"]).good();
+    for (name, _) in NETWORK {
+        assert!(run.stdout.contains(name), "{name} in {}", run.stdout);
+    }
+    assert!(run.stdout.contains("24×8"), "{}", run.stdout);
+    assert!(run.stdout.contains("base: 5 tensors, 416 parameters"), "{}", run.stdout);
+    let file = sandbox.run(&["inspect", "base/model.safetensors", "--json"]).good().json();
+    assert_eq!(file["models"][0]["files"][0]["tensors"], 5);
+}
+
+#[test]
+fn devices_always_have_the_cpu() {
+    let sandbox = Sandbox::empty();
+    let run = sandbox.run(&["devices"]).good();
+    assert!(run.stdout.contains("CPU"), "{}", run.stdout);
+    assert_eq!(run.stdout.matches("← auto").count(), 1, "{}", run.stdout);
+    assert_eq!(run.stderr, "");
+}
+
+#[test]
+fn completions_know_the_flags() {
+    let sandbox = Sandbox::empty();
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let run = sandbox.run(&["completions", shell]).good();
+        assert!(run.stdout.contains("calibrate"), "{shell}");
+    }
+}
+
+#[test]
+fn help_and_version() {
+    let sandbox = Sandbox::empty();
+    for command in ["merge", "inspect", "devices", "methods", "demo", "completions"] {
+        assert!(sandbox.run(&[command, "--help"]).good().stdout.contains("Usage: magic"), "{command}");
+    }
+    assert!(sandbox.run(&["--version"]).good().stdout.starts_with("magic "));
+    let bare = sandbox.run(&[]);
+    assert_eq!((bare.code, bare.stdout.as_str()), (Some(2), ""));
+}
+
+#[test]
+fn the_demo_shows_what_calibration_does() {
+    let sandbox = Sandbox::empty();
+    fs::create_dir(sandbox.path("tmp")).unwrap();
+    let run = |args: &[&str]| {
+        let mut command = sandbox.command(&[&["demo", "--device", "cpu"], args].concat());
+        common::Run::from(command.env("TMPDIR", sandbox.path("tmp")).output().unwrap()).good()
+    };
+    let document = run(&["--json"]).json();
+    assert_eq!(document["schema"], "magic-demo/1");
+    let spread = |key: &str| {
+        let ratios = document["merges"].as_array().unwrap().iter().map(|merge| merge[key].as_f64().unwrap());
+        ratios.clone().fold(0.0, f64::max) / ratios.fold(f64::INFINITY, f64::min)
+    };
+    assert!(spread("calibrated_ratio") < 2.0 && spread("ratio") > 4.0, "{document}");
+    assert!(run(&["--method", "ties"]).stdout.contains("magic merge RECIPE.yml --out DIR"));
+    assert_eq!(fs::read_dir(sandbox.path("tmp")).unwrap().count(), 0);
+
+    run(&["--method", "ties", "--out", "kept", "-q"]);
+    sandbox.run(&["merge", "kept/ties_wsc/recipe.yml", "--device", "cpu", "--out", "again"]).good();
+    assert_eq!(sandbox.read("again/model.safetensors"), sandbox.read("kept/ties_wsc/model.safetensors"));
+    assert_eq!(sandbox.run(&["demo", "--device", "cpu", "--out", "kept"]).code, Some(1));
+    let failed = sandbox.run(&["demo", "--device", "cpu", "--out", "failed", "--method", "slerp"]);
+    assert_eq!(failed.code, Some(2), "{}", failed.stderr);
+    assert!(!sandbox.path("failed").exists());
+}
+
+#[test]
+fn a_closed_pipe_is_no_failure() {
+    let sandbox = Sandbox::new();
+    for args in [&["inspect", "base"][..], &["methods"], &["--help"], &["completions", "zsh"]] {
+        let mut child = sandbox.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        let run = common::Run::from(child.wait_with_output().unwrap()).good();
+        assert_eq!(run.stderr, "", "{args:?}");
+    }
+}
+
+#[cfg(unix)]
+mod unix {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    /// Llama 2 and 3, 70B, up to the vocabulary.
+    fn llama_70b() -> Vec<(String, Vec<u64>)> {
+        let (hidden, ffn, kv, vocab) = (8192, 28672, 1024, 128_256);
+        let mut tensors = vec![("model.embed_tokens.weight".to_owned(), vec![vocab, hidden])];
+        for layer in 0..80 {
+            let shapes: [(&str, &[u64]); 9] = [
+                ("input_layernorm", &[hidden]),
+                ("self_attn.q_proj", &[hidden, hidden]),
+                ("self_attn.k_proj", &[kv, hidden]),
+                ("self_attn.v_proj", &[kv, hidden]),
+                ("self_attn.o_proj", &[hidden, hidden]),
+                ("post_attention_layernorm", &[hidden]),
+                ("mlp.gate_proj", &[ffn, hidden]),
+                ("mlp.up_proj", &[ffn, hidden]),
+                ("mlp.down_proj", &[hidden, ffn]),
+            ];
+            tensors.extend(shapes.map(|(name, shape)| (format!("model.layers.{layer}.{name}.weight"), shape.to_vec())));
+        }
+        tensors.push(("model.norm.weight".to_owned(), vec![hidden]));
+        tensors.push(("lm_head.weight".to_owned(), vec![vocab, hidden]));
+        tensors
+    }
+
+    #[test]
+    fn seventy_billion_parameters_are_planned_from_headers() {
+        let sandbox = Sandbox::empty();
+        for name in ["base", "a", "b"] {
+            sandbox.sparse(name, &llama_70b()).unwrap();
+        }
+        let args = [&TIES[..], &WSC, &["--dry-run"]].concat();
+        let words = sandbox.merge(&args).good();
+        assert_eq!(words.stdout.matches("141.1 GB").count(), 4, "{}", words.stdout);
+        let plan = sandbox.merge(&[&args[..], &["--json"]].concat()).good().json();
+        assert_eq!(plan["tensors"].as_array().unwrap().len(), 723);
+        assert!(plan["memory"]["host"].as_u64().unwrap() < 1 << 30, "{}", plan["memory"]);
+    }
+
+    #[test]
+    fn a_disk_that_is_too_small_is_found_before_the_first_byte() {
+        let sandbox = Sandbox::empty();
+        let huge = [("model.embed_tokens.weight".to_owned(), vec![1 << 30, 3000])];
+        for name in ["base", "a", "b"] {
+            if sandbox.sparse(name, &huge).is_err() {
+                return; // this file system has no files so large
+            }
+        }
+        let before = sandbox.listing();
+        for dry_run in [&["--dry-run"][..], &[]] {
+            let run = sandbox.merge(&[&TIES[..], &["--out", "out"], dry_run].concat());
+            assert_eq!(run.code, Some(1), "{}", run.stderr);
+            assert!(run.stderr.contains("and the output needs 6.4 TB"), "{}", run.stderr);
+            assert_eq!(sandbox.listing(), before);
+        }
+    }
+
+    #[test]
+    fn an_interrupted_merge_leaves_nothing() {
+        let sandbox = Sandbox::empty();
+        let large: Vec<_> = (0..64).map(|i| (format!("layers.{i}.mlp.weight"), vec![4096, 4096])).collect();
+        for name in ["base", "a"] {
+            sandbox.sparse(name, &large).unwrap();
+        }
+        let before = sandbox.listing();
+        let args = ["merge", "--device", "cpu", "--base", "base", "--model", "a", "--out", "deep/out", "--method"];
+        let mut command = sandbox.command(&[&args[..], &["dare_linear", "--param", "density=0.5"]].concat());
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let started = Instant::now();
+        while !sandbox.path("deep/out").exists() && started.elapsed() < Duration::from_secs(60) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let kill = format!("kill -INT {}", child.id());
+        assert!(std::process::Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+        let run = common::Run::from(child.wait_with_output().unwrap());
+        assert_eq!(run.code, Some(130), "{}", run.stderr);
+        assert!(run.stderr.contains("nothing was written to `deep/out`"), "{}", run.stderr);
+        assert_eq!(run.stdout, "");
+        assert_eq!(sandbox.listing(), before);
+    }
+
+    #[test]
+    fn a_path_that_is_no_text_is_refused() {
+        let sandbox = Sandbox::new();
+        let mut command = sandbox.command(&["merge", "--method", "linear", "--out", "out", "--model"]);
+        let run = common::Run::from(command.arg(OsStr::from_bytes(b"a\xff")).output().unwrap());
+        assert_eq!(run.code, Some(2));
+        assert!(run.stderr.contains("not valid UTF-8"), "{}", run.stderr);
+        let mut command = sandbox.command(&["merge", "--out", "out"]);
+        let run = common::Run::from(command.arg(OsStr::from_bytes(b"a\xff")).output().unwrap());
+        assert_eq!(run.code, Some(1), "{}", run.stderr);
+    }
+}
