@@ -19,11 +19,15 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let start = (flat_group(group, groups) * WORKGROUP + lane) * 4u;
     let end = min(start + 4u, n);
     for (var i = start; i < end; i++) {
-        var sum = 0.0;
+        // Votes for and against apart: drivers may fuse products with sums, and even votes must come out even.
+        var plus = 0.0;
+        var minus = 0.0;
         for (var k = 0u; k < experts; k++) {
-            sum += weights[k] * tau[k * n + i];
+            let u = weights[k] * tau[k * n + i];
+            plus += select(0.0, u, u > 0.0);
+            minus += select(-u, 0.0, u >= 0.0);
         }
-        let sign = select(-1.0, 1.0, sum >= 0.0);
+        let sign = select(-1.0, 1.0, plus - minus >= 0.0);
         var merged = 0.0;
         var divisor = 0.0;
         for (var k = 0u; k < experts; k++) {

@@ -1,4 +1,30 @@
 //! Merge fine-tuned checkpoints on any GPU, and put back the magnitudes that merging loses.
+//!
+//! A merge goes one way. A [`recipe`] says what is wanted; [`job`] opens the [`checkpoint`]s and the [`device`];
+//! [`plan`] decides from headers alone what happens to every tensor, and [`memory`] how large its blocks are. Then
+//! [`merge`] takes tensor after tensor: [`stream`] reads its blocks, [`methods`] and [`calibrate`] describe the work
+//! as a [`recording`] (a list of calls of [`kernels`]), an [`executor`] runs the list on the [`gpu`] or, with the
+//! kernels' plain Rust twins, on the [`cpu`], and the writer of [`checkpoint`] puts the result in its place. What was
+//! done is written down by [`report`] and [`card`].
+//!
+//! ```no_run
+//! use magic_merge::device::Wanted;
+//! use magic_merge::job::{Job, Output};
+//! use magic_merge::progress::Progress;
+//! use magic_merge::recipe::Recipe;
+//!
+//! # fn main() -> magic_merge::Result<()> {
+//! let recipe = Recipe::from_yaml(
+//!     "{merge_method: linear, base_model: ./base, models: [{model: ./a}, {model: ./b}], calibrate: {space: wsc}}",
+//!     "recipe.yml",
+//! )?;
+//! let job = Job::new(recipe, None, &Wanted::default())?;
+//! let output = Output { dir: "merged".into(), shard_size: 5_000_000_000, overwrite: false, hash: false };
+//! let report = job.run(&output, &Progress::default())?;
+//! assert_eq!(report.tensors.len(), job.plan.tensors.len());
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod calibrate;
 pub mod card;

@@ -85,6 +85,6 @@ fn twin(args: &mut Args<'_>) {
                 mean / norm(merged)
             };
         }
-        *xi = if factor.is_finite() { factor.clamp(bounds.least, bounds.most) } else { 1.0 };
+        *xi = if factor.is_finite() { factor } else { 1.0 }.clamp(bounds.least, bounds.most);
     }
 }

@@ -92,7 +92,7 @@ fn count_all(tau: &[f32], shift: u32, bins: &mut [u32]) {
             table[bin(x)] += 1;
         }
     }
-    for (b, total) in bins.iter_mut().enumerate() {
-        *total += tables.iter().map(|table| table[b]).sum::<u32>();
+    for table in &tables {
+        bins.iter_mut().zip(table).for_each(|(total, count)| *total += count);
     }
 }
