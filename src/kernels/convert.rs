@@ -55,9 +55,10 @@ fn widen_f16(stored: &[u16], out: &mut [f32]) {
 }
 
 #[multiversion::multiversion(targets = "simd")]
-fn widen_f64(stored: &[f64], out: &mut [f32]) {
+fn widen_f64(stored: &[[u8; 8]], out: &mut [f32]) {
+    // Buffers are words of 4 bytes: nothing promises the alignment of an f64.
     for (x, &s) in out.iter_mut().zip(stored) {
-        *x = s as f32;
+        *x = f64::from_le_bytes(s) as f32;
     }
 }
 
@@ -105,9 +106,9 @@ fn narrow_f16(values: &[f32], stored: &mut [u16]) {
 }
 
 #[multiversion::multiversion(targets = "simd")]
-fn narrow_f64(values: &[f32], stored: &mut [f64]) {
+fn narrow_f64(values: &[f32], stored: &mut [[u8; 8]]) {
     for (s, &x) in stored.iter_mut().zip(values) {
-        *s = f64::from(x);
+        *s = f64::from(x).to_le_bytes();
     }
 }
 

@@ -56,22 +56,30 @@ fn twin(args: &mut Args<'_>) {
         count_all(tau, p.shift, bins);
     } else {
         let mask = (1 << p.bits) - 1;
-        // Few keys start with the prefix: most pieces hold none and are passed over at the speed of a comparison.
-        for piece in tau.chunks(PIECE).filter(|piece| holds(piece, p.prefix, p.shift + p.bits)) {
-            for digit in piece.iter().map(|x| key(x) >> p.shift).filter(|digit| digit >> p.bits == p.prefix) {
+        for piece in tau.chunks(PIECE) {
+            let mut found = find(piece, p.prefix, p.shift + p.bits);
+            while found != 0 {
+                let digit = key(&piece[found.trailing_zeros() as usize]) >> p.shift;
                 bins[(digit & mask) as usize] += 1;
+                found &= found - 1;
             }
         }
     }
 }
 
-/// Keys that are looked at together.
+/// Keys that are looked at together: few of them start with the prefix.
 const PIECE: usize = 64;
 
-/// Whether a key starts with `prefix`.
+/// A bit for each key that starts with `prefix`.
 #[multiversion::multiversion(targets = "simd")]
-fn holds(piece: &[f32], prefix: u32, shift: u32) -> bool {
-    piece.iter().fold(false, |any, x| any | (key(x) >> shift == prefix))
+fn find(piece: &[f32], prefix: u32, shift: u32) -> u64 {
+    let mut hits = [0u8; PIECE];
+    for (hit, x) in hits.iter_mut().zip(piece) {
+        *hit = u8::from(key(x) >> shift == prefix);
+    }
+    // The lowest bits of eight bytes, side by side.
+    let bits = |bytes: &[u8; 8]| u64::from_le_bytes(*bytes).wrapping_mul(0x0102_0408_1020_4080) >> 56;
+    hits.as_chunks().0.iter().enumerate().fold(0, |found, (i, bytes)| found | bits(bytes) << (8 * i))
 }
 
 #[inline(always)]

@@ -63,6 +63,9 @@ const LANES: usize = 16;
 const SPAN: usize = 4096;
 
 fn row_stats(x: &[f32], m: &[f32]) -> Stats {
+    if x.len() < LANES {
+        return short_stats(x, m);
+    }
     let (mut l1, mut square, mut largest, mut dot) = (0f64, 0f64, 0f32, 0f64);
     for (x, m) in x.chunks(SPAN).zip(m.chunks(SPAN)) {
         let part = span_stats(x, m);
@@ -72,6 +75,19 @@ fn row_stats(x: &[f32], m: &[f32]) -> Stats {
         dot += f64::from(part.dot);
     }
     Stats { l1: l1 as f32, square: square as f32, largest, dot: dot as f32 }
+}
+
+/// [`span_stats`] where no lane has more than one element: the same sums, without the lanes.
+#[inline]
+fn short_stats(x: &[f32], m: &[f32]) -> Stats {
+    let mut stats = Stats::default();
+    for (x, m) in x.iter().zip(m) {
+        stats.l1 += x.abs();
+        stats.square += x * x;
+        stats.largest = stats.largest.max(x.abs());
+        stats.dot += x * m;
+    }
+    stats
 }
 
 #[multiversion::multiversion(targets = "simd")]

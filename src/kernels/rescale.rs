@@ -56,50 +56,50 @@ fn twin(args: &mut Args<'_>) {
     let (base, tau, xi) = (args.read::<u8>(0), args.read::<f32>(1), args.read::<f32>(2));
     let (out, counts) = (args.write::<u8>(3), &mut args.write::<Counts>(4)[0]);
     let tau = &tau[(dims.planes as usize - 1) * n..][..n];
-    let mut scratch = [0f32; CHUNK];
-    for (row, values) in tau.chunks(len).enumerate() {
-        for (i, t) in values.chunks(CHUNK).enumerate() {
-            let start = row * len + i * CHUNK;
-            let y = &mut scratch[..t.len()];
-            widen(base_type, base, start, y);
-            add(y, xi[row * stride], t);
+    let (mut scratch, mut factors) = ([0f32; CHUNK], [xi[0]; CHUNK]);
+    for (i, t) in tau.chunks(CHUNK).enumerate() {
+        let start = i * CHUNK;
+        let (y, factors) = (&mut scratch[..t.len()], &mut factors[..t.len()]);
+        widen(base_type, base, start, y);
+        if stride != 0 {
+            spread(xi, len, start, factors);
+        }
+        add(y, factors, t);
+        let largest = largest(y);
+        if largest >= overflow(out_type) {
             tally(y, overflow(out_type), counts);
-            narrow(out_type, y, out, start);
-            if base_type == out_type {
-                keep_zeros(out_type, t, base, out, start);
-            }
+        }
+        narrow(out_type, y, out, start);
+        // All but NaN comes back as it was, where f32 can hold it.
+        if base_type == out_type && (largest > 0x7f80_0000 || base_type == Dtype::F64) {
+            keep_zeros(out_type.size(), t, base, out, start);
         }
     }
 }
 
+/// The factors of elements `start..`, from those of rows of `len`.
+fn spread(xi: &[f32], len: usize, start: usize, factors: &mut [f32]) {
+    let (mut row, mut at) = (start / len, 0);
+    while at < factors.len() {
+        let end = ((row + 1) * len - start).min(factors.len());
+        factors[at..end].fill(xi[row]);
+        (row, at) = (row + 1, end);
+    }
+}
+
 #[multiversion::multiversion(targets = "simd")]
-fn add(y: &mut [f32], xi: f32, tau: &[f32]) {
-    for (y, &t) in y.iter_mut().zip(tau) {
+fn add(y: &mut [f32], xi: &[f32], tau: &[f32]) {
+    for ((y, &xi), &t) in y.iter_mut().zip(xi).zip(tau) {
         *y = if t == 0.0 { *y } else { *y + xi * t };
     }
 }
 
 /// Puts the base's own bits where nothing was added.
-fn keep_zeros(dtype: Dtype, tau: &[f32], base: &[u8], out: &mut [u8], start: usize) {
-    let bytes = start * dtype.size()..(start + tau.len()) * dtype.size();
-    let (base, out) = (&base[bytes.clone()], &mut out[bytes]);
-    match dtype.size() {
-        1 => keep(tau, base, out),
-        2 => keep_16(tau, bytemuck::cast_slice(base), bytemuck::cast_slice_mut(out)),
-        4 => keep::<u32>(tau, bytemuck::cast_slice(base), bytemuck::cast_slice_mut(out)),
-        _ => keep::<[u32; 2]>(tau, bytemuck::cast_slice(base), bytemuck::cast_slice_mut(out)),
-    }
-}
-
-#[multiversion::multiversion(targets = "simd")]
-fn keep_16(tau: &[f32], base: &[u16], out: &mut [u16]) {
-    keep(tau, base, out);
-}
-
-#[inline(always)]
-fn keep<T: Copy>(tau: &[f32], base: &[T], out: &mut [T]) {
-    for ((o, b), &t) in out.iter_mut().zip(base).zip(tau) {
-        *o = if t == 0.0 { *b } else { *o };
+fn keep_zeros(size: usize, tau: &[f32], base: &[u8], out: &mut [u8], start: usize) {
+    let bytes = start * size..(start + tau.len()) * size;
+    let elements = out[bytes.clone()].chunks_exact_mut(size).zip(base[bytes].chunks_exact(size));
+    for ((out, base), _) in elements.zip(tau).filter(|(_, t)| **t == 0.0) {
+        out.copy_from_slice(base);
     }
 }
 
@@ -115,9 +115,6 @@ fn overflow(dtype: Dtype) -> u32 {
 }
 
 fn tally(values: &[f32], overflow: u32, counts: &mut Counts) {
-    if largest(values) < overflow {
-        return;
-    }
     for y in values {
         match y.to_bits() & 0x7fff_ffff {
             bits if bits < overflow => {}

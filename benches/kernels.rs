@@ -1,0 +1,386 @@
+//! Bandwidth of every kernel, by its twin on one thread and on every GPU: `cargo bench --bench kernels [-- FILTER]`.
+//!
+//! A launch is timed inside a recording: the difference between many rounds and one, so that loading, submission and
+//! reading back cancel out. Every kernel that is timed is checked against its twin in the same run.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a bench prints its results")]
+
+#[path = "../tests/common/mod.rs"]
+mod common;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use common::{Expect, compare, store, values};
+use magic_merge::checkpoint::Dtype;
+use magic_merge::executor::{Executor, Inputs};
+use magic_merge::gpu::{Choice, Gpu, Options, adapter};
+use magic_merge::kernels::checksum::{CHECKSUM, Params as Sum};
+use magic_merge::kernels::factor::{Bounds, Rule};
+use magic_merge::kernels::histogram::{BINS, DIGITS};
+use magic_merge::kernels::trim::Threshold;
+use magic_merge::kernels::{
+    ALL, Access, Kernel, combine, count, delta, drop, elect, factor, histogram, matvec, matvec_t, norms, rescale,
+    residual, trim, widen,
+};
+use magic_merge::recording::{Buf, Extent, Recording, Results, Size};
+
+const EXPERTS: u32 = 3;
+const PLANES: u32 = EXPERTS + 1;
+const ROW: u32 = 2048;
+
+/// What every other kernel is measured by: all planes from one buffer to another.
+static COPY: Kernel = Kernel {
+    name: "copy",
+    wgsl: "
+        struct Params { dims: Dims }
+        @group(0) @binding(0) var<uniform> p: Params;
+        @group(0) @binding(1) var<storage, read> source: array<vec4<f32>>;
+        @group(0) @binding(2) var<storage, read_write> target_: array<vec4<f32>>;
+        @compute @workgroup_size(256)
+        fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+                @builtin(local_invocation_index) lane: u32) {
+            let i = flat_group(group, groups) * WORKGROUP + lane;
+            if i < p.dims.n / 4u * p.dims.planes {
+                target_[i] = source[i];
+            }
+        }",
+    entry: "main",
+    constants: &[],
+    bindings: &[Access::Read, Access::Write],
+    groups: |dims| u64::from(dims.n / 4 * dims.planes).div_ceil(256),
+    twin: |args| args.write::<f32>(1).copy_from_slice(args.read(0)),
+};
+
+/// A recording in the making: stored models, and what kernels write either handed back or not.
+struct Setup {
+    list: Recording,
+    bf16: Vec<Buf>,
+    f32: Vec<Buf>,
+    shown: bool,
+}
+
+impl Setup {
+    fn new(shown: bool) -> Self {
+        let mut list = Recording::new(PLANES);
+        let bf16 = (0..PLANES as usize).map(|model| list.input("bf16", model, Dtype::BF16)).collect();
+        let f32 = (0..PLANES as usize).map(|model| list.input("f32", PLANES as usize + model, Dtype::F32)).collect();
+        if !shown {
+            list.result("nothing", Size::Fixed(1));
+        }
+        Self { list, bf16, f32, shown }
+    }
+
+    fn out(&mut self, size: Size) -> Buf {
+        if self.shown { self.list.result("out", size) } else { self.list.scratch("out", size) }
+    }
+
+    /// Task vectors and a merged one, in a buffer that the kernel changes or only reads.
+    fn tau(&mut self, changed: bool) -> Buf {
+        let size = Size::Planes(PLANES);
+        let tau = if changed { self.out(size) } else { self.list.scratch("tau", size) };
+        for plane in 0..PLANES {
+            widen::record(&mut self.list, self.f32[plane as usize], tau, plane);
+        }
+        tau
+    }
+}
+
+/// Appends one round of launches, which goes over all the planes.
+type Round = Box<dyn Fn(&mut Recording)>;
+
+struct Case {
+    kernel: &'static str,
+    /// What is special about it.
+    note: &'static str,
+    /// Bytes that a round must read and write, for each element of a plane.
+    bytes: f64,
+    row_len: u32,
+    expect: Expect,
+    setup: fn(&mut Setup) -> Round,
+}
+
+const NEAR: Expect = Expect::Floats { atol: 1e-4, rtol: 1e-5 };
+
+const fn case(kernel: &'static str, bytes: f64, expect: Expect, setup: fn(&mut Setup) -> Round) -> Case {
+    Case { kernel, note: "", bytes, row_len: ROW, expect, setup }
+}
+
+fn each_plane(record: impl Fn(&mut Recording, u32) + 'static) -> Round {
+    Box::new(move |list| (0..PLANES).for_each(|plane| record(list, plane)))
+}
+
+const CASES: &[Case] = &[
+    case("copy", 32.0, Expect::Bits, |s| {
+        let (from, to) = (s.tau(false), s.out(Size::Planes(PLANES)));
+        Box::new(move |list| list.call(&COPY, &[], &(), &[from, to]))
+    }),
+    Case {
+        note: ", bf16",
+        ..case("delta", 3.0 * (2.0 + 2.0 + 4.0), Expect::Bits, |s| {
+            let (tau, models) = (s.tau(true), s.bf16.clone());
+            Box::new(move |list| {
+                for plane in 0..EXPERTS {
+                    delta::record(list, models[0], models[plane as usize + 1], tau, plane);
+                }
+            })
+        })
+    },
+    Case {
+        note: ", bf16",
+        ..case("widen", 4.0 * (2.0 + 4.0), Expect::Bits, |s| {
+            let (tau, models) = (s.out(Size::Planes(PLANES)), s.bf16.clone());
+            each_plane(move |list, plane| widen::record(list, models[plane as usize], tau, plane))
+        })
+    },
+    Case {
+        note: ", first digit",
+        ..case("histogram", 16.0, Expect::Bits, |s| {
+            let (tau, bins) = (s.tau(false), s.out(Size::Fixed(PLANES * BINS)));
+            each_plane(move |list, plane| histogram::record(list, tau, plane, 0, DIGITS[0], bins))
+        })
+    },
+    Case {
+        note: ", second digit",
+        ..case("histogram", 16.0, Expect::Bits, |s| {
+            let (tau, bins) = (s.tau(false), s.out(Size::Fixed(PLANES * BINS)));
+            let prefix = 0.05f32.to_bits() >> DIGITS[0].shift;
+            each_plane(move |list, plane| histogram::record(list, tau, plane, prefix, DIGITS[1], bins))
+        })
+    },
+    case("count", 16.0, Expect::Bits, |s| {
+        let (tau, counts) = (s.tau(false), s.out(Size::Rows(PLANES)));
+        each_plane(move |list, plane| count::record(list, tau, plane, 0.05f32.to_bits(), counts))
+    }),
+    case("trim", 32.0, Expect::Bits, |s| {
+        let tau = s.tau(true);
+        let threshold = Threshold { key: 0.02f32.to_bits(), tie_row: 1, tie_quota: 1 };
+        each_plane(move |list, plane| trim::record(list, tau, plane, threshold))
+    }),
+    case("drop", 32.0, Expect::Bits, |s| {
+        let tau = s.tau(true);
+        each_plane(move |list, plane| drop::record(list, tau, plane, [1, plane], 0.5, 1.0))
+    }),
+    case("combine", 16.0, NEAR, |s| {
+        let (tau, weights, base) = (s.tau(true), s.list.floats("weights", &[0.5, 0.3, 0.2]), s.bf16[0]);
+        Box::new(move |list| combine::record(list, base, weights, 0.0, tau))
+    }),
+    case("elect", 16.0, NEAR, |s| {
+        let (tau, weights) = (s.tau(true), s.list.floats("weights", &[1.0; 3]));
+        Box::new(move |list| elect::record(list, weights, 1.0, true, tau))
+    }),
+    case("norms", 16.0, NEAR, |s| {
+        let (tau, stats) = (s.tau(false), s.out(norms::size(PLANES)));
+        Box::new(move |list| norms::record(list, tau, stats))
+    }),
+    Case {
+        note: ", rows of 3",
+        row_len: 3,
+        ..case("norms", 16.0 + 64.0 / 3.0, NEAR, |s| {
+            let (tau, stats) = (s.tau(false), s.out(norms::size(PLANES)));
+            Box::new(move |list| norms::record(list, tau, stats))
+        })
+    },
+    case("residual", 16.0, NEAR, |s| {
+        let (tau, stats) = (s.tau(false), s.list.scratch("stats", norms::size(PLANES)));
+        norms::record(&mut s.list, tau, stats);
+        let residual = s.out(Size::Rows(1));
+        Box::new(move |list| residual::record(list, tau, stats, residual))
+    }),
+    Case {
+        note: ", a row is 16 words of statistics",
+        row_len: 16,
+        ..case("factor", 4.0 * (4.0 + 2.0 * 4.0 / 16.0), NEAR, |s| {
+            let (tau, stats, xi) = (s.tau(false), s.f32.clone(), s.out(Size::Rows(1)));
+            let left = s.list.scratch("residual", Size::Rows(PLANES));
+            // Any words do for what is left over: counts, which are zero as f32.
+            for plane in 0..PLANES {
+                count::record(&mut s.list, tau, plane, 1, left);
+            }
+            each_plane(move |list, k| factor::record(list, Rule::Mixed, Bounds::NONE, stats[k as usize], left, xi))
+        })
+    },
+    case("matvec", 16.0, NEAR, |s| {
+        let v = values((PLANES * ROW) as usize, 0.01, 9);
+        let (tau, v, y) = (s.tau(false), s.list.floats("v", &v), s.out(Size::Rows(PLANES)));
+        Box::new(move |list| matvec::record(list, tau, v, y))
+    }),
+    case("matvec_t", 16.0 + 1.0, NEAR, |s| {
+        let v = values((PLANES * ROW) as usize, 0.01, 9);
+        let (tau, v, y) = (s.tau(false), s.list.floats("v", &v), s.list.scratch("y", Size::Rows(PLANES)));
+        matvec::record(&mut s.list, tau, v, y);
+        let w = s.out(Size::Groups(PLANES));
+        Box::new(move |list| matvec_t::record(list, tau, y, w))
+    }),
+    Case {
+        note: ", bf16",
+        ..case("rescale", 2.0 + 4.0 + 2.0, Expect::Stored { ulps: 1, atol: 0.0 }, |s| {
+            let (tau, base, xi) = (s.tau(false), s.bf16[0], s.list.floats("xi", &[1.25]));
+            let (out, counts) = (s.out(Size::Stored(Dtype::BF16)), s.out(Size::Fixed(rescale::COUNTS)));
+            Box::new(move |list| rescale::record(list, base, tau, xi, out, counts))
+        })
+    },
+    Case {
+        note: ", rows of 3",
+        row_len: 3,
+        ..case("rescale", 2.0 + 4.0 + 2.0 + 4.0 / 3.0, Expect::Stored { ulps: 1, atol: 0.0 }, |s| {
+            let (tau, base) = (s.tau(false), s.bf16[0]);
+            let xi = s.list.scratch("xi", Size::Rows(PLANES));
+            for plane in 0..PLANES {
+                count::record(&mut s.list, tau, plane, 0, xi);
+            }
+            let (out, counts) = (s.out(Size::Stored(Dtype::BF16)), s.out(Size::Fixed(rescale::COUNTS)));
+            Box::new(move |list| rescale::record(list, base, tau, xi, out, counts))
+        })
+    },
+    case("checksum", 16.0, Expect::Bits, |s| {
+        let (words, trailer) = (s.f32.clone(), s.out(Size::Fixed(1 + PLANES)));
+        each_plane(move |list, k| {
+            list.call(&CHECKSUM, &[], &Sum { epoch: 7, slot: 1 + k }, &[words[k as usize], trailer]);
+        })
+    }),
+];
+
+impl Case {
+    fn recording(&self, rounds: usize, shown: bool) -> Recording {
+        let mut setup = Setup::new(shown);
+        let round = (self.setup)(&mut setup);
+        (0..rounds).for_each(|_| round(&mut setup.list));
+        setup.list
+    }
+
+    fn extent(&self, n: u32) -> Extent {
+        common::extent(n, self.row_len)
+    }
+}
+
+/// Loads the models, and 3 bytes more: unlike sizes keep the GPU executor from computing samples again on the CPU.
+fn load(device: &Executor, n: u32) -> Inputs {
+    let plane = |k: u64| values(n as usize, 0.1, k);
+    let mut models: Vec<Vec<u8>> = (0..PLANES).map(|k| store(Dtype::BF16, &plane(k.into()))).collect();
+    models.extend((0..PLANES).map(|k| store(Dtype::F32, &plane(10 + u64::from(k)))));
+    models.push(vec![0; 3]);
+    let sizes: Vec<usize> = models.iter().map(Vec::len).collect();
+    let loaded = device.load(&sizes, &mut |model, offset, out| {
+        out.copy_from_slice(&models[model][offset as usize..][..out.len()]);
+        Ok(())
+    });
+    loaded.unwrap_or_else(|error| panic!("{error}"))
+}
+
+struct Device {
+    name: String,
+    n: u32,
+    executor: Executor,
+    inputs: Inputs,
+    results: Results,
+}
+
+impl Device {
+    fn new(name: String, n: u32, executor: Executor) -> Self {
+        let inputs = load(&executor, n);
+        Self { name, n, executor, inputs, results: Results::default() }
+    }
+
+    fn run(&mut self, list: &Recording, extent: &Extent) -> Duration {
+        let start = Instant::now();
+        let outcome = self.executor.run(list, extent, &self.inputs, &mut self.results);
+        outcome.unwrap_or_else(|error| panic!("{error}"));
+        start.elapsed()
+    }
+
+    /// Median time of a round in seconds: 3 runs to warm up, then at least 10 and 300 ms.
+    fn time(&mut self, case: &Case) -> f64 {
+        let extent = case.extent(self.n);
+        let one = case.recording(1, false);
+        let mut rounds = 9;
+        loop {
+            let many = case.recording(rounds, false);
+            let mut sample = || self.run(&many, &extent).as_secs_f64() - self.run(&one, &extent).as_secs_f64();
+            let warm = (0..3).map(|_| sample()).fold(f64::INFINITY, f64::min);
+            if warm < 5e-3 && rounds < 2049 {
+                rounds = 4 * rounds - 3;
+                continue;
+            }
+            let start = Instant::now();
+            let mut samples = Vec::new();
+            while samples.len() < 10 || start.elapsed() < Duration::from_millis(300) {
+                samples.push(sample());
+            }
+            samples.sort_by(f64::total_cmp);
+            return samples[samples.len() / 2] / (rounds - 1) as f64;
+        }
+    }
+
+    /// True if one round gives what the twin gives.
+    fn check(&mut self, case: &Case, twins: &mut Device) -> bool {
+        let extent = case.extent(self.n);
+        let list = case.recording(1, true);
+        twins.run(&list, &extent);
+        self.run(&list, &extent);
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            for (i, (_, buffer)) in list.results().enumerate() {
+                let (found, wanted) = (&self.results.buffers[i], &twins.results.buffers[i]);
+                compare(case.kernel, buffer.size, self.n as usize, found, wanted, case.expect);
+            }
+        }));
+        outcome.is_ok()
+    }
+
+    fn table(&mut self, filter: &str) -> bool {
+        let mut twins = Device::new(String::new(), self.n, Executor::Cpu(Default::default()));
+        let copy = self.time(&CASES[0]);
+        let bandwidth = |case: &Case, time: f64, n: u32| case.bytes * f64::from(n) / time / 1e9;
+        let copy = bandwidth(&CASES[0], copy, self.n);
+        let mut right = true;
+        for case in CASES.iter().filter(|case| case.kernel.contains(filter)) {
+            let checked = self.check(case, &mut twins);
+            right &= checked;
+            let found = bandwidth(case, self.time(case), self.n);
+            let (percent, check) = (100.0 * found / copy, if checked { "ok" } else { "WRONG" });
+            let (kernel, note) = (case.kernel, case.note);
+            println!("| {kernel}{note} | {} | {} | {found:.2} | {percent:.0} | {check} |", self.name, self.n);
+        }
+        right
+    }
+}
+
+fn heading(text: &str) {
+    println!("\n{text}\n\n| kernel | device | elements | GB/s | % of copy | check |\n|---|---|---:|---:|---:|---|");
+}
+
+fn main() -> ExitCode {
+    for kernel in ALL {
+        assert!(CASES.iter().any(|case| case.kernel == kernel.name), "`{}` has no row", kernel.name);
+    }
+    let filter = std::env::args().skip(1).find(|arg| !arg.starts_with('-')).unwrap_or_default();
+    println!(
+        "{EXPERTS} experts; elements are those of one plane. GB/s: bytes that must be read and written, by wall clock,"
+    );
+    println!(
+        "from the difference between many rounds and one in a recording; median. Copy: {PLANES} planes, same run."
+    );
+    let mut right = true;
+    heading("CPU, the twins on one thread, out of cache and in it");
+    for n in [4 << 20, 32 << 10] {
+        right &= Device::new("CPU".into(), n, Executor::Cpu(Default::default())).table(&filter);
+    }
+    for software in [false, true] {
+        for adapter in adapter::list().iter().filter(|adapter| adapter.is_software() == software) {
+            heading(if software { "Software adapter, not to be ranked" } else { "GPU" });
+            let gpu = Gpu::open(&Choice::Index(adapter.index), &Options { checks: false, ..Options::default() });
+            let gpu = match gpu {
+                Ok(gpu) => gpu.expect("an adapter that was asked for by its index"),
+                Err(error) => {
+                    eprintln!("{error}");
+                    right = false;
+                    continue;
+                }
+            };
+            let n = if software { 128 << 10 } else { 4 << 20 };
+            let name = format!("{} ({}, {})", adapter.name, adapter.backend, adapter.driver);
+            right &= Device::new(name, n, Executor::Gpu(Box::new(gpu))).table(&filter);
+        }
+    }
+    if right { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -1,0 +1,838 @@
+//! Every kernel, by its twin and on the GPU, against arithmetic written down once more: plainly, and in f64.
+
+mod common;
+#[path = "common/formats.rs"]
+mod formats;
+
+use common::{SIZES, SPECIAL, extent, gpu, run_cpu, run_gpu, special_values, store, values, words};
+use magic_merge::checkpoint::Dtype;
+use magic_merge::gpu::Gpu;
+use magic_merge::kernels::factor::{Bounds, Rule};
+use magic_merge::kernels::histogram::{BINS, DIGITS};
+use magic_merge::kernels::norms::{self, Stats};
+use magic_merge::kernels::trim::Threshold;
+use magic_merge::kernels::{
+    ALL, checksum, combine, count, delta, drop, elect, factor, histogram, matvec, matvec_t, rescale, residual, trim,
+    widen,
+};
+use magic_merge::recording::{Buf, Buffer, Extent, GROUP_ROWS, Recording, Role, Size};
+
+/// What a result must be.
+enum Wanted {
+    /// These words.
+    Words(Vec<u32>),
+    /// f32 values, each within its distance; a distance of infinity allows anything.
+    Near(Vec<(f64, f64)>),
+    /// Elements that an f32 within these bounds is stored as; equal NaN bounds ask for NaN.
+    Stored(Dtype, Vec<(f64, f64)>),
+}
+
+/// A recording around a kernel. All that it reads is constant, so that blocks can be of any shape.
+struct Case {
+    list: Recording,
+    extent: Extent,
+    wanted: Vec<Wanted>,
+}
+
+impl Case {
+    fn new(extent: Extent, planes: usize) -> Self {
+        Self { list: Recording::new(planes as u32), extent, wanted: Vec::new() }
+    }
+
+    /// `values` as stored elements.
+    fn stored(&mut self, dtype: Dtype, values: &[f32]) -> Buf {
+        let mut bytes = store(dtype, values);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        let role = Role::Constant(bytemuck::pod_collect_to_vec::<u8, u32>(&bytes).into());
+        self.list.buffers.push(Buffer { size: Size::Stored(dtype), role, label: "stored" });
+        Buf(self.list.buffers.len() - 1)
+    }
+
+    /// A stack to read.
+    fn stack(&mut self, planes: &[Vec<f32>]) -> Buf {
+        self.list.floats("tau", &planes.concat())
+    }
+
+    /// A stack to write, and to look at afterwards, whose first planes are `planes`.
+    fn writable(&mut self, planes: &[Vec<f32>]) -> Buf {
+        let tau = self.list.result("tau", Size::Planes(self.list.planes));
+        for (plane, values) in planes.iter().enumerate() {
+            let stored = self.stored(Dtype::F32, values);
+            widen::record(&mut self.list, stored, tau, plane as u32);
+        }
+        tau
+    }
+
+    fn result(&mut self, size: Size, wanted: Wanted) -> Buf {
+        self.wanted.push(wanted);
+        self.list.result("result", size)
+    }
+}
+
+fn check(kernel: &str, gpu: Option<&Gpu>, case: &Case) {
+    let Case { list, extent, wanted } = case;
+    assert!(list.calls.iter().any(|call| call.kernel.name == kernel), "no call of {kernel}");
+    let place = |device: &str, i: usize| format!("{kernel} {extent:?} {} planes, {device}, result {i}", list.planes);
+    let cpu = run_cpu(list, extent, &[]);
+    assert_eq!(cpu.buffers.len(), wanted.len(), "{kernel}: results");
+    for (i, wanted) in wanted.iter().enumerate() {
+        fits(&place("twin", i), &cpu.buffers[i], wanted);
+    }
+    let Some(gpu) = gpu else { return };
+    let found = run_gpu(gpu, list, extent, &[]).unwrap_or_else(|error| panic!("{}: {error}", place("GPU", 0)));
+    for (i, wanted) in wanted.iter().enumerate() {
+        fits(&place("GPU", i), &found.buffers[i], wanted);
+    }
+}
+
+fn fits(place: &str, found: &[u32], wanted: &Wanted) {
+    match wanted {
+        Wanted::Words(words) => {
+            assert_eq!(found.len(), words.len(), "{place}: length");
+            for (i, (a, b)) in found.iter().zip(words).enumerate() {
+                let values = (f32::from_bits(*a), f32::from_bits(*b));
+                assert!(a == b, "{place}: [{i}] {a:#x}, wanted {b:#x} (as f32 {values:?})");
+            }
+        }
+        Wanted::Near(values) => {
+            assert_eq!(found.len(), values.len(), "{place}: length");
+            for (i, (a, &(b, slack))) in found.iter().zip(values).enumerate() {
+                let a = f64::from(f32::from_bits(*a));
+                assert!(near(a, b, slack), "{place}: [{i}] {a:e}, wanted {b:e} within {slack:e}");
+            }
+        }
+        Wanted::Stored(dtype, bounds) => {
+            let bytes: &[u8] = bytemuck::cast_slice(found);
+            for (i, &(low, high)) in bounds.iter().enumerate() {
+                let bits = formats::bits(*dtype, bytes, i);
+                let mut a = formats::value(*dtype, bits);
+                if *dtype == Dtype::F8E4M3 && a.is_nan() && !low.is_nan() {
+                    a = if bits < 0x80 { f64::INFINITY } else { f64::NEG_INFINITY }; // its NaN is also its infinity
+                }
+                let (low, high) = (formats::rounded(*dtype, low), formats::rounded(*dtype, high));
+                let right = a.is_nan() && low.is_nan() || (low..=high).contains(&a);
+                assert!(right, "{place}: [{i}] {a:e} ({bits:#x}), wanted {low:e}..={high:e} as {dtype:?}");
+            }
+        }
+    }
+}
+
+/// Subnormal results may be taken for zero, and what f32 cannot hold is infinite.
+fn near(a: f64, b: f64, slack: f64) -> bool {
+    if slack == f64::INFINITY {
+        return true;
+    }
+    let most = f64::from(f32::MAX);
+    if a.is_nan() || b.is_nan() || a.is_infinite() || b.is_infinite() {
+        return a == b || a.is_nan() && b.is_nan() || a.is_infinite() && a.signum() == b.signum() && b.abs() > most;
+    }
+    (a - b).abs() <= slack + 4.0 * f64::from(f32::MIN_POSITIVE)
+}
+
+/// Half a step of an f32, relatively.
+const HALF_ULP: f64 = 1.0 / (1 << 24) as f64;
+
+/// Blocks for work that knows no rows: short last rows, some in the midst of a tensor.
+fn flat() -> Vec<Extent> {
+    let mut all: Vec<Extent> = SIZES.iter().flat_map(|&n| [extent(n, 4096), extent(n, 173)]).collect();
+    all.push(Extent { first_row: 7, ..extent(1757, 173) });
+    all
+}
+
+/// Whole rows: single, long, narrow.
+fn grids() -> Vec<Extent> {
+    let grid = |rows, row_len| Extent { first_row: 0, rows, row_len, n: rows * row_len };
+    vec![grid(1, 1), grid(3, 5001), grid(65, 33), grid(130, 257), grid(20_000, 3), grid(1, 70_001)]
+}
+
+/// More rows than a grid of workgroups has columns.
+fn tall() -> Extent {
+    Extent { first_row: 0, rows: 65_537, row_len: 1, n: 65_537 }
+}
+
+/// Numbers of planes: one expert to many, the merged one too; not many for many rows, of which each is a workgroup.
+fn planes_for(extent: &Extent) -> impl Iterator<Item = usize> + use<> {
+    let rows = extent.rows as usize;
+    [1, 2, 3, 5, 18].into_iter().filter(move |planes| rows * planes <= 80_000)
+}
+
+fn stack(planes: usize, n: usize, seed: u64) -> Vec<Vec<f32>> {
+    (0..planes).map(|k| values(n, 0.1, seed + 1000 * k as u64)).collect()
+}
+
+/// Magnitudes that are kept from going beyond f32 where they are squared or summed in another order.
+fn tame(values: Vec<f32>) -> Vec<f32> {
+    values.into_iter().map(|x| if x.is_finite() { x.clamp(-1e15, 1e15) } else { x }).collect()
+}
+
+/// A stack in which one row in three has special values.
+fn special_stack(planes: usize, extent: &Extent, seed: u64) -> Vec<Vec<f32>> {
+    let (n, len) = (extent.n as usize, extent.row_len as usize);
+    let mut stack = stack(planes, n, seed);
+    for (k, plane) in stack.iter_mut().enumerate() {
+        let special = tame(special_values(n, 0.1, seed + 77 + k as u64));
+        for (row, (values, special)) in plane.chunks_mut(len).zip(special.chunks(len)).enumerate() {
+            match row % 3 {
+                1 => values.copy_from_slice(special),
+                2 if (row / 3 + k).is_multiple_of(2) => values.fill(0.0),
+                _ => {}
+            }
+        }
+    }
+    stack
+}
+
+fn delta(check: &dyn Fn(&Case)) {
+    let pairs = Dtype::FLOATS.iter().map(|&dtype| (dtype, dtype)).chain([
+        (Dtype::BF16, Dtype::F32),
+        (Dtype::F64, Dtype::F16),
+        (Dtype::F8E4M3, Dtype::BF16),
+    ]);
+    for (base, model) in pairs {
+        for extent in flat() {
+            let n = extent.n as usize;
+            let (mut b, mut m) = (special_values(n, 0.1, 1), special_values(n, 0.1, 2));
+            m[..n / 2].copy_from_slice(&b[..n / 2]);
+            if base != model {
+                // NaN of one type is not that of another.
+                b.iter_mut().chain(&mut m).filter(|x| x.is_nan()).for_each(|x| *x = 3.0);
+            }
+            let (stored_b, stored_m) = (store(base, &b), store(model, &m));
+            let difference = |i: usize| {
+                let bits = (formats::bits(base, &stored_b, i), formats::bits(model, &stored_m, i));
+                let (b, m) = (formats::value(base, bits.0), formats::value(model, bits.1));
+                let same = base == model && bits.0 == bits.1 || b == m;
+                if same { (0.0, 0.0) } else { (m - b, (m - b).abs() * HALF_ULP) }
+            };
+            let mut case = Case::new(extent, 1);
+            let (b, m) = (case.stored(base, &b), case.stored(model, &m));
+            let tau = case.result(Size::Planes(1), Wanted::Near((0..n).map(difference).collect()));
+            delta::record(&mut case.list, b, m, tau, 0);
+            check(&case);
+        }
+    }
+}
+
+fn widen(check: &dyn Fn(&Case)) {
+    for dtype in Dtype::FLOATS {
+        for extent in flat() {
+            let n = extent.n as usize;
+            let mut case = Case::new(extent, 2);
+            let mut wanted = Vec::new();
+            for plane in 0..2 {
+                let mut values = special_values(n, 0.1, 3 + plane);
+                values.iter_mut().filter(|x| x.is_nan()).for_each(|x| *x = 500.0);
+                let stored = store(dtype, &values);
+                // 500 is too much for 8 bits: a NaN, of whatever bits.
+                wanted.extend((0..n).map(|i| (formats::value(dtype, formats::bits(dtype, &stored, i)), 0.0)));
+            }
+            let tau = case.result(Size::Planes(2), Wanted::Near(wanted));
+            for plane in 0..2 {
+                let mut values = special_values(n, 0.1, 3 + plane);
+                values.iter_mut().filter(|x| x.is_nan()).for_each(|x| *x = 500.0);
+                let stored = case.stored(dtype, &values);
+                widen::record(&mut case.list, stored, tau, plane as u32);
+            }
+            check(&case);
+        }
+    }
+}
+
+/// Values with many ties, and all that is special.
+fn ties(n: usize, seed: u64) -> Vec<f32> {
+    let value = |word: u32| if word.is_multiple_of(31) { SPECIAL[word as usize / 31 % 14] } else { coarse(word) };
+    words(seed).map(value).take(n).collect()
+}
+
+/// One of nine values.
+fn coarse(word: u32) -> f32 {
+    (word % 9) as f32 * 0.25 - 1.0
+}
+
+fn key(x: f32) -> u32 {
+    x.abs().to_bits()
+}
+
+fn histogram(check: &dyn Fn(&Case)) {
+    for extent in flat() {
+        let n = extent.n as usize;
+        let planes = [ties(n, 4), values(n, 0.1, 5), vec![0.0; n]];
+        for digit in DIGITS {
+            let mut case = Case::new(extent, 3);
+            let tau = case.stack(&planes);
+            let mut wanted = vec![0u32; 3 * BINS as usize];
+            let prefixes = planes.each_ref().map(|plane| (key(plane[n / 2]) >> digit.shift) >> digit.bits);
+            for (k, plane) in planes.iter().enumerate() {
+                for x in plane.iter().filter(|x| (key(**x) >> digit.shift) >> digit.bits == prefixes[k]) {
+                    wanted[k * BINS as usize + (key(*x) >> digit.shift) as usize % (1 << digit.bits)] += 1;
+                }
+            }
+            // The last plane twice: counts are added to what is there.
+            wanted[2 * BINS as usize..].iter_mut().for_each(|count| *count *= 2);
+            let bins = case.result(Size::Fixed(3 * BINS), Wanted::Words(wanted));
+            for (k, &prefix) in prefixes.iter().enumerate().chain([(2, &prefixes[2])]) {
+                histogram::record(&mut case.list, tau, k as u32, prefix, digit, bins);
+            }
+            check(&case);
+        }
+    }
+}
+
+fn count(check: &dyn Fn(&Case)) {
+    for extent in [flat(), grids(), vec![tall()]].concat() {
+        let n = extent.n as usize;
+        let planes = [ties(n, 6), ties(n, 7)];
+        for keys in [[0, 0], [key(0.25), key(1.0)], [key(f32::NAN), u32::MAX]] {
+            let mut case = Case::new(extent, 2);
+            let tau = case.stack(&planes);
+            let rows =
+                (0..n).step_by(extent.row_len as usize).map(|start| start..n.min(start + extent.row_len as usize));
+            let of =
+                |k: usize, row: std::ops::Range<usize>| planes[k][row].iter().filter(|x| key(**x) == keys[k]).count();
+            let wanted = rows.flat_map(|row| [0, 1].map(|k| of(k, row.clone()) as u32)).collect();
+            let counts = case.result(Size::Rows(2), Wanted::Words(wanted));
+            for (plane, &key) in keys.iter().enumerate() {
+                count::record(&mut case.list, tau, plane as u32, key, counts);
+            }
+            check(&case);
+        }
+    }
+}
+
+/// The `keep` largest magnitudes of `values`, of equals those with the lower index, by sorting all: their threshold,
+/// and what is left.
+fn trimmed(values: &[f32], row_len: usize, keep: usize) -> (Threshold, Vec<f32>) {
+    let mut order: Vec<usize> = (0..values.len()).collect();
+    order.sort_by_key(|&i| (std::cmp::Reverse(key(values[i])), i));
+    let mut left = vec![0.0; values.len()];
+    order[..keep].iter().for_each(|&i| left[i] = values[i]);
+    let last = order[..keep].last().map(|&i| {
+        let row = i / row_len;
+        let tied = (row * row_len..=i).filter(|&j| key(values[j]) == key(values[i])).count();
+        Threshold { key: key(values[i]), tie_row: row as u32, tie_quota: tied as u32 }
+    });
+    (last.unwrap_or(Threshold::NOTHING), left)
+}
+
+fn trim(check: &dyn Fn(&Case)) {
+    for whole in [flat(), grids()].concat() {
+        let (n, len) = (whole.n as usize, whole.row_len as usize);
+        for values in [ties(n, 8), values(n, 0.1, 9), vec![-0.0; n]] {
+            for keep in [0, 1, n / 3, n / 2, n - 1, n] {
+                let (threshold, left) = trimmed(&values, len, keep);
+                // The tensor in two blocks.
+                let cut = (n / 2 / len * len).max(len.min(n));
+                for (start, end) in [(0, cut), (cut, n)].into_iter().filter(|(start, end)| start < end) {
+                    let block = extent((end - start) as u32, whole.row_len);
+                    let mut case = Case::new(Extent { first_row: (start / len) as u64, ..block }, 1);
+                    let words = left[start..end].iter().map(|x| x.to_bits());
+                    case.wanted.push(Wanted::Words(words.collect()));
+                    let tau = case.writable(&[values[start..end].to_vec()]);
+                    trim::record(&mut case.list, tau, 0, threshold);
+                    check(&case);
+                }
+            }
+        }
+    }
+}
+
+/// Blocks whose first elements are in the midst of a quad, about 2³² and above 2³⁴, where the counter carries.
+fn far() -> Vec<Extent> {
+    let at = |first_row, row_len, n| Extent { first_row, ..extent(n, row_len) };
+    vec![at(1, 3, 1757), at(1_431_655_766, 3, 257), at(858_993_450, 5, 255), at(3_500_001, 5001, 70_001), at(9, 1, 1)]
+}
+
+/// The word that decides on an element: pcg4d of (counter, key), by the paper.
+fn random(index: u64, key: [u32; 2]) -> u32 {
+    let counter = index / 4;
+    let mut v = [counter as u32, (counter >> 32) as u32, key[0], key[1]];
+    v = v.map(|x| x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223));
+    let mix = |v: &mut [u32; 4]| {
+        for (to, a, b) in [(0, 1, 3), (1, 2, 0), (2, 0, 1), (3, 1, 2)] {
+            v[to] = v[to].wrapping_add(v[a].wrapping_mul(v[b]));
+        }
+    };
+    mix(&mut v);
+    v = v.map(|x| x ^ x >> 16);
+    mix(&mut v);
+    v[(index % 4) as usize]
+}
+
+fn drop(check: &dyn Fn(&Case)) {
+    for extent in [flat(), grids(), far()].concat() {
+        let n = extent.n as usize;
+        let first = extent.first_row * u64::from(extent.row_len);
+        let mut values = stack(2, n, 10);
+        values[1][0] = -0.0;
+        for (density, scale) in [(0.0, 1.0), (0.3, 1.0 / 0.3), (0.5, 1.0), (1.0, 1.25)] {
+            let mut case = Case::new(extent, 2);
+            let key = drop::key(42, "layer", 1);
+            let chances = (density * 4_294_967_296.0) as u64;
+            let kept = |i: usize| u64::from(random(first + i as u64, key)) < chances;
+            let left: Vec<f32> = (0..n).map(|i| if kept(i) { values[1][i] * scale as f32 } else { 0.0 }).collect();
+            let both = values[0].iter().chain(&left);
+            case.wanted.push(Wanted::Words(both.map(|x| x.to_bits()).collect()));
+            let tau = case.writable(&values);
+            drop::record(&mut case.list, tau, 1, key, density, scale as f32);
+            check(&case);
+        }
+    }
+}
+
+/// Σ of `terms`, and how far off f32 may be that takes them one by one, with products rounded or not.
+fn sum(terms: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
+    let (count, size) = (terms.clone().count() as f64, terms.clone().map(f64::abs).sum::<f64>());
+    (terms.sum(), (count + 2.0) * size * HALF_ULP)
+}
+
+fn weights(experts: usize) -> Vec<f32> {
+    (0..experts).map(|k| [0.7, -0.3, 1.0, 0.25][k % 4] * (1.0 + (k / 4) as f32)).collect()
+}
+
+fn combine(check: &dyn Fn(&Case)) {
+    for extent in flat() {
+        let n = extent.n as usize;
+        for (experts, dtype) in
+            [(0, Dtype::F32), (1, Dtype::F16), (2, Dtype::BF16), (4, Dtype::F64), (17, Dtype::F8E4M3)]
+        {
+            for base_weight in [0.0, -0.3f32] {
+                let mut case = Case::new(extent, experts + 1);
+                let planes = special_stack(experts, &extent, 11);
+                let base_values = tame(special_values(n, 0.1, 12));
+                let (base, stored) = (case.stored(dtype, &base_values), store(dtype, &base_values));
+                let weights = weights(experts);
+                let terms = |i: usize| {
+                    let scaled = planes.iter().zip(&weights).map(move |(tau, &w)| f64::from(w) * f64::from(tau[i]));
+                    let b = formats::value(dtype, formats::bits(dtype, &stored, i));
+                    // With a weight of zero, not even NaN gets through.
+                    scaled.chain((base_weight != 0.0).then_some(f64::from(base_weight) * b))
+                };
+                let given = planes.iter().flatten().map(|x| (f64::from(*x), 0.0));
+                case.wanted.push(Wanted::Near(given.chain((0..n).map(|i| sum(terms(i)))).collect()));
+                let tau = case.writable(&planes);
+                let weights = case.list.floats("weights", if experts == 0 { &[0.0] } else { &weights });
+                combine::record(&mut case.list, base, weights, base_weight, tau);
+                check(&case);
+            }
+        }
+    }
+}
+
+/// One entry of a TIES merge.
+fn elected(terms: &[(f64, f64)], scale: f64, normalize: bool) -> (f64, f64) {
+    let sign = if terms.iter().map(|(w, x)| w * x).sum::<f64>() >= 0.0 { 1.0 } else { -1.0 };
+    let agreeing = terms.iter().filter(|(w, x)| w * x * sign > 0.0);
+    let (merged, slack) = sum(agreeing.clone().map(|(w, x)| w * x));
+    let (weight, weight_slack) = sum(agreeing.map(|(w, _)| *w));
+    let divisor = if normalize && weight != 0.0 { weight } else { 1.0 };
+    let merged = scale * merged / divisor;
+    let relative = if normalize { weight_slack / divisor.abs() } else { 0.0 } + 4.0 * HALF_ULP;
+    (merged, (scale * slack / divisor).abs() + if merged.is_finite() { merged.abs() * relative } else { 0.0 })
+}
+
+fn elect(check: &dyn Fn(&Case)) {
+    for extent in flat() {
+        let n = extent.n as usize;
+        for experts in [1, 2, 4, 17] {
+            let mut planes = special_stack(experts, &extent, 13);
+            // Whether a product that vanishes in f32 takes part is the device's choice.
+            planes.iter_mut().flatten().filter(|x| x.is_subnormal()).for_each(|x| *x = 0.0);
+            let mixed = weights(experts);
+            let terms = |planes: &[Vec<f32>], weights: &[f32], i: usize| -> Vec<(f64, f64)> {
+                planes.iter().zip(weights).map(|(tau, &w)| (w.into(), tau[i].into())).collect()
+            };
+            for i in 0..n {
+                // No vote so close that rounding decides it.
+                let (total, slack) = sum(terms(&planes, &mixed, i).into_iter().map(|(w, x)| w * x));
+                if total.abs() <= slack {
+                    planes.iter_mut().for_each(|plane| plane[i] = 0.5);
+                }
+            }
+            // And votes that are exactly even, which are positive.
+            let even: Vec<Vec<f32>> = (0..experts)
+                .map(|k| (0..n).map(|i| if k % 2 == 0 { 1.0 } else { -1.0 } * (i % 4) as f32).collect())
+                .collect();
+            let opposed: Vec<f32> = (0..experts).map(|k| if k % 2 == 0 { 0.5 } else { -0.5 }).collect();
+            let [ones, thirds] = [1.0, 0.3].map(|weight| vec![weight; experts]);
+            for (planes, weights) in [(&planes, &mixed), (&even, &ones), (&even, &thirds), (&even, &opposed)] {
+                for (scale, normalize) in [(1.0, true), (0.4f32, false)] {
+                    let mut case = Case::new(extent, experts + 1);
+                    let merged = (0..n).map(|i| elected(&terms(planes, weights, i), scale.into(), normalize));
+                    let given = planes.iter().flatten().map(|x| (f64::from(*x), 0.0));
+                    case.wanted.push(Wanted::Near(given.chain(merged).collect()));
+                    let tau = case.writable(planes);
+                    let weights = case.list.floats("weights", weights);
+                    elect::record(&mut case.list, weights, scale, normalize, tau);
+                    check(&case);
+                }
+            }
+        }
+    }
+}
+
+/// Rounding of sums that are taken in many parts, relative to the sum of magnitudes.
+const SUMS: f64 = 2e-6;
+
+fn statistics(x: &[f32], m: &[f32]) -> [(f64, f64); 4] {
+    let wide = || x.iter().map(|x| f64::from(*x)).zip(m.iter().map(|m| f64::from(*m)));
+    let near = |sum: f64, size: f64| (sum, if size.is_finite() { size * SUMS } else { 0.0 });
+    let (l1, square) = (wide().map(|(x, _)| x.abs()).sum(), wide().map(|(x, _)| x * x).sum());
+    // Beside a NaN, the largest is not specified.
+    let largest = (wide().fold(0.0, |a, (x, _)| x.abs().max(a)), if f64::is_nan(l1) { f64::INFINITY } else { 0.0 });
+    let dot = near(wide().map(|(x, m)| x * m).sum(), wide().map(|(x, m)| (x * m).abs()).sum());
+    [near(l1, l1), near(square, square), largest, dot]
+}
+
+fn rows<'a>(extent: &Extent, planes: &'a [Vec<f32>]) -> Vec<Vec<&'a [f32]>> {
+    let rows = (0..extent.n as usize).step_by(extent.row_len as usize);
+    rows.map(|at| planes.iter().map(|x| &x[at..x.len().min(at + extent.row_len as usize)]).collect()).collect()
+}
+
+fn norms(check: &dyn Fn(&Case)) {
+    for extent in [flat(), grids(), vec![tall()]].concat() {
+        for planes in planes_for(&extent) {
+            let planes = special_stack(planes, &extent, 14);
+            let mut case = Case::new(extent, planes.len());
+            let tau = case.stack(&planes);
+            let of = |row: &Vec<&[f32]>| row.iter().flat_map(|x| statistics(x, row[row.len() - 1])).collect::<Vec<_>>();
+            let wanted = rows(&extent, &planes).iter().flat_map(of).collect();
+            let stats = case.result(norms::size(planes.len() as u32), Wanted::Near(wanted));
+            norms::record(&mut case.list, tau, stats);
+            check(&case);
+        }
+    }
+}
+
+/// Statistics of every row and plane, as f32.
+fn stats(extent: &Extent, planes: &[Vec<f32>]) -> Vec<Stats> {
+    let of = |x: &[f32], m: &[f32]| {
+        let [l1, square, largest, dot] = statistics(x, m).map(|(x, _)| x as f32);
+        Stats { l1, square, largest, dot }
+    };
+    rows(extent, planes)
+        .iter()
+        .flat_map(|row| row.iter().map(|x| of(x, row[row.len() - 1])).collect::<Vec<_>>())
+        .collect()
+}
+
+fn alpha(stats: &Stats) -> f64 {
+    if stats.square > 0.0 { f64::from(stats.dot) / f64::from(stats.square) } else { 0.0 }
+}
+
+fn residual(check: &dyn Fn(&Case)) {
+    let all = || [flat(), grids(), vec![tall()]].concat().into_iter();
+    let most = grids()[2];
+    for (extent, experts) in
+        all().flat_map(|extent| planes_for(&extent).map(move |k| (extent, k.min(17)))).chain([(most, 128)])
+    {
+        let mut planes = special_stack(experts + 1, &extent, 15);
+        // Some merged rows are an expert's own: nothing is left over.
+        let (experts_planes, merged) = planes.split_at_mut(experts);
+        for (i, m) in merged[0].iter_mut().enumerate() {
+            if (i / extent.row_len as usize).is_multiple_of(5) {
+                *m = experts_planes[0][i] * 0.5;
+            }
+        }
+        let stats = stats(&extent, &planes);
+        let mut case = Case::new(extent, planes.len());
+        let tau = case.stack(&planes);
+        let left = |(row, of): (&Vec<&[f32]>, &[Stats])| {
+            let (mut left, mut size) = (0f64, 0f64);
+            for (i, &m) in row[experts].iter().enumerate() {
+                let parts = (0..experts).map(|k| alpha(&of[k]) * f64::from(row[k][i]));
+                left += (f64::from(m) - parts.clone().sum::<f64>()).powi(2);
+                size += (f64::from(m).abs() + parts.map(f64::abs).sum::<f64>()).powi(2);
+            }
+            (left, if size.is_finite() { size * SUMS } else { 0.0 })
+        };
+        let wanted = rows(&extent, &planes).iter().zip(stats.chunks(planes.len())).map(left).collect();
+        let stats = case.list.constant("stats", bytemuck::cast_slice(&stats));
+        let unexplained = case.result(Size::Rows(1), Wanted::Near(wanted));
+        residual::record(&mut case.list, tau, stats, unexplained);
+        check(&case);
+    }
+}
+
+fn expected_factor(rule: Rule, bounds: Bounds, stats: &[Stats], residual: f32) -> f64 {
+    let (merged, experts) = stats.split_last().unwrap();
+    let norm = |s: &Stats| match rule {
+        Rule::SphereL1 => f64::from(s.l1),
+        Rule::SphereLinf => f64::from(s.largest),
+        _ => f64::from(s.square).sqrt(),
+    };
+    let mean = experts.iter().map(norm).sum::<f64>() / experts.len() as f64;
+    let factor = match rule {
+        _ if merged.square.is_nan() || merged.square == 0.0 || mean.is_nan() || mean == 0.0 => 1.0,
+        Rule::Mixed => {
+            1.0 / (experts.iter().map(|s| alpha(s).powi(2)).sum::<f64>() + f64::from(residual) / (mean * mean)).sqrt()
+        }
+        _ => mean / norm(merged),
+    };
+    if factor.is_finite() { factor } else { 1.0 }.clamp(bounds.least.into(), bounds.most.into())
+}
+
+fn factor(check: &dyn Fn(&Case)) {
+    let rules = [Rule::Mixed, Rule::SphereL1, Rule::SphereL2, Rule::SphereLinf];
+    let bounds = [Bounds::NONE, Bounds::SHRINK, Bounds::ENLARGE, Bounds { least: 1.5, most: 2.0 }];
+    for count in [1, 3, 255, 257, 1757] {
+        let extent = Extent { first_row: 3, rows: count, row_len: 40, n: 40 * count };
+        for experts in [1, 2, 4, 17] {
+            let mut planes = special_stack(experts + 1, &extent, 16);
+            planes.iter_mut().flatten().filter(|x| x.is_infinite()).for_each(|x| *x = 2.0);
+            let mut stats = stats(&extent, &planes);
+            let mut left: Vec<f32> = values(count as usize, 0.1, 17).iter().map(|x| x.abs()).collect();
+            for (row, of) in stats.chunks_mut(experts + 1).enumerate() {
+                match row % 7 {
+                    // Nothing explains a row that is not zero, and nothing is left of it: infinite.
+                    3 => (0..experts).for_each(|k| of[k].dot = 0.0),
+                    4 => of[experts] = Stats::default(),
+                    5 => (0..experts).for_each(|k| of[k] = Stats::default()),
+                    _ => {}
+                }
+                left[row] *= if row % 14 == 3 { 0.0 } else { 1.0 };
+            }
+            for (rule, bounds) in rules.iter().flat_map(|rule| bounds.iter().map(move |b| (*rule, *b))) {
+                let mut case = Case::new(extent, experts + 1);
+                let of = |(stats, &left): (&[Stats], &f32)| {
+                    let xi = expected_factor(rule, bounds, stats, left);
+                    (xi, xi * 1e-5)
+                };
+                let wanted = stats.chunks(experts + 1).zip(&left).map(of).collect();
+                let stats = case.list.constant("stats", bytemuck::cast_slice(&stats));
+                let unexplained = case.list.floats("residual", &left);
+                let xi = case.result(Size::Rows(1), Wanted::Near(wanted));
+                factor::record(&mut case.list, rule, bounds, stats, unexplained, xi);
+                check(&case);
+            }
+        }
+    }
+}
+
+fn matvec(check: &dyn Fn(&Case)) {
+    for extent in [grids(), vec![tall()]].concat() {
+        for planes in planes_for(&extent) {
+            let planes = special_stack(planes, &extent, 18);
+            let directions = stack(planes.len(), extent.row_len as usize, 19);
+            let mut case = Case::new(extent, planes.len());
+            let (tau, v) = (case.stack(&planes), case.list.floats("v", &directions.concat()));
+            let product = |row: &Vec<&[f32]>| {
+                let dot = |(x, v): (&&[f32], &Vec<f32>)| statistics(x, v)[3];
+                row.iter().zip(&directions).map(dot).collect::<Vec<_>>()
+            };
+            let wanted = rows(&extent, &planes).iter().flat_map(product).collect();
+            let y = case.result(Size::Rows(planes.len() as u32), Wanted::Near(wanted));
+            matvec::record(&mut case.list, tau, v, y);
+            check(&case);
+        }
+    }
+}
+
+fn matvec_t(check: &dyn Fn(&Case)) {
+    // More groups than a grid has columns, too.
+    let folded = Extent { first_row: 16, rows: 40_000, row_len: 1, n: 40_000 };
+    for (extent, planes) in grids().into_iter().flat_map(|e| planes_for(&e).map(move |p| (e, p))).chain([(folded, 27)])
+    {
+        let planes = special_stack(planes, &extent, 20);
+        let sides = stack(planes.len(), extent.rows as usize, 21);
+        let mut case = Case::new(extent, planes.len());
+        let interleaved: Vec<f32> =
+            (0..extent.rows as usize).flat_map(|row| sides.iter().map(move |y| y[row])).collect();
+        let (tau, y) = (case.stack(&planes), case.list.floats("y", &interleaved));
+        let len = extent.row_len as usize;
+        let mut wanted = Vec::new();
+        for first in (0..extent.rows as usize).step_by(GROUP_ROWS as usize) {
+            let group = first..(first + GROUP_ROWS as usize).min(extent.rows as usize);
+            for (tau, y) in planes.iter().zip(&sides) {
+                let terms = |c: usize| group.clone().map(move |row| f64::from(tau[row * len + c]) * f64::from(y[row]));
+                wanted.extend((0..len).map(|c| sum(terms(c))));
+            }
+        }
+        let w = case.result(Size::Groups(planes.len() as u32), Wanted::Near(wanted));
+        matvec_t::record(&mut case.list, tau, y, w);
+        check(&case);
+    }
+}
+
+/// The least magnitude that `dtype` has no finite value for, once rounded.
+fn overflow(dtype: Dtype) -> f64 {
+    match dtype {
+        Dtype::F32 | Dtype::F64 => f64::INFINITY,
+        Dtype::F8E4M3 => 464f64.next_up(), // half way is even, and stays
+        _ => formats::values(dtype).iter().rev().take(2).sum::<f64>() / 2.0,
+    }
+}
+
+fn rescale(check: &dyn Fn(&Case)) {
+    let blocks = [extent(1, 1), extent(3, 4096), extent(257, 16), extent(1757, 173), extent(70_001, 4096), grids()[4]];
+    let types = Dtype::FLOATS.iter().flat_map(|&base| Dtype::FLOATS.map(|out| (base, out)));
+    for (case_number, (base, out)) in types.enumerate() {
+        for (block_number, extent) in blocks.into_iter().enumerate() {
+            if base != out && block_number > 3 {
+                continue;
+            }
+            let (n, rows) = (extent.n as usize, extent.rows as usize);
+            let base_values = special_values(n, 0.1, 22);
+            let stored = store(base, &base_values);
+            let mut tau = values(n, 0.1, 23);
+            for (t, word) in tau.iter_mut().zip(words(24)) {
+                // No products that f32 cannot hold: whether they are rounded before the sum is the device's choice.
+                let special = [0.0, -0.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 1e-40, 400.0, -1e30, 6e4, 0.0];
+                *t = if word % 3 == 0 { special[word as usize / 3 % 10] } else { *t };
+            }
+            let per_row = (case_number + block_number) % 2 == 0;
+            let xi: Vec<f32> = values(if per_row { rows } else { 1 }, 1.0, 25).iter().map(|x| 1.0 + x / 4.0).collect();
+            let mut counts = [0u32; 3];
+            let mut kept = Vec::new();
+            let result = |i: usize| {
+                let bits = formats::bits(base, &stored, i);
+                let b = f64::from(formats::value(base, bits) as f32);
+                if tau[i] == 0.0 && base == out {
+                    kept.push((i, bits));
+                }
+                let factor = f64::from(xi[if per_row { i / extent.row_len as usize } else { 0 }]);
+                let (y, slack) = sum([b, factor * f64::from(tau[i])].into_iter());
+                let y = if tau[i] == 0.0 { b } else { y };
+                match y.abs() {
+                    size if size.is_nan() => counts[0] += 1,
+                    size if (size as f32).is_infinite() => counts[1] += 1,
+                    size if size >= overflow(out) => counts[2] += 1,
+                    _ => {}
+                }
+                // Subnormal sums may be taken for zero.
+                let slack =
+                    if tau[i] == 0.0 || !y.is_finite() { 0.0 } else { slack + 4.0 * f64::from(f32::MIN_POSITIVE) };
+                (y - slack, y + slack)
+            };
+            let bounds: Vec<(f64, f64)> = (0..n).map(result).collect();
+            let mut case = Case::new(extent, 2);
+            let (base, tau) = (case.stored(base, &base_values), case.stack(&[vec![f32::NAN; n], tau]));
+            let xi = if per_row {
+                case.list.buffers.push(Buffer {
+                    size: Size::Rows(1),
+                    role: Role::Constant(bytemuck::cast_slice(&xi).into()),
+                    label: "xi",
+                });
+                Buf(case.list.buffers.len() - 1)
+            } else {
+                case.list.floats("xi", &xi)
+            };
+            let stored = case.result(Size::Stored(out), Wanted::Stored(out, bounds));
+            let counted = case.result(Size::Fixed(rescale::COUNTS), Wanted::Words(counts.to_vec()));
+            rescale::record(&mut case.list, base, tau, xi, stored, counted);
+            check(&case);
+            // Where nothing was added, the base's own bits; checked on the twin, with which the GPU agrees in value.
+            let found = run_cpu(&case.list, &extent, &[]);
+            let bytes: &[u8] = bytemuck::cast_slice(found.words(0));
+            assert!(kept.iter().all(|&(i, bits)| formats::bits(out, bytes, i) == bits), "{out:?} {extent:?}");
+        }
+    }
+}
+
+fn checksum(check: &dyn Fn(&Case)) {
+    for n in SIZES {
+        for (epoch, slot) in [(1, 1), (0xdead_beef, 2)] {
+            let mut case = Case::new(extent(n, 64), 1);
+            let data: Vec<u32> = words(u64::from(n)).take(n as usize).collect();
+            let mix = |(i, word): (u32, &u32)| {
+                let mut h = (word ^ i.wrapping_mul(0x9e37_79b1).wrapping_add(epoch)).wrapping_mul(0x85eb_ca6b);
+                h = (h ^ h >> 15).wrapping_mul(0xc2b2_ae35);
+                h ^ h >> 13
+            };
+            let mut wanted = vec![epoch, 0, 0];
+            wanted[slot as usize] = (0..).zip(&data).map(mix).fold(0u32, u32::wrapping_add);
+            let data = case.list.constant("words", &data);
+            let trailer = case.result(Size::Fixed(3), Wanted::Words(wanted));
+            case.list.call(&checksum::CHECKSUM, &[], &checksum::Params { epoch, slot }, &[data, trailer]);
+            check(&case);
+        }
+    }
+}
+
+macro_rules! tests {
+    ($($kernel:ident)*) => {
+        const TESTED: &[&str] = &[$(stringify!($kernel)),*];
+
+        mod kernel {
+            use super::gpu;
+            $(#[test]
+            fn $kernel() {
+                let gpu = gpu();
+                super::$kernel(&|case| super::check(stringify!($kernel), gpu.as_ref(), case));
+            })*
+        }
+    };
+}
+
+tests! {
+    delta widen histogram count trim drop combine elect norms residual factor matvec matvec_t rescale checksum
+}
+
+#[test]
+fn every_kernel_has_a_test() {
+    for kernel in ALL {
+        assert!(TESTED.contains(&kernel.name), "`{}` has no test", kernel.name);
+    }
+    assert_eq!(TESTED.len(), ALL.len(), "a test of what is no kernel");
+}
+
+/// What `drop` leaves of ones.
+fn dropped(extent: Extent, key: [u32; 2], density: f64) -> Vec<f32> {
+    let mut case = Case::new(extent, 1);
+    let tau = case.writable(&[vec![1.0; extent.n as usize]]);
+    drop::record(&mut case.list, tau, 0, key, density, 1.0);
+    run_cpu(&case.list, &extent, &[]).floats(0).to_vec()
+}
+
+#[test]
+fn drop_keeps_the_share_and_does_not_depend_on_blocks() {
+    let key = drop::key(7, "model.layers.0.weight", 0);
+    let whole = extent(200_000, 1000);
+    for density in [0.05, 0.5, 0.9] {
+        let kept = dropped(whole, key, density);
+        let share = kept.iter().sum::<f32>() as f64 / 200_000.0;
+        let deviation = (density * (1.0 - density) / 200_000.0).sqrt();
+        assert!((share - density).abs() < 4.0 * deviation, "{density}: {share}");
+        // Neighbours know nothing of each other.
+        let pairs = kept.windows(2).filter(|pair| pair[0] * pair[1] == 1.0).count() as f64 / 199_999.0;
+        assert!((pairs - density * density).abs() < 8.0 * deviation, "{density}: {pairs}");
+        let mut parts = Vec::new();
+        for (first_row, rows) in [(0, 1), (1, 6), (7, 150), (157, 43)] {
+            parts.extend(dropped(Extent { first_row, ..extent(rows * 1000, 1000) }, key, density));
+        }
+        assert!(parts == kept, "{density}: blocks differ");
+    }
+    let agree = |other: [u32; 2]| {
+        let (a, b) = (dropped(whole, key, 0.5), dropped(whole, other, 0.5));
+        a.iter().zip(&b).filter(|(a, b)| a == b).count() as f64 / 200_000.0
+    };
+    let others = [(8, "model.layers.0.weight", 0), (7, "model.layers.1.weight", 0), (7, "model.layers.0.weight", 1)];
+    for (seed, tensor, expert) in others {
+        let share = agree(drop::key(seed, tensor, expert));
+        assert!((share - 0.5).abs() < 0.006, "{seed} {tensor} {expert}: {share}");
+    }
+}
+
+#[test]
+fn rescale_of_nothing_keeps_every_pattern() {
+    let gpu = gpu();
+    for dtype in Dtype::FLOATS {
+        let patterns: Vec<u32> = match dtype.size() {
+            1 => (0..64).map(|i| u32::from_le_bytes([0, 1, 2, 3].map(|k| 4 * i + k))).collect(),
+            2 => (0..1 << 15).map(|i| 2 * i | (2 * i + 1) << 16).collect(),
+            _ => words(26).take(1 << 15).collect(),
+        };
+        let n = (4 * patterns.len() / dtype.size()) as u32;
+        let mut case = Case::new(extent(n, 100), 1);
+        let size = Size::Stored(dtype);
+        let role = Role::Constant(patterns.as_slice().into());
+        case.list.buffers.push(Buffer { size, role, label: "base" });
+        let base = Buf(0);
+        let zeros = (0..n).map(|i| if i % 2 == 0 { 0.0 } else { -0.0 }).collect();
+        let (tau, xi) = (case.stack(&[zeros]), case.list.floats("xi", &[1.25]));
+        let out = case.result(size, Wanted::Words(patterns));
+        // What is not finite is counted all the same; how much is not the matter here.
+        let counts = case.list.scratch("counts", Size::Fixed(rescale::COUNTS));
+        rescale::record(&mut case.list, base, tau, xi, out, counts);
+        check("rescale", gpu.as_ref(), &case);
+    }
+}
