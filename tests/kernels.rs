@@ -818,7 +818,7 @@ fn rescale_of_nothing_keeps_every_pattern() {
     for dtype in Dtype::FLOATS {
         let patterns: Vec<u32> = match dtype.size() {
             1 => (0..64).map(|i| u32::from_le_bytes([0, 1, 2, 3].map(|k| 4 * i + k))).collect(),
-            2 => (0..1 << 15).map(|i| 2 * i | (2 * i + 1) << 16).collect(),
+            2 => (0..1 << 15).map(|i| (2 * i) | ((2 * i + 1) << 16)).collect(),
             _ => words(26).take(1 << 15).collect(),
         };
         let n = (4 * patterns.len() / dtype.size()) as u32;
