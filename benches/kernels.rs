@@ -57,18 +57,19 @@ struct Setup {
     list: Recording,
     bf16: Vec<Buf>,
     f32: Vec<Buf>,
+    n: u32,
     shown: bool,
 }
 
 impl Setup {
-    fn new(shown: bool) -> Self {
+    fn new(n: u32, shown: bool) -> Self {
         let mut list = Recording::new(PLANES);
         let bf16 = (0..PLANES as usize).map(|model| list.input("bf16", model, Dtype::BF16)).collect();
         let f32 = (0..PLANES as usize).map(|model| list.input("f32", PLANES as usize + model, Dtype::F32)).collect();
         if !shown {
             list.result("nothing", Size::Fixed(1));
         }
-        Self { list, bf16, f32, shown }
+        Self { list, bf16, f32, n, shown }
     }
 
     fn out(&mut self, size: Size) -> Buf {
@@ -191,12 +192,8 @@ const CASES: &[Case] = &[
         note: ", a row is 16 words of statistics",
         row_len: 16,
         ..case("factor", 4.0 * (4.0 + 2.0 * 4.0 / 16.0), NEAR, |s| {
-            let (tau, stats, xi) = (s.tau(false), s.f32.clone(), s.out(Size::Rows(1)));
-            let left = s.list.scratch("residual", Size::Rows(PLANES));
-            // Any words do for what is left over: counts, which are zero as f32.
-            for plane in 0..PLANES {
-                count::record(&mut s.list, tau, plane, 1, left);
-            }
+            let (stats, xi) = (s.f32.clone(), s.out(Size::Rows(1)));
+            let left = s.list.floats("residual", &values(s.n as usize / 16, 0.1, 8));
             each_plane(move |list, k| factor::record(list, Rule::Mixed, Bounds::NONE, stats[k as usize], left, xi))
         })
     },
@@ -242,8 +239,8 @@ const CASES: &[Case] = &[
 ];
 
 impl Case {
-    fn recording(&self, rounds: usize, shown: bool) -> Recording {
-        let mut setup = Setup::new(shown);
+    fn recording(&self, n: u32, rounds: usize, shown: bool) -> Recording {
+        let mut setup = Setup::new(n, shown);
         let round = (self.setup)(&mut setup);
         (0..rounds).for_each(|_| round(&mut setup.list));
         setup.list
@@ -271,6 +268,7 @@ fn load(device: &Executor, n: u32) -> Inputs {
 struct Device {
     name: String,
     n: u32,
+    software: bool,
     executor: Executor,
     inputs: Inputs,
     results: Results,
@@ -279,7 +277,8 @@ struct Device {
 impl Device {
     fn new(name: String, n: u32, executor: Executor) -> Self {
         let inputs = load(&executor, n);
-        Self { name, n, executor, inputs, results: Results::default() }
+        let software = matches!(&executor, Executor::Gpu(gpu) if gpu.adapter().is_software());
+        Self { name, n, software, executor, inputs, results: Results::default() }
     }
 
     fn run(&mut self, list: &Recording, extent: &Extent) -> Duration {
@@ -292,10 +291,10 @@ impl Device {
     /// Median time of a round in seconds: 3 runs to warm up, then at least 10 and 300 ms.
     fn time(&mut self, case: &Case) -> f64 {
         let extent = case.extent(self.n);
-        let one = case.recording(1, false);
+        let one = case.recording(self.n, 1, false);
         let mut rounds = 9;
         loop {
-            let many = case.recording(rounds, false);
+            let many = case.recording(self.n, rounds, false);
             let mut sample = || self.run(&many, &extent).as_secs_f64() - self.run(&one, &extent).as_secs_f64();
             let warm = (0..3).map(|_| sample()).fold(f64::INFINITY, f64::min);
             if warm < 5e-3 && rounds < 2049 {
@@ -315,7 +314,7 @@ impl Device {
     /// True if one round gives what the twin gives.
     fn check(&mut self, case: &Case, twins: &mut Device) -> bool {
         let extent = case.extent(self.n);
-        let list = case.recording(1, true);
+        let list = case.recording(self.n, 1, true);
         twins.run(&list, &extent);
         self.run(&list, &extent);
         let outcome = catch_unwind(AssertUnwindSafe(|| {
@@ -329,17 +328,21 @@ impl Device {
 
     fn table(&mut self, filter: &str) -> bool {
         let mut twins = Device::new(String::new(), self.n, Executor::Cpu(Default::default()));
-        let copy = self.time(&CASES[0]);
-        let bandwidth = |case: &Case, time: f64, n: u32| case.bytes * f64::from(n) / time / 1e9;
-        let copy = bandwidth(&CASES[0], copy, self.n);
         let mut right = true;
         for case in CASES.iter().filter(|case| case.kernel.contains(filter)) {
+            // A workgroup for each of so many rows takes a software adapter minutes.
+            if self.software && case.row_len < 16 {
+                continue;
+            }
             let checked = self.check(case, &mut twins);
             right &= checked;
-            let found = bandwidth(case, self.time(case), self.n);
+            // Side by side: a machine with other work to do drifts.
+            let [copy, found] = [&CASES[0], case].map(|case| case.bytes * f64::from(self.n) / self.time(case) / 1e9);
             let (percent, check) = (100.0 * found / copy, if checked { "ok" } else { "WRONG" });
             let (kernel, note) = (case.kernel, case.note);
-            println!("| {kernel}{note} | {} | {} | {found:.2} | {percent:.0} | {check} |", self.name, self.n);
+            // So little work that the difference drowns in noise.
+            let figures = if found.min(copy) > 0.0 { format!("{found:.2} | {percent:.0}") } else { "? | ?".into() };
+            println!("| {kernel}{note} | {} | {} | {figures} | {check} |", self.name, self.n);
         }
         right
     }
@@ -358,7 +361,7 @@ fn main() -> ExitCode {
         "{EXPERTS} experts; elements are those of one plane. GB/s: bytes that must be read and written, by wall clock,"
     );
     println!(
-        "from the difference between many rounds and one in a recording; median. Copy: {PLANES} planes, same run."
+        "from the difference between many rounds and one in a recording; median. Copy: {PLANES} planes, measured before each kernel."
     );
     let mut right = true;
     heading("CPU, the twins on one thread, out of cache and in it");
@@ -367,7 +370,8 @@ fn main() -> ExitCode {
     }
     for software in [false, true] {
         for adapter in adapter::list().iter().filter(|adapter| adapter.is_software() == software) {
-            heading(if software { "Software adapter, not to be ranked" } else { "GPU" });
+            let kind = if software { "Software adapter, not to be ranked" } else { "GPU" };
+            heading(&format!("{kind}: {}, {}, {}", adapter.name, adapter.backend, adapter.driver));
             let gpu = Gpu::open(&Choice::Index(adapter.index), &Options { checks: false, ..Options::default() });
             let gpu = match gpu {
                 Ok(gpu) => gpu.expect("an adapter that was asked for by its index"),
@@ -378,8 +382,8 @@ fn main() -> ExitCode {
                 }
             };
             let n = if software { 128 << 10 } else { 4 << 20 };
-            let name = format!("{} ({}, {})", adapter.name, adapter.backend, adapter.driver);
-            right &= Device::new(name, n, Executor::Gpu(Box::new(gpu))).table(&filter);
+            let name = adapter.name.split(" (").next().unwrap_or_default();
+            right &= Device::new(name.to_owned(), n, Executor::Gpu(Box::new(gpu))).table(&filter);
         }
     }
     if right { ExitCode::SUCCESS } else { ExitCode::FAILURE }

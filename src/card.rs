@@ -5,7 +5,7 @@ use crate::recipe::{Recipe, Space};
 use crate::report::Report;
 
 /// The card, with the front matter that model hubs read.
-pub fn text(recipe: &Recipe, method: &Method, report: &Report, yaml: &str) -> String {
+pub fn text(recipe: &Recipe, method: &Method, report: &Report) -> String {
     let mut models: Vec<&str> = recipe.base.iter().map(String::as_str).collect();
     models.extend(
         recipe.models.iter().map(|entry| entry.model.as_str()).filter(|model| recipe.base.as_deref() != Some(model)),
@@ -17,11 +17,14 @@ pub fn text(recipe: &Recipe, method: &Method, report: &Report, yaml: &str) -> St
         Space::None => String::new(),
         space => format!(", with {space} calibration (MAGIC, arXiv 2512.19320)"),
     };
+    let hashed = report.inputs.iter().flat_map(|input| &input.files).all(|file| file.sha256.is_some());
+    let inputs = if hashed { "sizes and hashes" } else { "sizes" };
     format!(
         "---\nbase_model:\n{list}tags:\n- merge\n- magic-merge\n---\n# Merged model\n\n\
          Merged with `magic` {version} by `{name}` ({paper}){calibration}.\n\n    {formula}\n\n\
          ## Models\n\n{lines}\n## Recipe\n\n```yaml\n{yaml}```\n\n\
-         Every tensor's norms and factors, and the hashes of all inputs, are in `magic.json`.\n",
+         Every tensor's norms and factors, and {inputs} of all inputs, are in `magic.json`.\n",
+        yaml = recipe.to_yaml(),
         version = report.version,
         name = method.name,
         paper = method.paper,

@@ -44,6 +44,8 @@ pub struct Job {
     pub checkpoints: Vec<Checkpoint>,
     /// The device.
     pub opened: Opened,
+    /// The recipe with absolute paths, so that it can be run again from anywhere.
+    resolved: Recipe,
 }
 
 impl Job {
@@ -77,7 +79,8 @@ impl Job {
         let sensitive = sensitive(&recipe.calibrate.sensitive, folder)?;
         let opened = device::open(wanted)?;
         let plan = Plan::new(&recipe, method, &checkpoints, &experts, sensitive.as_ref(), opened.memory.clone())?;
-        Ok(Self { recipe, plan, checkpoints, opened })
+        let resolved = resolved(&recipe, folder);
+        Ok(Self { recipe, plan, checkpoints, opened, resolved })
     }
 
     /// Where each tensor will go.
@@ -124,9 +127,8 @@ impl Job {
             let bytes = if name == "config.json" { self.config(&bytes)? } else { bytes };
             writer.file(&name, bytes);
         }
-        let recipe = self.recipe.to_yaml();
-        writer.file("README.md", card::text(&self.recipe, self.plan.method, &report, &recipe).into_bytes());
-        writer.file("recipe.yml", recipe.into_bytes());
+        writer.file("README.md", card::text(&self.recipe, self.plan.method, &report).into_bytes());
+        writer.file("recipe.yml", self.resolved.to_yaml().into_bytes());
         report.seconds = started.elapsed().as_secs_f64();
         let document = serde_json::to_vec_pretty(&report).expect("a report is plain data");
         writer.file("magic.json", document);
@@ -161,6 +163,25 @@ fn experts(recipe: &Recipe, method: &Method) -> Vec<usize> {
             }
         }
     }
+}
+
+/// `recipe` with every path that exists made absolute; names of the hub stay as they are.
+fn resolved(recipe: &Recipe, folder: Option<&Path>) -> Recipe {
+    let absolute = |path: &mut String| {
+        let found = resolve(path, folder);
+        if let Some(text) =
+            found.exists().then(|| std::path::absolute(&found).ok()).flatten().as_deref().and_then(Path::to_str)
+        {
+            *path = text.to_owned();
+        }
+    };
+    let mut recipe = recipe.clone();
+    recipe.base.iter_mut().for_each(absolute);
+    recipe.models.iter_mut().map(|entry| &mut entry.model).for_each(absolute);
+    if let Sensitive::File(file) = &mut recipe.calibrate.sensitive {
+        absolute(file);
+    }
+    recipe
 }
 
 /// A checkpoint as the report names it, after a look that it is still what was read.

@@ -1,5 +1,6 @@
 //! How the memory of host and device is shared out: blocks in work, and tensors that stay between passes.
 
+use crate::calibrate::spectral;
 use crate::error::{Error, Result};
 
 /// Bytes of a block on the CPU device: what stays in a core's own cache from the first call to the last.
@@ -64,6 +65,11 @@ impl Memory {
         Self { lanes: device.lanes, device, host, vram, block: (0, 0), resident: 0 }
     }
 
+    /// The same memory, untouched, for `lanes` blocks at a time; `None` for none.
+    pub fn with_lanes(&self, lanes: usize) -> Option<Self> {
+        (lanes > 0).then(|| Self { lanes, ..Self::new(self.device, self.host, self.vram) })
+    }
+
     /// Rows of a block of this tensor, and whether its inputs stay in memory between passes.
     ///
     /// # Errors
@@ -84,11 +90,12 @@ impl Memory {
             row_bytes = (row_bytes + row * shape.out + per_row) * 9 / 8;
         }
         let staged = 2 * (row * (shape.stored + shape.out) + per_row); // read and mapped
-        let (limit, flag) = if self.device.gpu {
-            ((vram_half / row_bytes).min(host_half / staged), "--vram")
+        let (on_device, on_host) = if self.device.gpu {
+            (vram_half / row_bytes, host_half / staged)
         } else {
-            (host_half / row_bytes, "--memory")
+            (u64::MAX, host_half / row_bytes)
         };
+        let limit = on_device.min(on_host);
         let wanted = if self.device.gpu {
             let bound = (self.device.binding / (4 * shape.planes)).min(self.device.results / 2 / shape.out);
             GPU_ELEMENTS.min(bound) / row
@@ -100,13 +107,15 @@ impl Memory {
         let rows = if rows > limit { rows - shape.align } else { rows }.max(shape.align);
         let rows = rows.min(shape.elements.div_ceil(row));
         if rows > limit {
-            let needed = rows * row_bytes.max(staged) * 2 * lanes + OVERHEAD;
+            let (flag, bytes) =
+                if on_device < on_host { ("--vram", row_bytes) } else { ("--memory", row_bytes.max(staged)) };
+            let needed = rows * bytes * 2 * lanes + OVERHEAD;
             return Err(Error::input(format!(
-                "`{}`: a block of {rows} rows of every model takes {} MB, which does not fit the memory limits",
+                "`{}`: a block of {rows} rows of every model takes {} MB, which is more than the limit allows",
                 shape.name,
                 (rows * row_bytes).div_ceil(1_000_000)
             ))
-            .hint(format!("raise them: `{flag} {}MB`", needed.div_ceil(1_000_000))));
+            .hint(format!("raise it: `{flag} {}MB`", needed.div_ceil(1_000_000))));
         }
         if rows * row * 4 * shape.planes > self.device.binding {
             return Err(Error::device(format!(
@@ -116,7 +125,9 @@ impl Memory {
             .hint("use `--device cpu`"));
         }
         let (host, vram) = if self.device.gpu { (rows * staged, rows * row_bytes) } else { (rows * row_bytes, 0) };
-        self.block = (self.block.0.max(host), self.block.1.max(vram));
+        // The spectral rule keeps directions and sums of columns on the host.
+        let columns = if shape.align > 1 { (spectral::MOST as u64 + 2) * 8 * shape.planes * row } else { 0 };
+        self.block = (self.block.0.max(host + columns), self.block.1.max(vram));
         let bytes = shape.elements * shape.stored;
         let room = if self.device.gpu { vram_half } else { host_half };
         let stays = shape.passes > 1 && bytes <= room;

@@ -206,9 +206,22 @@ impl Planner<'_> {
                 base.name()
             )));
         }
-        if self.recipe.calibrate.space == Space::Wsc && tensors.iter().all(|tensor| tensor.calibration.is_none()) {
+        if tensors.iter().all(|tensor| tensor.action != Action::Merge) {
+            warnings.push("nothing is merged: every tensor is copied from the base".into());
+        } else if self.recipe.calibrate.space == Space::Wsc && tensors.iter().all(|tensor| tensor.calibration.is_none())
+        {
             warnings.push("no tensor is calibrated: none has two dimensions and a name that ends in `weight`".into());
         }
+        let whole = memory.clone();
+        while let Err(error) = self.share(&mut tensors, &mut memory) {
+            // Fewer blocks at a time leave each more room.
+            memory = whole.with_lanes(memory.lanes / 2).ok_or(error)?;
+        }
+        Ok(Plan { method: self.method, seed: self.recipe.seed, tensors, ignored, memory, warnings })
+    }
+
+    /// Shares out the memory.
+    fn share(&self, tensors: &mut [Tensor], memory: &mut Memory) -> Result<()> {
         for tensor in tensors.iter_mut().filter(|tensor| tensor.action == Action::Merge) {
             let spectral = tensor.calibration.is_some_and(|c| c.measure == Measure::Spectral);
             let shape = Shape {
@@ -223,7 +236,7 @@ impl Planner<'_> {
             };
             (tensor.block_rows, tensor.resident) = memory.share(&shape)?;
         }
-        Ok(Plan { method: self.method, seed: self.recipe.seed, tensors, ignored, memory, warnings })
+        Ok(())
     }
 
     /// Plans one tensor of the base; `None` after a mismatch.

@@ -42,8 +42,22 @@ pub struct Report {
 }
 
 impl Report {
-    /// Adds a warning for each kind of result that is no number.
+    /// Adds a warning for each kind of result that is no number, and one if calibration took length from a merge
+    /// that was short already.
     pub fn warn(&mut self) {
+        let (mut expert, mut merged, mut calibrated) = (0.0, 0.0, 0.0);
+        for tensor in self.tensors.iter().filter(|tensor| tensor.xi.is_some()) {
+            expert += tensor.experts.iter().map(|norm| norm * norm).sum::<f64>() / tensor.experts.len() as f64;
+            merged += tensor.merged * tensor.merged;
+            calibrated += tensor.calibrated * tensor.calibrated;
+        }
+        if calibrated < 0.98 * merged && merged < expert {
+            self.warnings.push(
+                "calibration shortened task vectors that merging had shortened already: these experts agree more than \
+                 this manifold expects; `--manifold sphere` keeps their mean length"
+                    .into(),
+            );
+        }
         type Count = fn(&TensorReport) -> u64;
         let kinds: [(&str, Count); 3] = [
             ("NaN", |tensor| tensor.nan),

@@ -178,6 +178,29 @@ fn scaling_all_task_vectors_leaves_the_factors_alone() {
 }
 
 #[test]
+fn spectral_factors_of_few_rows_are_exact() {
+    // Two orthogonal rows: the largest singular value is the longer one's length.
+    for (rows, cols) in [(1usize, 7usize), (1, 896), (2, 768), (3, 50), (50, 1), (17, 3)] {
+        let dir = folder();
+        for model in 0..=2u64 {
+            let row =
+                |r: usize| (0..cols).map(move |c| if c % rows == r { (r + 1) as f32 * model as f32 } else { 0.0 });
+            let data: Vec<f32> = (0..rows).flat_map(row).collect();
+            let view = safetensors::tensor::TensorView::new(Dtype::F32, vec![rows, cols], bytemuck::cast_slice(&data))
+                .expect("a tensor");
+            safetensors::tensor::serialize_to_file([("a.weight", view)], None, &name(dir.path(), model))
+                .expect("a file");
+        }
+        let mut run = Run::new(dir.path(), "task_arithmetic", 2);
+        run.calibrate = Some("wsc");
+        run.manifold = Some("spectral");
+        // Experts s and 2s, their sum 3s: the factor is 1.5 / 3 whatever s is.
+        let xi = run.run().1.tensors[0].xi.expect("a calibrated tensor").mean;
+        assert!((xi - 0.5).abs() < 1e-5, "{rows} × {cols}: {xi}");
+    }
+}
+
+#[test]
 fn one_expert_of_weight_one_is_that_expert() {
     let dir = folder();
     write_all(dir.path(), Dtype::F32, 1, 0.01);

@@ -12,7 +12,7 @@ use crate::recording::Size;
 use crate::stream::Stream;
 
 /// Most directions that are kept.
-const MOST: usize = 64;
+pub const MOST: usize = 64;
 
 /// The search ends when the largest eigenvalue of AᵀA grows by less than this, relative to itself, twice in a row.
 const STALL: f64 = 1e-8;
@@ -42,7 +42,7 @@ pub fn largest_singular_values(stream: &Stream<'_>, merged: &Merged) -> Result<V
             plane.advance(sums);
         }
     }
-    Ok(planes.iter().map(|plane| plane.eigenvalue.max(0.0).sqrt()).collect())
+    Ok(planes.iter().map(|plane| plane.eigenvalue.sqrt()).collect())
 }
 
 /// ‖·‖² of all planes.
@@ -85,12 +85,14 @@ impl Lanczos {
             basis: vec![start],
             diagonal: Vec::new(),
             beside: Vec::new(),
-            eigenvalue: 0.0,
+            // What is no number is handed on, so that nothing is calibrated by it.
+            eigenvalue: if square.is_finite() { 0.0 } else { f64::NAN },
             stalled: 0,
             done: !(square > 0.0 && square.is_finite()),
             // No column sum exceeds ‖A‖².
             quantum: square / (1u64 << 60) as f64,
-            most: MOST.min(cols).min(rows.max(1)),
+            // The start has a part that A does not see: one direction more than the rank.
+            most: MOST.min(cols).min(rows + 1),
         }
     }
 
@@ -122,7 +124,7 @@ impl Lanczos {
             }
         }
         let rest = normalize(&mut w);
-        let eigenvalue = largest_eigenvalue(&self.diagonal, &self.beside);
+        let eigenvalue = largest_eigenvalue(&self.diagonal, &self.beside).max(0.0);
         let grown = eigenvalue - self.eigenvalue;
         self.stalled = if grown <= STALL * eigenvalue { self.stalled + 1 } else { 0 };
         self.eigenvalue = eigenvalue;

@@ -127,13 +127,13 @@ pub struct Merge {
     /// `tensor` each tensor, the mean norm of the experts; `spectral` their mean largest singular value.
     #[arg(long, value_name = "NAME", value_parser = words(Manifold::WORDS), help_heading = "Calibration")]
     pub manifold: Option<String>,
-    /// Norm of the manifolds sphere and tensor
+    /// Norm of the manifolds sphere and tensor [default: l1]
     #[arg(long, value_name = "NAME", value_parser = words(Norm::WORDS), help_heading = "Calibration")]
     pub norm: Option<String>,
-    /// How the feature-space calibration reads its features
+    /// How the feature-space calibration reads its features (not in this version)
     #[arg(long, value_name = "NAME", value_parser = words(Fit::WORDS), help_heading = "Calibration")]
     pub fit: Option<String>,
-    /// Samples for the feature space: once for all experts, or once for each
+    /// Samples for the feature space, once for all experts or once for each (not in this version)
     #[arg(long, value_name = "PATH", value_parser = utf8(), help_heading = "Calibration")]
     pub data: Vec<String>,
     /// JSON list of tensors that may only shrink; all others may then only grow

@@ -125,6 +125,13 @@ fn missing(count: usize, choice: &Choice) -> Error {
     Error::usage(message).hint("`magic devices` lists them")
 }
 
+/// False where the system shows no sign of a hardware GPU, so that looking for one through the drivers, which loads
+/// even those that compute on the CPU, can be spared.
+pub(super) fn hardware_is_possible() -> bool {
+    const SIGNS: [&str; 6] = ["/dev/dri", "/dev/nvidiactl", "/dev/dxg", "/dev/mali0", "/dev/kgsl-3d0", "/dev/pvr_sync"];
+    !cfg!(target_os = "linux") || SIGNS.iter().any(|path| std::path::Path::new(path).exists())
+}
+
 /// All adapters with their handles. Backends that show the same GPU a second time (OpenGL) are left out.
 pub(super) fn enumerate() -> Vec<(Adapter, wgpu::Adapter)> {
     let mut desc = wgpu::InstanceDescriptor::new_without_display_handle();

@@ -116,6 +116,9 @@ impl Fault {
 impl Gpu {
     /// Opens the adapter that `choice` means. `None` only for [`Choice::Auto`] where there is no hardware.
     pub fn open(choice: &Choice, options: &Options) -> Result<Option<Self>> {
+        if *choice == Choice::Auto && !adapter::hardware_is_possible() {
+            return Ok(None);
+        }
         let (adapters, mut handles): (Vec<_>, Vec<_>) = adapter::enumerate().into_iter().unzip();
         let Some(index) = adapter::choose(&adapters, choice)? else { return Ok(None) };
         let adapter = adapters[index].clone();

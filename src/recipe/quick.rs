@@ -95,7 +95,7 @@ impl Quick {
         match idle.iter().find(|(_, given)| *given) {
             Some((flag, _)) if calibrate.space == Space::None && self.calibrate.is_none() => {
                 let message = format!("`{flag}` does nothing without calibration");
-                Err(Error::usage(message).hint("add `--calibrate wsc`, or `--calibrate dsc` with data"))
+                Err(Error::usage(message).hint("add `--calibrate wsc`"))
             }
             _ => Ok(()),
         }
