@@ -47,5 +47,6 @@ pub mod recording;
 pub mod report;
 pub mod stack;
 pub mod stream;
+pub mod totals;
 
 pub use error::{Error, Result};

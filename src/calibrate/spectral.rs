@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use crate::error::Result;
-use crate::kernels::{matvec, matvec_t, norms};
+use crate::kernels::{matvec, matvec_t};
 use crate::methods::merged::Merged;
 use crate::recording::Size;
 use crate::stream::Stream;
@@ -20,7 +20,7 @@ const STALL: f64 = 1e-8;
 /// σ₁ of every expert's task vector and, last, of the merged one. Zero for a zero matrix.
 pub fn largest_singular_values(stream: &Stream<'_>, merged: &Merged) -> Result<Vec<f64>> {
     let mut planes: Vec<Lanczos> =
-        squares(stream, merged)?.into_iter().map(|square| Lanczos::new(square, stream)).collect();
+        merged.totals(stream)?.iter().map(|plane| Lanczos::new(plane.square, stream)).collect();
     let cols = stream.tensor.row_len as usize;
     while planes.iter().any(|plane| !plane.done) {
         let (mut list, stack) = merged.record(stream.tensor);
@@ -43,20 +43,6 @@ pub fn largest_singular_values(stream: &Stream<'_>, merged: &Merged) -> Result<V
         }
     }
     Ok(planes.iter().map(|plane| plane.eigenvalue.sqrt()).collect())
-}
-
-/// ‖·‖² of all planes.
-fn squares(stream: &Stream<'_>, merged: &Merged) -> Result<Vec<f64>> {
-    let (mut list, stack) = merged.record(stream.tensor);
-    let stats = list.result("stats", norms::size(list.planes));
-    norms::record(&mut list, stack.tau, stats);
-    let planes = list.planes as usize;
-    let rows = stream.map(&list, |_, results| {
-        Ok(bytemuck::cast_slice::<u32, norms::Stats>(results.words(0)).iter().map(|s| s.square).collect::<Vec<_>>())
-    })?;
-    let mut sums = vec![0f64; planes];
-    rows.concat().iter().enumerate().for_each(|(at, &square)| sums[at % planes] += f64::from(square));
-    Ok(sums)
 }
 
 /// The search for one matrix.

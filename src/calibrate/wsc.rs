@@ -10,6 +10,7 @@ use crate::recipe::Norm;
 use crate::recording::{Buf, Recording, Size};
 use crate::stack::Stack;
 use crate::stream::Stream;
+use crate::totals::Totals;
 
 /// ξ as far as it is known before the last pass over the tensor.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -59,28 +60,10 @@ pub fn record(list: &mut Recording, stack: &Stack, xi: Xi) -> (Buf, Buf) {
 
 /// ‖·‖_p of every expert's task vector and, last, of the merged one.
 fn tensor_norms(stream: &Stream<'_>, merged: &Merged, norm: Norm) -> Result<Vec<f64>> {
-    let (mut list, stack) = merged.record(stream.tensor);
-    let stats = list.result("stats", norms::size(list.planes));
-    norms::record(&mut list, stack.tau, stats);
-    let planes = list.planes as usize;
-    let parts = stream.map(&list, |_, results| {
-        let mut parts = vec![0f64; planes];
-        for (at, stats) in bytemuck::cast_slice::<u32, norms::Stats>(results.words(0)).iter().enumerate() {
-            let part = &mut parts[at % planes];
-            match norm {
-                Norm::L1 => *part += f64::from(stats.l1),
-                Norm::L2 => *part += f64::from(stats.square),
-                Norm::Linf => *part = part.max(f64::from(stats.largest)),
-            }
-        }
-        Ok(parts)
-    })?;
-    let blocks = |k: usize| parts.iter().map(move |block| block[k]);
-    Ok((0..planes)
-        .map(|k| match norm {
-            Norm::L1 => blocks(k).sum(),
-            Norm::L2 => blocks(k).sum::<f64>().sqrt(),
-            Norm::Linf => blocks(k).fold(0.0, f64::max),
-        })
-        .collect())
+    let size = |totals: Totals| match norm {
+        Norm::L1 => totals.l1,
+        Norm::L2 => totals.square.sqrt(),
+        Norm::Linf => totals.largest,
+    };
+    Ok(merged.totals(stream)?.into_iter().map(size).collect())
 }

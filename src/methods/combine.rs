@@ -6,6 +6,7 @@ use crate::methods::{Combine, Settings};
 use crate::recording::{Recording, Size};
 use crate::stack::Stack;
 use crate::stream::Stream;
+use crate::totals::totals;
 
 /// Below this a sum of weights counts as zero, and weights are left as they are (mergekit's bound).
 const ZERO_SUM: f64 = 1e-8;
@@ -96,15 +97,7 @@ fn cosine(stream: &Stream<'_>) -> Result<f64> {
     }
     let stats = list.result("stats", norms::size(2));
     norms::record(&mut list, tau, stats);
-    let sums = stream.map(&list, |_, results| {
-        let mut sums = [0f64; 3];
-        for pair in bytemuck::cast_slice::<u32, norms::Stats>(results.words(0)).chunks(2) {
-            sums[0] += f64::from(pair[0].square);
-            sums[1] += f64::from(pair[1].square);
-            sums[2] += f64::from(pair[0].dot);
-        }
-        Ok(sums)
-    })?;
-    let [base, model, dot] = [0, 1, 2].map(|i| sums.iter().map(|block| block[i]).sum::<f64>());
+    let planes = &totals(stream, &list)?[0];
+    let (base, model, dot) = (planes[0].square, planes[1].square, planes[0].dot);
     Ok(if base > 0.0 && model > 0.0 { (dot / (base.sqrt() * model.sqrt())).clamp(-1.0, 1.0) } else { 0.0 })
 }

@@ -1,10 +1,14 @@
 //! The merged task vector of one tensor, as a list of calls.
 
+use crate::error::Result;
+use crate::kernels::norms;
 use crate::methods::combine::Combination;
 use crate::methods::sparsify::Mask;
 use crate::plan::Tensor;
 use crate::recording::Recording;
 use crate::stack::Stack;
+use crate::stream::Stream;
+use crate::totals::{Totals, totals};
 
 /// How the merged task vector of one tensor comes about, all numbers known.
 pub struct Merged {
@@ -27,5 +31,13 @@ impl Merged {
             stack.differences(&mut list); // calibration compares with what the experts learned, not with what was kept
         }
         (list, stack)
+    }
+
+    /// Statistics of every expert's task vector and, last, of the merged one. Reads the tensor once.
+    pub fn totals(&self, stream: &Stream<'_>) -> Result<Vec<Totals>> {
+        let (mut list, stack) = self.record(stream.tensor);
+        let stats = list.result("stats", norms::size(list.planes));
+        norms::record(&mut list, stack.tau, stats);
+        Ok(totals(stream, &list)?.remove(0))
     }
 }

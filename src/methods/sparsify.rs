@@ -11,6 +11,7 @@ use crate::methods::{Rescale, Settings, Sparsify};
 use crate::recording::{Buf, Recording, Size};
 use crate::stack::Stack;
 use crate::stream::Stream;
+use crate::totals::{Totals, totals};
 
 /// What stays of one expert's task vector, and its scale.
 #[derive(Clone, Debug)]
@@ -79,18 +80,9 @@ fn l1_scales(stream: &Stream<'_>, masks: &[Mask]) -> Result<Vec<f32>> {
     }
     let after = list.result("after", norms::size(list.planes));
     norms::record(&mut list, stack.tau, after);
-    let sums = stream.map(&list, |_, results| {
-        Ok([0, 1].map(|i| {
-            let mut sums = vec![0f64; experts];
-            for (at, stats) in bytemuck::cast_slice::<u32, norms::Stats>(results.words(i)).iter().enumerate() {
-                sums[at % experts] += f64::from(stats.l1);
-            }
-            sums
-        }))
-    })?;
-    let total = |i: usize, k: usize| sums.iter().map(|block: &[Vec<f64>; 2]| block[i][k]).sum::<f64>();
-    let ratio = |k: usize| if total(1, k) > 0.0 { (total(0, k) / total(1, k)) as f32 } else { 1.0 };
-    Ok((0..experts).map(ratio).collect())
+    let totals = totals(stream, &list)?;
+    let ratio = |(before, after): (&Totals, &Totals)| if after.l1 > 0.0 { (before.l1 / after.l1) as f32 } else { 1.0 };
+    Ok(totals[0].iter().zip(&totals[1]).map(ratio).collect())
 }
 
 /// The search for the k-th largest magnitude of one expert.
