@@ -41,32 +41,51 @@ impl Cpu {
 
     /// See [`crate::executor::Executor::run`]. It cannot fail.
     pub fn run(&self, recording: &Recording, extent: &Extent, inputs: &[Vec<u32>], results: &mut Results) {
-        ARENA.with_borrow_mut(|arena| {
-            arena.resize_with(arena.len().max(recording.buffers.len()), Vec::new);
-            results.buffers.resize_with(recording.results().count(), Vec::new);
-            let mut next_result = 0;
-            for (buffer, own) in recording.buffers.iter().zip(arena.iter_mut()) {
-                match buffer.role {
-                    Role::Scratch => own.resize(buffer.size.words(extent), 0),
-                    Role::Result => {
-                        *own = std::mem::take(&mut results.buffers[next_result]);
-                        next_result += 1;
-                        own.resize(buffer.size.words(extent), 0);
-                        if matches!(buffer.size, Size::Fixed(_)) {
-                            own.fill(0);
-                        }
+        self.run_kept(recording, extent, inputs, &mut [], results);
+    }
+
+    /// [`Cpu::run`] for a list that uses buffers which live from run to run.
+    pub fn run_kept(
+        &self,
+        recording: &Recording,
+        extent: &Extent,
+        inputs: &[Vec<u32>],
+        kept: &mut [Vec<u32>],
+        results: &mut Results,
+    ) {
+        // Taken, not borrowed: while a twin waits for its threads, this one may run another list.
+        let mut arena = ARENA.take();
+        arena.resize_with(arena.len().max(recording.buffers.len()), Vec::new);
+        results.buffers.resize_with(recording.results().count(), Vec::new);
+        let mut next_result = 0;
+        for (buffer, own) in recording.buffers.iter().zip(arena.iter_mut()) {
+            match buffer.role {
+                Role::Scratch => own.resize(buffer.size.words(extent), 0),
+                Role::Result => {
+                    *own = std::mem::take(&mut results.buffers[next_result]);
+                    next_result += 1;
+                    own.resize(buffer.size.words(extent), 0);
+                    if matches!(buffer.size, Size::Fixed(_)) {
+                        own.fill(0);
                     }
-                    Role::Input(_) | Role::Constant(_) => {}
                 }
+                Role::Kept(id) => *own = std::mem::take(&mut kept[id]),
+                Role::Input(_) | Role::Constant(_) => {}
             }
-            let dims = Dims::new(extent, recording.planes);
-            for call in &recording.calls {
-                launch(call, dims, recording, inputs, arena);
+        }
+        for call in &recording.calls {
+            let dims = Dims::new(call.grid.as_ref().unwrap_or(extent), recording.planes);
+            launch(call, dims, recording, inputs, &mut arena);
+        }
+        for (buffer, own) in recording.buffers.iter().zip(arena.iter_mut()) {
+            if let Role::Kept(id) = buffer.role {
+                kept[id] = std::mem::take(own);
             }
-            for (result, (buf, _)) in results.buffers.iter_mut().zip(recording.results()) {
-                *result = std::mem::take(&mut arena[buf.0]);
-            }
-        });
+        }
+        for (result, (buf, _)) in results.buffers.iter_mut().zip(recording.results()) {
+            *result = std::mem::take(&mut arena[buf.0]);
+        }
+        ARENA.set(arena);
     }
 }
 
@@ -82,7 +101,7 @@ fn launch(call: &Call, dims: Dims, recording: &Recording, inputs: &[Vec<u32>], a
         Access::Read => Slot::Read(bytemuck::cast_slice(match &recording.buffers[buf.0].role {
             Role::Input(model) => &inputs[*model],
             Role::Constant(words) => words,
-            Role::Scratch | Role::Result => &arena[buf.0],
+            Role::Scratch | Role::Result | Role::Kept(_) => &arena[buf.0],
         })),
     });
     let slots = slots.collect();

@@ -3,6 +3,7 @@
 use crate::cpu::Cpu;
 use crate::error::Result;
 use crate::gpu::Gpu;
+use crate::kept::{Buffers, Kept};
 use crate::recording::{Extent, Read, Recording, Results};
 
 /// What runs recordings. Safe to call from several threads at a time, each with its own block.
@@ -38,6 +39,27 @@ impl Executor {
                 Ok(())
             }
             (Self::Gpu(gpu), Inputs::Device(inputs)) => gpu.run(recording, extent, inputs, results),
+            _ => unreachable!("inputs were loaded by another executor"),
+        }
+    }
+
+    /// [`Executor::run`] for a list that uses buffers which live from run to run.
+    pub fn run_kept(
+        &self,
+        recording: &Recording,
+        extent: &Extent,
+        inputs: &Inputs,
+        kept: &mut Kept,
+        results: &mut Results,
+    ) -> Result<()> {
+        match (self, inputs, &mut kept.buffers) {
+            (Self::Cpu(cpu), Inputs::Host(inputs), Buffers::Host(kept)) => {
+                cpu.run_kept(recording, extent, inputs, kept, results);
+                Ok(())
+            }
+            (Self::Gpu(gpu), Inputs::Device(inputs), Buffers::Device(kept)) => {
+                gpu.run_kept(recording, extent, inputs, kept, results)
+            }
             _ => unreachable!("inputs were loaded by another executor"),
         }
     }

@@ -35,6 +35,7 @@ pub mod error;
 pub mod executor;
 pub mod gpu;
 pub mod job;
+pub mod kept;
 pub mod kernel;
 pub mod kernels;
 pub mod memory;

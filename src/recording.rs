@@ -62,6 +62,8 @@ pub enum Role {
     Scratch,
     /// Handed back after the run. [`Size::Fixed`] results start at zero; all others are wholly written by a kernel.
     Result,
+    /// Lives from run to run: buffer `0..` of [`crate::kept::Kept`].
+    Kept(usize),
 }
 
 /// A buffer as a recording declares it.
@@ -84,8 +86,10 @@ pub struct Call {
     pub constants: Vec<u32>,
     /// The kernel's own parameter words; they follow [`Dims`] in the uniform.
     pub params: Vec<u32>,
-    /// One buffer for each binding, no buffer twice.
+    /// One buffer for each binding; one that is written is bound once.
     pub args: Vec<Buf>,
+    /// Rows and columns of what it computes, where that is not the block.
+    pub grid: Option<Extent>,
 }
 
 /// A list of kernel calls over declared buffers.
@@ -135,6 +139,12 @@ impl Recording {
         self.buffer(label, size, Role::Result)
     }
 
+    /// Buffer `id` of those that live from run to run, of `words` words; declared once for each of them.
+    pub fn kept(&mut self, label: &'static str, id: usize, words: u32) -> Buf {
+        let there = self.buffers.iter().position(|b| matches!(b.role, Role::Kept(other) if other == id));
+        there.map_or_else(|| self.buffer(label, Size::Fixed(words), Role::Kept(id)), Buf)
+    }
+
     /// The element type of a [`Size::Stored`] buffer.
     pub fn dtype(&self, buf: Buf) -> Dtype {
         match self.buffers[buf.0].size {
@@ -152,7 +162,22 @@ impl Recording {
             constants: constants.to_vec(),
             params: bytemuck::pod_collect_to_vec(bytemuck::bytes_of(params)),
             args: args.to_vec(),
+            grid: None,
         });
+    }
+
+    /// [`Recording::call`] with a shape of its own, `rows` of `row_len` elements, whatever the block.
+    pub fn call_over(
+        &mut self,
+        (rows, row_len): (u32, u32),
+        kernel: &'static Kernel,
+        constants: &[u32],
+        params: &impl bytemuck::NoUninit,
+        args: &[Buf],
+    ) {
+        self.call(kernel, constants, params, args);
+        let last = self.calls.last_mut().expect("just pushed");
+        last.grid = Some(Extent { first_row: 0, rows, row_len, n: rows * row_len });
     }
 
     /// The buffers that come back, in order of declaration.
@@ -162,7 +187,11 @@ impl Recording {
 
     /// Words of device memory for a block: everything that is not a loaded input.
     pub fn words(&self, extent: &Extent) -> usize {
-        self.buffers.iter().filter(|b| !matches!(b.role, Role::Input(_))).map(|b| b.size.words(extent)).sum()
+        self.buffers
+            .iter()
+            .filter(|b| !matches!(b.role, Role::Input(_) | Role::Kept(_)))
+            .map(|b| b.size.words(extent))
+            .sum()
     }
 }
 

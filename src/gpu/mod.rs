@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 pub use adapter::{Adapter, Choice, Class};
-pub use buffers::class_bytes;
+pub use buffers::{Lease as DeviceBuffer, class_bytes};
 
 use crate::cpu::Cpu;
 use crate::error::{Error, Result};
@@ -175,8 +175,28 @@ impl Gpu {
         inputs: &DeviceInputs,
         results: &mut Results,
     ) -> Result<()> {
-        run::run(self, recording, extent, inputs, results)?;
+        run::run(self, recording, extent, inputs, &[], results)?;
         sample::check(self, recording, extent, inputs, results)
+    }
+
+    /// [`Gpu::run`] for a list that uses buffers which live from run to run. Rows of their shapes cannot be computed
+    /// again apart from all others, so that the proof is the checksum of what is read back.
+    pub fn run_kept(
+        &self,
+        recording: &Recording,
+        extent: &Extent,
+        inputs: &DeviceInputs,
+        kept: &[Option<DeviceBuffer>],
+        results: &mut Results,
+    ) -> Result<()> {
+        run::run(self, recording, extent, inputs, kept, results)
+    }
+
+    /// A buffer of `words` words that lives until it is dropped.
+    pub fn keep(&self, words: usize) -> Result<DeviceBuffer> {
+        let bytes = 4 * words.max(1) as u64;
+        self.check_binding("activations", bytes)?;
+        self.pool.take(&self.device, buffers::Kind::Storage, bytes, "magic.kept")
     }
 
     /// Injects a failure, for tests.

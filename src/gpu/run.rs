@@ -38,24 +38,24 @@ pub fn run(
     recording: &Recording,
     extent: &Extent,
     inputs: &DeviceInputs,
+    kept: &[Option<Lease>],
     results: &mut Results,
 ) -> Result<()> {
     gpu.device.check()?;
-    if recording.results().next().is_none() {
+    if recording.results().next().is_none() && kept.is_empty() {
         results.buffers.clear();
         return Ok(()); // whatever it does, nobody could tell
     }
     let own = own_buffers(gpu, recording, extent)?;
-    let bound = bind(gpu, recording, extent, inputs, &own)?;
+    let bound = bind(gpu, recording, extent, inputs, kept, &own)?;
     let written: Vec<Bound> = recording.results().map(|(buf, _)| bound[buf.0]).collect();
     let proof = Proof::new(gpu, &written)?;
 
-    let dims = Dims::new(extent, recording.planes);
     let calls = recording.calls.iter().map(|call| Step {
         kernel: call.kernel,
         constants: &call.constants,
         params: &call.params,
-        dims,
+        dims: Dims::new(call.grid.as_ref().unwrap_or(extent), recording.planes),
         args: call.args.iter().map(|buf| bound[buf.0]).collect(),
     });
     let steps: Vec<Step> = calls.chain(proof.steps(&written)).collect();
@@ -92,7 +92,7 @@ fn own_buffers(gpu: &Gpu, recording: &Recording, extent: &Extent) -> Result<Vec<
     let make = |buffer: &crate::recording::Buffer| {
         let bytes = 4 * buffer.size.words(extent).max(1) as u64;
         gpu.check_binding(buffer.label, bytes)?;
-        if matches!(buffer.role, Role::Input(_)) {
+        if matches!(buffer.role, Role::Input(_) | Role::Kept(_)) {
             return Ok(None);
         }
         let lease = gpu.pool.take(&gpu.device, Kind::Storage, bytes, buffer.label)?;
@@ -109,6 +109,7 @@ fn bind<'a>(
     recording: &Recording,
     extent: &Extent,
     inputs: &'a DeviceInputs,
+    kept: &'a [Option<Lease>],
     own: &'a [Option<Lease>],
 ) -> Result<Vec<Bound<'a>>> {
     let bind = |(buffer, own): (&crate::recording::Buffer, &'a Option<Lease>)| {
@@ -123,7 +124,8 @@ fn bind<'a>(
                 }
                 inputs.buffers.get(*model).ok_or_else(|| Error::device(format!("no input {model} was loaded")))?
             }
-            _ => unreachable!("only inputs are not own"),
+            (Role::Kept(id), None) => kept[*id].as_ref().expect("in use"),
+            _ => unreachable!("only inputs and what is kept are not own"),
         };
         Ok(Bound { buffer: lease, bytes })
     };
