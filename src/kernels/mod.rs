@@ -2,24 +2,38 @@
 //!
 //! The twin is the oracle of the kernel's test and the engine of the CPU device.
 
+pub mod activate;
+pub mod add;
+pub mod affine;
+pub mod attention;
 pub mod checksum;
 pub mod combine;
 pub mod convert;
 pub mod count;
 pub mod delta;
+pub mod deviation;
 pub mod drop;
 pub mod elect;
 pub mod factor;
+pub mod gate;
+pub mod gather;
 pub mod histogram;
+pub mod loss;
+pub mod matmul;
 pub mod matvec;
 pub mod matvec_t;
+pub mod normalize;
 pub mod norms;
+pub mod patches;
 pub mod rescale;
 pub mod residual;
+pub mod rope;
 pub mod trim;
+mod vector;
 pub mod widen;
 
 pub use crate::kernel::{Access, Args, Dims, Kernel, Slot, WORKGROUP};
+use crate::recording::{Buf, Recording, Size};
 
 /// Declarations and helpers that every shader starts with.
 pub const COMMON: &str = include_str!("../../shaders/common.wgsl");
@@ -41,6 +55,20 @@ pub static ALL: &[&Kernel] = &[
     &matvec_t::MATVEC_T,
     &rescale::RESCALE,
     &checksum::CHECKSUM,
+    &gather::GATHER,
+    &patches::PATCHES,
+    &normalize::NORMALIZE,
+    &affine::AFFINE,
+    &matmul::MATMUL,
+    &matmul::MATMUL_SMALL,
+    &matmul::MATMUL_SKINNY,
+    &rope::ROPE,
+    &attention::ATTENTION,
+    &activate::ACTIVATE,
+    &gate::GATE,
+    &add::ADD,
+    &loss::LOSS,
+    &deviation::DEVIATION,
 ];
 
 /// Workgroups for one invocation per 4 elements.
@@ -56,4 +84,14 @@ pub fn per_row(dims: &Dims) -> u64 {
 /// Workgroups for one workgroup per row and plane.
 pub fn per_row_and_plane(dims: &Dims) -> u64 {
     u64::from(dims.rows) * u64::from(dims.planes)
+}
+
+/// Shaders check no bounds in release builds: a buffer of known size has to hold `rows` of `row_len` words behind the
+/// first `from`.
+fn holds(list: &Recording, buf: Buf, from: u32, rows: u32, row_len: u32) {
+    let buffer = &list.buffers[buf.0];
+    let needed = u64::from(from) + u64::from(rows) * u64::from(row_len);
+    if let Size::Fixed(words) = buffer.size {
+        assert!(u64::from(words) >= needed, "`{}` has {words} words, and {needed} are needed", buffer.label);
+    }
 }

@@ -1,0 +1,151 @@
+//! `out = x · wᵀ + bias`: every linear layer, in tiles of three shapes.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::vector::{Matrix, each_row, product};
+use super::{Access, Args, Dims, Kernel, holds};
+use crate::recording::{Buf, Recording};
+
+/// Sides of a product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Rows of x and of the result.
+    pub rows: u32,
+    /// Rows of the weight, columns of the result.
+    pub cols: u32,
+    /// Columns of x and of the weight.
+    pub depth: u32,
+}
+
+/// Parameters somewhere in a buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Weight {
+    /// The buffer.
+    pub buf: Buf,
+    /// Its element that is the first of the parameters.
+    pub from: u32,
+}
+
+/// Columns of a wider matrix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The matrix.
+    pub buf: Buf,
+    /// Elements of one of its rows.
+    pub stride: u32,
+    /// The first column.
+    pub column: u32,
+}
+
+/// Own parameters; twin of `Params` in `shaders/matmul.wgsl` and its kin.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+struct Params {
+    depth: u32,
+    from: u32,
+    bias: u32,
+    bias_from: u32,
+    stride: u32,
+    column: u32,
+}
+
+/// Bindings: x (`[rows, depth]`), w (`[cols, depth]` from an offset), bias (`[cols]` from an offset), out (`[rows, cols]`
+/// of wider rows). A workgroup computes a tile of 64 × 64.
+pub static MATMUL: Kernel = Kernel {
+    name: "matmul",
+    wgsl: include_str!("../../shaders/matmul.wgsl"),
+    entry: "main",
+    constants: &[],
+    bindings: &[Access::Read, Access::Read, Access::Read, Access::Write],
+    groups: |dims| tiles(dims, 64),
+    twin,
+};
+
+/// [`MATMUL`] in tiles of 32 × 32, for products that are too small to give every core a larger one.
+pub static MATMUL_SMALL: Kernel = Kernel {
+    name: "matmul_small",
+    wgsl: include_str!("../../shaders/matmul_small.wgsl"),
+    groups: |dims| tiles(dims, 32),
+    ..MATMUL
+};
+
+/// [`MATMUL`] for at most [`SKINNY`] rows, 8 columns a workgroup.
+pub static MATMUL_SKINNY: Kernel = Kernel {
+    name: "matmul_skinny",
+    wgsl: include_str!("../../shaders/matmul_skinny.wgsl"),
+    groups: |dims| u64::from(dims.row_len).div_ceil(8),
+    ..MATMUL
+};
+
+/// Most rows that [`MATMUL_SKINNY`] takes.
+pub const SKINNY: u32 = 8;
+
+/// Large tiles below which smaller ones keep more of a GPU busy.
+const FEW: u64 = 96;
+
+fn tiles(dims: &Dims, side: u32) -> u64 {
+    u64::from(dims.rows.div_ceil(side)) * u64::from(dims.row_len.div_ceil(side))
+}
+
+/// Appends `out[r, column + c] = Σ_k x[r, k] · w[c, k] + bias[c]`.
+pub fn record(list: &mut Recording, shape: Shape, x: Buf, w: Weight, bias: Option<Weight>, out: Place) {
+    let large = u64::from(shape.rows.div_ceil(64)) * u64::from(shape.cols.div_ceil(64));
+    let kernel = match shape.rows {
+        0..=SKINNY => &MATMUL_SKINNY,
+        _ if large < FEW => &MATMUL_SMALL,
+        _ => &MATMUL,
+    };
+    record_with(list, kernel, shape, x, w, bias, out);
+}
+
+/// [`record`] by one of the three kernels.
+pub fn record_with(
+    list: &mut Recording,
+    kernel: &'static Kernel,
+    shape: Shape,
+    x: Buf,
+    w: Weight,
+    bias: Option<Weight>,
+    out: Place,
+) {
+    let Shape { rows, cols, depth } = shape;
+    debug_assert!(out.column + cols <= out.stride, "columns {} and on of {}", out.column, out.stride);
+    holds(list, x, 0, rows, depth);
+    holds(list, w.buf, w.from, cols, depth);
+    holds(list, out.buf, 0, rows, out.stride);
+    let params = Params {
+        depth,
+        from: w.from,
+        bias: u32::from(bias.is_some()),
+        bias_from: bias.map_or(0, |bias| bias.from),
+        stride: out.stride,
+        column: out.column,
+    };
+    if let Some(bias) = bias {
+        holds(list, bias.buf, bias.from, 1, cols);
+    }
+    let bias = bias.map_or(w.buf, |bias| bias.buf);
+    list.call_over((rows, cols), kernel, &[], &params, &[x, w.buf, bias, out.buf]);
+}
+
+fn twin(args: &mut Args<'_>) {
+    let Params { depth, from, bias, bias_from, stride, column } = args.params();
+    let (rows, cols, depth) = (args.dims.rows as usize, args.dims.row_len as usize, depth as usize);
+    let (stride, column) = (stride as usize, column as usize);
+    let (x, w, biases) = (args.read::<f32>(0), args.read::<f32>(1), args.read::<f32>(2));
+    let out = &mut args.write::<f32>(3)[..rows * stride];
+    let x = Matrix { values: x, down: depth, right: 1 };
+    let w = Matrix { values: &w[from as usize..], down: 1, right: depth };
+    product((rows, cols, depth), x, w, (&mut out[column..], stride, false), true);
+    if bias != 0 {
+        let bias = &biases[bias_from as usize..][..cols];
+        each_row(out, stride, |_, row| add(&mut row[column..][..cols], bias));
+    }
+}
+
+#[multiversion::multiversion(targets = "simd")]
+fn add(row: &mut [f32], bias: &[f32]) {
+    for (y, b) in row.iter_mut().zip(bias) {
+        *y += b;
+    }
+}

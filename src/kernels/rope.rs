@@ -1,0 +1,52 @@
+//! Rotary positions, in place: pairs (i, i + dim/2) of every head turned by an angle of the row, as Hugging Face's
+//! `rotate_half` does.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::vector::each_row;
+use super::{Access, Args, Kernel, WORKGROUP, holds};
+use crate::recording::{Buf, Recording};
+
+/// Own parameters; twin of `Params` in `shaders/rope.wgsl`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+struct Params {
+    half: u32,
+}
+
+/// Bindings: table (`[rows, dim]`: half cosines, half sines), x (`[rows, heads · dim]`). An invocation for each pair.
+pub static ROPE: Kernel = Kernel {
+    name: "rope",
+    wgsl: include_str!("../../shaders/rope.wgsl"),
+    entry: "main",
+    constants: &[],
+    bindings: &[Access::Read, Access::Write],
+    groups: |dims| u64::from(dims.n / 2).div_ceil(u64::from(WORKGROUP)),
+    twin,
+};
+
+/// Appends the rotation of `x`, whose heads have an even `dim`.
+pub fn record(list: &mut Recording, rows: u32, heads: u32, dim: u32, table: Buf, x: Buf) {
+    debug_assert!(dim.is_multiple_of(2), "pairs in heads of {dim}");
+    holds(list, table, 0, rows, dim);
+    holds(list, x, 0, rows, heads * dim);
+    list.call_over((rows, heads * dim), &ROPE, &[], &Params { half: dim / 2 }, &[table, x]);
+}
+
+fn twin(args: &mut Args<'_>) {
+    let (n, len) = (args.dims.n as usize, args.dims.row_len as usize);
+    let half = args.params::<Params>().half as usize;
+    let table = args.read::<f32>(0);
+    each_row(&mut args.write::<f32>(1)[..n], len, |r, row| {
+        let (cos, sin) = table[r * 2 * half..][..2 * half].split_at(half);
+        row.chunks_exact_mut(2 * half).for_each(|head| turn(head, cos, sin));
+    });
+}
+
+#[multiversion::multiversion(targets = "simd")]
+fn turn(head: &mut [f32], cos: &[f32], sin: &[f32]) {
+    let (first, second) = head.split_at_mut(cos.len());
+    for ((x, y), (c, s)) in first.iter_mut().zip(second).zip(cos.iter().zip(sin)) {
+        (*x, *y) = (*x * c - *y * s, *y * c + *x * s);
+    }
+}
