@@ -9,6 +9,8 @@ struct Params {
     dims: Dims,
     least: f32,           // ξ is clamped to [least, most]
     most: f32,
+    shift: f32,           // what is handed on is shift + times · ξ
+    times: f32,
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
@@ -59,5 +61,5 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     if bits >= 0x7f800000u {
         factor = 1.0;
     }
-    xi[row] = clamp(factor, p.least, p.most);
+    xi[row] = p.shift + p.times * clamp(factor, p.least, p.most);
 }

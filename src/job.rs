@@ -2,20 +2,25 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use serde_json::Value;
 
+use crate::calibrate::feature::{FeaturePass, Outcome, Propagate};
 use crate::card;
 use crate::checkpoint::{Checkpoint, Dtype, Layout, Writer, side_files, with_dtype};
 use crate::device::{self, Opened, Wanted};
 use crate::error::{Error, Result};
+use crate::inputs::Features;
+use crate::kernels::factor::Strength;
 use crate::merge::Merge;
-use crate::methods::{Combine, Method};
+use crate::methods::{Combine, GIVEN, Method};
+use crate::parameters::Library;
 use crate::plan::Plan;
 use crate::progress::Progress;
 use crate::recipe::{Recipe, Sensitive, Space, resolve};
-use crate::report::{Bytes, Input, InputFile, Report, SCHEMA};
+use crate::report::{Bytes, FeatureReport, Input, InputFile, Report, SCHEMA};
 use crate::stream::Engine;
 
 /// Where and how a merge is written.
@@ -44,6 +49,11 @@ pub struct Job {
     pub checkpoints: Vec<Checkpoint>,
     /// The device.
     pub opened: Opened,
+    /// What feature space takes.
+    pub features: Option<Features>,
+    /// Hidden states that calibration in feature space sees.
+    pub propagate: Propagate,
+    sensitive: Option<HashSet<String>>,
     /// The recipe with absolute paths, so that it can be run again from anywhere.
     resolved: Recipe,
 }
@@ -52,9 +62,27 @@ impl Job {
     /// Opens all models and the device, and plans the merge. `folder` is where the recipe lies.
     ///
     /// # Errors
-    /// Whatever is wrong with recipe, models or device, before any tensor is read.
+    /// Whatever is wrong with recipe, models, samples or device, before any tensor is read.
     pub fn new(recipe: Recipe, folder: Option<&Path>, wanted: &Wanted) -> Result<Self> {
         let method = Method::find(&recipe.method)?;
+        Self::open(recipe, method, None, folder, wanted)
+    }
+
+    /// The calibration of `merged`, a merge of the recipe's models by whatever program.
+    ///
+    /// # Errors
+    /// As [`Job::new`].
+    pub fn given(recipe: Recipe, merged: &str, wanted: &Wanted) -> Result<Self> {
+        Self::open(recipe, &GIVEN, Some(merged), None, wanted)
+    }
+
+    fn open(
+        recipe: Recipe,
+        method: &'static Method,
+        merged: Option<&str>,
+        folder: Option<&Path>,
+        wanted: &Wanted,
+    ) -> Result<Self> {
         let models = experts(&recipe, method);
         method.check(&recipe, &models)?;
         check_calibration(&recipe, method)?;
@@ -64,23 +92,29 @@ impl Job {
             _ => &recipe.models[models[0]].model,
         };
         let mut checkpoints = vec![Checkpoint::open(reference, &search)?];
+        let mut place_of = |spec: &str| match checkpoints.iter().position(|opened| opened.name() == spec) {
+            Some(place) => Ok(place),
+            None => {
+                checkpoints.push(Checkpoint::open(spec, &search)?);
+                Ok(checkpoints.len() - 1)
+            }
+        };
         let mut experts = Vec::new();
         for model in models {
-            let spec = &recipe.models[model].model;
-            let place = match checkpoints.iter().position(|opened| opened.name() == spec) {
-                Some(place) => place,
-                None => {
-                    checkpoints.push(Checkpoint::open(spec, &search)?);
-                    checkpoints.len() - 1
-                }
-            };
-            experts.push((model, place));
+            experts.push((model, place_of(&recipe.models[model].model)?));
         }
+        let given = merged.map(&mut place_of).transpose()?;
         let sensitive = sensitive(&recipe.calibrate.sensitive, folder)?;
+        let features = match recipe.calibrate.space {
+            Space::Fsc | Space::Dsc | Space::Auto => Some(Features::open(&recipe, &experts, &checkpoints[0], folder)?),
+            Space::None | Space::Wsc => None,
+        };
         let opened = device::open(wanted)?;
-        let plan = Plan::new(&recipe, method, &checkpoints, &experts, sensitive.as_ref(), opened.memory.clone())?;
+        let memory = opened.memory.clone();
+        let plan = Plan::new(&recipe, method, &checkpoints, &experts, given, sensitive.as_ref(), memory)?;
         let resolved = resolved(&recipe, folder);
-        Ok(Self { recipe, plan, checkpoints, opened, resolved })
+        let propagate = Propagate::default();
+        Ok(Self { recipe, plan, checkpoints, opened, features, propagate, sensitive, resolved })
     }
 
     /// Where each tensor will go.
@@ -104,7 +138,15 @@ impl Job {
         let side = side_files(&self.checkpoints[0])?;
         let mut writer = Writer::create(&output.dir, self.layout(output)?, &inputs, output.overwrite)?;
         let engine = Engine { checkpoints: &self.checkpoints, executor: &self.opened.executor, progress };
-        let tensors = Merge { plan: &self.plan, engine, writer: &writer }.run()?;
+        let outcome = self.measure(&engine, &writer, progress)?;
+        let done: HashSet<usize> = outcome.written.iter().map(|(tensor, _)| *tensor).collect();
+        let rest: Vec<usize> = (0..self.plan.tensors.len()).filter(|tensor| !done.contains(tensor)).collect();
+        progress.tensors.fetch_add(done.len() as u64, Ordering::Relaxed);
+        let merge = Merge { plan: &self.plan, engine, writer: &writer, strengths: &outcome.strengths };
+        let mut tensors = merge.run(&rest)?;
+        tensors.extend(outcome.written);
+        tensors.sort_by_key(|(tensor, _)| *tensor);
+        let tensors = tensors.into_iter().map(|(_, report)| report).collect();
         let hash = output.hash || self.checkpoints.iter().map(Checkpoint::total_bytes).sum::<u64>() <= HASHED;
         let inputs =
             self.checkpoints.iter().map(|checkpoint| input(checkpoint, hash, progress)).collect::<Result<_>>()?;
@@ -117,9 +159,19 @@ impl Job {
             device: self.opened.name.clone(),
             inputs,
             tensors,
+            features: self.features.as_ref().map(|features| FeatureReport {
+                family: features.network.family.clone(),
+                fit: self.recipe.calibrate.fit.as_str(),
+                norm: self.recipe.calibrate.feature_norm.as_str(),
+                data: features.data(),
+                activation_bytes: outcome.activation_bytes,
+                leaves: outcome.leaves,
+                candidates: outcome.candidates,
+            }),
             ignored: self.plan.ignored.clone(),
             bytes: Bytes { read: self.plan.bytes_in(), written: writer.layout().total_bytes() },
-            warnings: self.plan.warnings.clone(),
+            warnings: [&self.plan.warnings[..], &self.features.as_ref().map_or(Vec::new(), Features::warnings)]
+                .concat(),
             seconds: 0.0,
         };
         report.warn();
@@ -128,12 +180,40 @@ impl Job {
             writer.file(&name, bytes);
         }
         writer.file("README.md", card::text(&self.recipe, self.plan.method, &report).into_bytes());
-        writer.file("recipe.yml", self.resolved.to_yaml().into_bytes());
+        if self.plan.method.name != GIVEN.name {
+            writer.file("recipe.yml", self.resolved.to_yaml().into_bytes());
+        }
         report.seconds = started.elapsed().as_secs_f64();
         let document = serde_json::to_vec_pretty(&report).expect("a report is plain data");
         writer.file("magic.json", document);
         writer.finish()?;
         Ok(report)
+    }
+
+    /// Feature space: what becomes of every tensor's ξ, and the tensors that are written on the way.
+    fn measure(&self, engine: &Engine<'_>, writer: &Writer, progress: &Progress) -> Result<Outcome> {
+        let Some(features) = &self.features else {
+            let strengths = vec![Strength::FULL; self.plan.tensors.len()];
+            return Ok(Outcome { strengths, ..Outcome::default() });
+        };
+        let library = Library {
+            checkpoints: &self.checkpoints,
+            executor: &self.opened.executor,
+            merge: Some((&self.plan, engine)),
+            budget: self.plan.memory.parameters(),
+        };
+        let pass = FeaturePass {
+            library: &library,
+            plan: &self.plan,
+            network: &features.network,
+            sets: &features.sets,
+            calibrate: &self.recipe.calibrate,
+            sensitive: self.sensitive.as_ref(),
+            propagate: self.propagate,
+            progress,
+        };
+        let run = || if self.recipe.calibrate.space == Space::Auto { pass.choose() } else { pass.run(writer) };
+        self.plan.memory.pool()?.install(run)
     }
 
     /// The base's configuration, with the element type of the output if that is another.
@@ -178,6 +258,8 @@ fn resolved(recipe: &Recipe, folder: Option<&Path>) -> Recipe {
     let mut recipe = recipe.clone();
     recipe.base.iter_mut().for_each(absolute);
     recipe.models.iter_mut().map(|entry| &mut entry.model).for_each(absolute);
+    recipe.calibrate.data.iter_mut().for_each(absolute);
+    recipe.models.iter_mut().filter_map(|entry| entry.data.as_mut()).for_each(absolute);
     if let Sensitive::File(file) = &mut recipe.calibrate.sensitive {
         absolute(file);
     }
@@ -196,23 +278,22 @@ fn input(checkpoint: &Checkpoint, hash: bool, progress: &Progress) -> Result<Inp
 }
 
 fn check_calibration(recipe: &Recipe, method: &Method) -> Result<()> {
-    match recipe.calibrate.space {
-        Space::None => Ok(()),
-        Space::Wsc if method.combine == Combine::Scale => {
-            Err(Error::usage(format!("`{}` merges nothing, so there is nothing to calibrate", method.name))
-                .hint("leave `calibrate` out"))
-        }
-        Space::Wsc if recipe.base.is_none() => {
-            Err(Error::usage("calibration compares task vectors, which needs a base model")
-                .hint("add `base_model:` to the recipe, or `--base PATH`"))
-        }
-        Space::Wsc => Ok(()),
-        Space::Fsc | Space::Dsc | Space::Auto => Err(Error::usage(format!(
-            "`{}` calibration needs the forward pass, which this version does not have",
-            recipe.calibrate.space
-        ))
-        .hint("weight-space calibration needs no data: `--calibrate wsc`")),
+    let space = recipe.calibrate.space;
+    if space == Space::None {
+        return Ok(());
     }
+    if method.combine == Combine::Scale {
+        return Err(Error::usage(format!("`{}` merges nothing, so there is nothing to calibrate", method.name))
+            .hint("leave `calibrate` out"));
+    }
+    if recipe.base.is_none() {
+        return Err(Error::usage("calibration compares task vectors, which needs a base model")
+            .hint("add `base_model:` to the recipe, or `--base PATH`"));
+    }
+    if space != Space::Wsc && recipe.calibrate.samples == 0 {
+        return Err(Error::usage("`samples` is 0: feature space needs at least one sample of each expert"));
+    }
+    Ok(())
 }
 
 /// The names of the sensitive list: a JSON list, or an object with such a list under `sensitive`.

@@ -12,6 +12,9 @@ const GPU_ELEMENTS: u64 = 4 << 20;
 /// What the process takes besides blocks: code, headers, driver.
 const OVERHEAD: u64 = 32 << 20;
 
+/// The least bytes of parameters that a pass loads at a time.
+const LEAST_PARAMETERS: u64 = 8 << 20;
+
 /// What the planner has to know of a device.
 #[derive(Clone, Copy, Debug)]
 pub struct Device {
@@ -135,6 +138,21 @@ impl Memory {
             self.resident = self.resident.max(bytes);
         }
         Ok((rows, stays))
+    }
+
+    /// Bytes of parameters that a pass through a network loads at a time.
+    pub fn parameters(&self) -> u64 {
+        (if self.device.gpu { self.vram } else { self.host } / 2).max(LEAST_PARAMETERS)
+    }
+
+    /// Threads to work with.
+    ///
+    /// # Errors
+    /// The system has no more.
+    pub fn pool(&self) -> Result<rayon::ThreadPool> {
+        let lanes = self.lanes;
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(lanes).build();
+        pool.map_err(|e| Error::device(format!("cannot start {lanes} threads: {e}")))
     }
 
     /// Most host memory that the merge takes, in bytes.

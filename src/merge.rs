@@ -1,13 +1,16 @@
 //! The main path: for each tensor, read, sparsify, combine, calibrate, write.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use crate::calibrate::wsc::{self, Xi};
 use crate::checkpoint::Writer;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::kernels::factor::Strength;
 use crate::kernels::norms::Stats;
 use crate::kernels::rescale::{self, Counts};
+use crate::kernels::scale;
 use crate::methods::combine::Combination;
 use crate::methods::merged::Merged;
 use crate::methods::sparsify;
@@ -27,26 +30,25 @@ pub struct Merge<'a> {
     pub engine: Engine<'a>,
     /// Where the results go.
     pub writer: &'a Writer,
+    /// What becomes of each tensor's ξ.
+    pub strengths: &'a [Strength],
 }
 
 impl Merge<'_> {
-    /// Merges all tensors, several at a time, each in blocks. Reports come in the plan's order.
-    pub fn run(&self) -> Result<Vec<TensorReport>> {
-        let lanes = self.plan.memory.lanes;
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(lanes)
-            .build()
-            .map_err(|e| Error::device(format!("cannot start {lanes} threads: {e}")))?;
+    /// Merges the tensors `which`, several at a time, each in blocks. Reports come with the tensors' places.
+    pub fn run(&self, which: &[usize]) -> Result<Vec<(usize, TensorReport)>> {
+        let pool = self.plan.memory.pool()?;
         let next = AtomicU64::new(0);
         let failed = AtomicBool::new(false);
         // Each thread takes the next tensor; while it waits for the blocks of its own, it works on those of others.
         let work = |_: rayon::BroadcastContext<'_>| {
             let mut reports = Vec::new();
             loop {
-                let index = next.fetch_add(1, Ordering::Relaxed) as usize;
-                let Some(tensor) = self.plan.tensors.get(index).filter(|_| !failed.load(Ordering::Relaxed)) else {
+                let place = next.fetch_add(1, Ordering::Relaxed) as usize;
+                let Some(&index) = which.get(place).filter(|_| !failed.load(Ordering::Relaxed)) else {
                     return Ok(reports);
                 };
+                let tensor = &self.plan.tensors[index];
                 match self.tensor(index, tensor) {
                     Ok(report) => reports.push((index, report)),
                     Err(error) => {
@@ -61,14 +63,13 @@ impl Merge<'_> {
         for part in pool.broadcast(work) {
             reports.extend(part?);
         }
-        reports.sort_by_key(|(index, _)| *index);
-        Ok(reports.into_iter().map(|(_, report)| report).collect())
+        Ok(reports)
     }
 
     fn tensor(&self, index: usize, tensor: &Tensor) -> Result<TensorReport> {
         match &tensor.action {
             Action::Copy(_) => self.copy(index, tensor).map(|()| TensorReport::copied(tensor)),
-            Action::Merge => self.merge(index, tensor),
+            Action::Merge => self.merge(index),
         }
     }
 
@@ -87,43 +88,126 @@ impl Merge<'_> {
         Ok(())
     }
 
-    fn merge(&self, index: usize, tensor: &Tensor) -> Result<TensorReport> {
-        let started = Instant::now();
-        let stream = Stream::new(&self.engine, tensor);
-        let method = self.plan.method;
-        let masks = sparsify::masks(&stream, method.sparsify, &tensor.settings, self.plan.seed)?;
-        let combination = Combination::new(&stream, method.combine, &tensor.settings)?;
+    fn merge(&self, index: usize) -> Result<TensorReport> {
+        self.prepare(index)?.write(self.writer, self.strengths[index])
+    }
+
+    /// Finds all that takes a whole tensor to know.
+    pub fn prepare(&self, index: usize) -> Result<Prepared<'_>> {
+        Prepared::new(self.plan, &self.engine, index)
+    }
+}
+
+/// A tensor of a merge, everything known that takes a whole tensor to know.
+pub struct Prepared<'a> {
+    /// Its place in the plan.
+    pub index: usize,
+    /// The tensor.
+    pub tensor: &'a Tensor,
+    engine: &'a Engine<'a>,
+    stream: Stream<'a>,
+    merged: Merged,
+    xi: Xi,
+    started: Instant,
+}
+
+/// Rows of a merged task vector, before any factor.
+#[derive(Default)]
+pub struct TauRows {
+    /// τ_m of the rows that were asked for, one after another.
+    pub tau: Vec<f32>,
+    /// Their ξ in weight space; one for all where they have none of their own.
+    pub xi: Vec<f32>,
+    /// Statistics of each plane, of all rows.
+    pub stats: Vec<Stats>,
+}
+
+impl<'a> Prepared<'a> {
+    /// Reads the tensor as often as the method takes.
+    pub fn new(plan: &'a Plan, engine: &'a Engine<'a>, index: usize) -> Result<Self> {
+        let (started, tensor) = (Instant::now(), &plan.tensors[index]);
+        let stream = Stream::new(engine, tensor);
+        let masks = sparsify::masks(&stream, plan.method.sparsify, &tensor.settings, plan.seed)?;
+        let combination = Combination::new(&stream, plan.method.combine, &tensor.settings)?;
         let merged = Merged { masks, combination };
         let xi = wsc::xi(&stream, &merged, tensor.calibration)?;
+        Ok(Self { index, tensor, engine, stream, merged, xi, started })
+    }
 
-        let (mut list, stack) = merged.record(tensor);
+    /// Merges, calibrates and writes the tensor.
+    pub fn write(&self, writer: &Writer, strength: Strength) -> Result<TensorReport> {
+        let tensor = self.tensor;
+        let (mut list, stack) = self.merged.record(tensor);
         let out = list.result("out", Size::Stored(tensor.out_dtype));
         let counts = list.result("counts", Size::Fixed(rescale::COUNTS));
-        let (_, factors) = wsc::record(&mut list, &stack, xi);
+        let (_, factors) = wsc::record(&mut list, &stack, self.xi, strength);
         rescale::record(&mut list, stack.base, stack.tau, factors, out, counts);
-        let blocks = stream.map(&list, |extent, results| {
+        let blocks = self.stream.map(&list, 0..tensor.blocks(), |extent, results| {
             let at = extent.first_row * u64::from(extent.row_len) * tensor.out_dtype.size() as u64;
             let bytes = results.bytes(0, extent.n as usize * tensor.out_dtype.size());
-            self.writer.write_at(index, at, bytes)?;
-            self.engine.progress.bytes.fetch_add(stream.bytes(extent) + bytes.len() as u64, Ordering::Relaxed);
-            Ok(block_report(results, tensor, xi))
+            writer.write_at(self.index, at, bytes)?;
+            self.engine.progress.bytes.fetch_add(self.stream.bytes(extent) + bytes.len() as u64, Ordering::Relaxed);
+            Ok(block_report(results, tensor, self.xi, strength))
         })?;
-        let mut report = TensorReport::merged(tensor);
+        let mut report = TensorReport::merged(tensor, strength);
         blocks.iter().for_each(|block| report.add(block));
-        report.finish(started.elapsed());
+        report.finish(self.started.elapsed());
         Ok(report)
+    }
+
+    /// The merged task vector of blocks `blocks`: of their rows, those for which `keep` holds.
+    pub fn rows(&self, blocks: Range<usize>, keep: &(dyn Fn(u64) -> bool + Sync)) -> Result<TauRows> {
+        let (mut list, stack) = self.merged.record(self.tensor);
+        let (_, factors) = wsc::record(&mut list, &stack, self.xi, Strength::FULL);
+        let (one, tau) = (list.floats("one", &[1.0]), list.result("tau", Size::Planes(1)));
+        scale::record(&mut list, stack.tau, one, tau);
+        let last = list.results().count() - 1;
+        let own = matches!(self.xi, Xi::Rows(..)).then(|| list.results().position(|(buf, _)| buf == factors));
+        let own = own.map(|place| place.expect("factors of rows are a result"));
+        let parts = self.stream.map(&list, blocks, |extent, results| {
+            let mut part = TauRows { stats: bytemuck::cast_slice(results.words(0)).to_vec(), ..TauRows::default() };
+            let len = extent.row_len as usize;
+            for (row, tau) in results.floats(last)[..extent.n as usize].chunks(len).enumerate() {
+                if keep(extent.first_row + row as u64) {
+                    part.tau.extend_from_slice(tau);
+                    part.xi.extend(own.map(|place| results.floats(place)[row]));
+                }
+            }
+            Ok(part)
+        })?;
+        let mut all = TauRows::default();
+        for part in parts {
+            all.tau.extend(part.tau);
+            all.xi.extend(part.xi);
+            all.stats.extend(part.stats);
+        }
+        if let Xi::One(factor) = self.xi {
+            all.xi = vec![factor];
+        }
+        Ok(all)
+    }
+
+    /// The tensor's report, where it was written from [`Prepared::rows`] of all its blocks.
+    pub fn report(&self, rows: &TauRows, strength: Strength, counts: Counts) -> TensorReport {
+        let mut report = TensorReport::merged(self.tensor, strength);
+        report.counts(counts);
+        for (row, stats) in rows.stats.chunks(self.tensor.experts() + 1).enumerate() {
+            report.row(stats, strength.of(*rows.xi.get(row).unwrap_or(&rows.xi[0])));
+        }
+        report.finish(self.started.elapsed());
+        report
     }
 }
 
 /// Sums over a block of the last pass.
-fn block_report(results: &Results, tensor: &Tensor, xi: Xi) -> TensorReport {
+fn block_report(results: &Results, tensor: &Tensor, xi: Xi, strength: Strength) -> TensorReport {
     let planes = tensor.experts() + 1;
     let stats: &[Stats] = bytemuck::cast_slice(results.words(2));
-    let mut report = TensorReport::merged(tensor);
+    let mut report = TensorReport::merged(tensor, strength);
     report.counts(bytemuck::cast_slice::<u32, Counts>(results.words(1))[0]);
     for (row, stats) in stats.chunks(planes).enumerate() {
         let factor = match xi {
-            Xi::One(factor) => factor,
+            Xi::One(factor) => strength.of(factor),
             Xi::Rows(..) => results.floats(3)[row],
         };
         report.row(stats, factor);

@@ -59,8 +59,10 @@ pub struct Tensor {
     pub elements: u64,
     /// Its bytes in the base.
     pub bytes: u64,
-    /// The base's, then each expert's.
+    /// The base's, then each expert's, then that of a merge which was given.
     pub sources: Vec<Source>,
+    /// Whether the merge was given.
+    pub given: bool,
     /// Element type of the output.
     pub out_dtype: Dtype,
     /// What happens to it.
@@ -80,7 +82,7 @@ pub struct Tensor {
 impl Tensor {
     /// Number of experts.
     pub fn experts(&self) -> usize {
-        self.sources.len() - 1
+        self.sources.len() - 1 - usize::from(self.given)
     }
 
     /// Rows of the view.
@@ -118,11 +120,14 @@ pub struct Plan {
     pub memory: Memory,
     /// Patterns that matched nothing, and the like.
     pub warnings: Vec<String>,
+    /// Names that are not calibrated.
+    pub uncalibrated: GlobSet,
 }
 
 impl Plan {
     /// Plans the merge of `checkpoints`: the base, or what stands in for it, and the experts, whose places in it and
-    /// in the recipe `experts` gives as (recipe, checkpoint). `sensitive` names the tensors that may only shrink.
+    /// in the recipe `experts` gives as (recipe, checkpoint); `given` is the place of a merge made elsewhere. `sensitive`
+    /// names the tensors that may only shrink.
     ///
     /// # Errors
     /// Every way in which the checkpoints do not fit each other, in one message.
@@ -131,6 +136,7 @@ impl Plan {
         method: &'static Method,
         checkpoints: &[Checkpoint],
         experts: &[(usize, usize)],
+        given: Option<usize>,
         sensitive: Option<&HashSet<String>>,
         memory: Memory,
     ) -> Result<Self> {
@@ -142,6 +148,7 @@ impl Plan {
             method,
             checkpoints,
             experts,
+            given,
             sensitive,
             out_dtype: recipe.output_dtype()?.and_then(Dtype::from_torch_name),
             exclude: patterns("exclude", &recipe.exclude)?,
@@ -177,6 +184,7 @@ struct Planner<'a> {
     method: &'static Method,
     checkpoints: &'a [Checkpoint],
     experts: &'a [(usize, usize)],
+    given: Option<usize>,
     sensitive: Option<&'a HashSet<String>>,
     out_dtype: Option<Dtype>,
     exclude: GlobSet,
@@ -186,6 +194,11 @@ struct Planner<'a> {
 }
 
 impl Planner<'_> {
+    /// Places of the checkpoints besides the base.
+    fn places(&self) -> impl Iterator<Item = usize> {
+        self.experts.iter().map(|&(_, place)| place).chain(self.given)
+    }
+
     fn plan(&self, mut memory: Memory) -> Result<Plan> {
         let base = &self.checkpoints[0];
         let mut mismatches = Vec::new();
@@ -217,7 +230,8 @@ impl Planner<'_> {
             // Fewer blocks at a time leave each more room.
             memory = whole.with_lanes(memory.lanes / 2).ok_or(error)?;
         }
-        Ok(Plan { method: self.method, seed: self.recipe.seed, tensors, ignored, memory, warnings })
+        let uncalibrated = self.uncalibrated.clone();
+        Ok(Plan { method: self.method, seed: self.recipe.seed, tensors, ignored, memory, warnings, uncalibrated })
     }
 
     /// Shares out the memory.
@@ -230,7 +244,7 @@ impl Planner<'_> {
                 row_len: tensor.row_len,
                 align: if spectral { u64::from(GROUP_ROWS) } else { 1 },
                 stored: tensor.sources.iter().map(|source| source.dtype.size() as u64).sum(),
-                planes: tensor.sources.len() as u64,
+                planes: tensor.experts() as u64 + 1,
                 out: tensor.out_dtype.size() as u64,
                 passes: passes(self.method, tensor),
             };
@@ -251,7 +265,7 @@ impl Planner<'_> {
         };
         let mut sources = vec![own];
         if action != Action::Copy(Copied::Excluded) {
-            for &(_, place) in self.experts {
+            for place in self.places() {
                 let expert = &self.checkpoints[place];
                 match expert.get(name) {
                     None if action == Action::Merge => {
@@ -273,16 +287,22 @@ impl Planner<'_> {
                     None => {}
                 }
             }
-            if action == Action::Merge && sources.len() <= self.experts.len() {
+            if action == Action::Merge && sources.len() <= self.places().count() {
                 return Ok(None);
             }
         }
         if let Action::Copy(_) = action {
-            sources.truncate(1);
+            let given = self.given.and_then(|place| {
+                let (tensor, other) = self.checkpoints[place].get(name)?;
+                let same = other.dtype == info.dtype && other.shape == info.shape;
+                same.then_some(Source { checkpoint: place, tensor, dtype: other.dtype })
+            });
+            sources = vec![given.unwrap_or(own)];
         }
         let settings = self.method.settings(self.recipe, &self.models, name, self.depth.t(name))?;
         let calibration = if action == Action::Merge { self.calibration(info) } else { None };
-        let rows = calibration.is_some_and(|c| c.measure.needs_rows());
+        let by_leaf = matches!(self.recipe.calibrate.space, Space::Fsc | Space::Dsc | Space::Auto);
+        let rows = calibration.is_some_and(|c| c.measure.needs_rows()) || by_leaf && info.shape.len() > 1;
         let row_len =
             if rows { info.elements() / info.shape[0] } else { u64::from(FLAT_ROW).min(info.elements()).max(1) };
         let row_len = u32::try_from(row_len).map_err(|_| {
@@ -296,6 +316,7 @@ impl Planner<'_> {
             bytes: info.bytes,
             out_dtype: self.out_dtype.filter(|_| action == Action::Merge).unwrap_or(info.dtype),
             sources,
+            given: self.given.is_some() && action == Action::Merge,
             action,
             settings,
             calibration,
@@ -310,7 +331,7 @@ impl Planner<'_> {
         let wanted = &self.recipe.calibrate;
         let measure = Measure::new(wanted.manifold, wanted.norm);
         let rank = info.shape.len();
-        let eligible = wanted.space == Space::Wsc
+        let eligible = matches!(wanted.space, Space::Wsc | Space::Dsc | Space::Auto)
             && rank >= 2
             && (measure != Measure::Spectral || rank == 2)
             && info.name.ends_with("weight")
@@ -326,7 +347,7 @@ impl Planner<'_> {
     /// Tensors that experts have and the base has not: mismatches, unless excluded or no floats.
     fn extras(&self, mismatches: &mut Vec<String>) -> Vec<String> {
         let mut ignored = Vec::new();
-        for &(_, place) in self.experts {
+        for place in self.places() {
             let expert = &self.checkpoints[place];
             for info in expert.tensors() {
                 if self.checkpoints[0].get(&info.name).is_some() || ignored.contains(&info.name) {

@@ -139,10 +139,15 @@ impl Recording {
         self.buffer(label, size, Role::Result)
     }
 
-    /// Buffer `id` of those that live from run to run, of `words` words; declared once for each of them.
-    pub fn kept(&mut self, label: &'static str, id: usize, words: u32) -> Buf {
+    /// Buffer `id` of those that live from run to run; declared once for each of them.
+    pub fn kept(&mut self, label: &'static str, id: usize, size: Size) -> Buf {
         let there = self.buffers.iter().position(|b| matches!(b.role, Role::Kept(other) if other == id));
-        there.map_or_else(|| self.buffer(label, Size::Fixed(words), Role::Kept(id)), Buf)
+        there.map_or_else(|| self.buffer(label, size, Role::Kept(id)), Buf)
+    }
+
+    /// A factor for each row of the block.
+    pub fn row_floats(&mut self, label: &'static str, values: &[f32]) -> Buf {
+        self.buffer(label, Size::Rows(1), Role::Constant(bytemuck::cast_slice(values).into()))
     }
 
     /// The element type of a [`Size::Stored`] buffer.

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::calibrate::feature::{CandidateReport, LeafReport};
 use crate::checkpoint::FileDigest;
+use crate::kernels::factor::Strength;
 use crate::kernels::norms::Stats;
 use crate::kernels::rescale::Counts;
 use crate::plan::{Action, Copied, Tensor};
@@ -29,6 +31,9 @@ pub struct Report {
     pub device: String,
     /// The base first, then the experts.
     pub inputs: Vec<Input>,
+    /// What was measured in feature space.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub features: Option<FeatureReport>,
     /// Everything that was written.
     pub tensors: Vec<TensorReport>,
     /// Names of experts' tensors that took no part.
@@ -73,6 +78,35 @@ impl Report {
             }
         }
     }
+}
+
+/// Feature space.
+#[derive(Clone, Debug, Serialize)]
+pub struct FeatureReport {
+    /// `model_type`.
+    pub family: String,
+    /// How features were read.
+    pub fit: &'static str,
+    /// Their norm.
+    pub norm: &'static str,
+    /// Samples, a set for all experts or one for each.
+    pub data: Vec<DataReport>,
+    /// Most bytes of activations at a time.
+    pub activation_bytes: u64,
+    /// Leaves in network order.
+    pub leaves: Vec<LeafReport>,
+    /// What `auto` tried, the nearest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub candidates: Vec<CandidateReport>,
+}
+
+/// A set of samples that went in.
+#[derive(Clone, Debug, Serialize)]
+pub struct DataReport {
+    /// As it was named.
+    pub name: String,
+    /// Samples used.
+    pub samples: usize,
 }
 
 /// A checkpoint that went in.
@@ -157,15 +191,15 @@ pub struct TensorReport {
 impl TensorReport {
     /// A tensor that was copied.
     pub fn copied(tensor: &Tensor) -> Self {
-        Self::new(tensor, Vec::new())
+        Self::new(tensor, Vec::new(), false)
     }
 
     /// A tensor that is merged, before any block.
-    pub fn merged(tensor: &Tensor) -> Self {
-        Self::new(tensor, vec![0.0; tensor.experts()])
+    pub fn merged(tensor: &Tensor, strength: Strength) -> Self {
+        Self::new(tensor, vec![0.0; tensor.experts()], tensor.calibration.is_some() || strength != Strength::FULL)
     }
 
-    fn new(tensor: &Tensor, experts: Vec<f64>) -> Self {
+    fn new(tensor: &Tensor, experts: Vec<f64>, calibrated: bool) -> Self {
         let action = match tensor.action {
             Action::Merge => "merged",
             Action::Copy(Copied::NotFloat) => "copied: not a float type",
@@ -180,7 +214,7 @@ impl TensorReport {
             experts,
             merged: 0.0,
             calibrated: 0.0,
-            xi: tensor.calibration.map(|_| none),
+            xi: calibrated.then_some(none),
             degenerate_rows: 0,
             nan: 0,
             infinite: 0,

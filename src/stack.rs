@@ -24,6 +24,12 @@ impl Stack {
         stack
     }
 
+    /// Appends the last plane: the difference of the merge that was given, source `source` of the tensor, from the base.
+    pub fn given(&self, list: &mut Recording, tensor: &Tensor, source: usize) {
+        let merged = list.input("merged", source, tensor.sources[source].dtype);
+        delta::record(list, self.base, merged, self.tau, list.planes - 1);
+    }
+
     /// Appends the experts' differences (again, after they were masked in place).
     pub fn differences(&self, list: &mut Recording) {
         for (k, &expert) in self.experts.iter().enumerate() {

@@ -1,6 +1,7 @@
 //! A tensor as a stream of blocks: read, run, hand on; several blocks at a time, within the memory of the plan.
 
 use std::cell::RefCell;
+use std::ops::Range;
 use std::sync::OnceLock;
 
 use rayon::prelude::*;
@@ -48,11 +49,12 @@ impl<'a> Stream<'a> {
         self.tensor.sources.iter().map(|source| u64::from(extent.n) * source.dtype.size() as u64).sum()
     }
 
-    /// Runs `list` over every block and hands its results to `take`, on several threads and in any order; what
+    /// Runs `list` over the blocks `blocks` and hands its results to `take`, on several threads and in any order; what
     /// `take` returns comes back in the order of the blocks.
     pub fn map<T: Send>(
         &self,
         list: &Recording,
+        blocks: Range<usize>,
         take: impl Fn(&Extent, &Results) -> Result<T> + Sync,
     ) -> Result<Vec<T>> {
         let block = |index: usize| {
@@ -83,9 +85,9 @@ impl<'a> Stream<'a> {
                 }
             }
         };
-        match self.tensor.blocks() {
-            1 => Ok(vec![block(0)?]),
-            blocks => (0..blocks).into_par_iter().with_max_len(1).map(block).collect(),
+        match blocks.len() {
+            1 => Ok(vec![block(blocks.start)?]),
+            _ => blocks.into_par_iter().with_max_len(1).map(block).collect(),
         }
     }
 

@@ -30,7 +30,7 @@ impl Totals {
 /// Runs `list`, whose results are all row statistics: for each result, the totals of every plane.
 pub fn totals(stream: &Stream<'_>, list: &Recording) -> Result<Vec<Vec<Totals>>> {
     let planes = list.planes as usize;
-    let blocks = stream.map(list, |_, results| Ok(results.buffers.clone()))?;
+    let blocks = stream.map(list, 0..stream.tensor.blocks(), |_, results| Ok(results.buffers.clone()))?;
     let total = |i: usize| {
         let mut totals = vec![Totals::default(); planes];
         for block in &blocks {

@@ -31,7 +31,7 @@ pub fn largest_singular_values(stream: &Stream<'_>, merged: &Merged) -> Result<V
         matvec::record(&mut list, stack.tau, v, y);
         matvec_t::record(&mut list, stack.tau, y, w);
         let sums: Vec<Vec<AtomicI64>> = planes.iter().map(|_| (0..cols).map(|_| AtomicI64::new(0)).collect()).collect();
-        stream.map(&list, |_, results| {
+        stream.map(&list, 0..stream.tensor.blocks(), |_, results| {
             for (at, part) in results.floats(0).chunks(cols).enumerate() {
                 let plane = at % planes.len();
                 planes[plane].add(part, &sums[plane]);

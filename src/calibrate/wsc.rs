@@ -3,7 +3,7 @@
 use crate::calibrate::measure::{Calibration, Measure};
 use crate::calibrate::spectral;
 use crate::error::Result;
-use crate::kernels::factor::{self, Bounds, Rule};
+use crate::kernels::factor::{self, Bounds, Factor, Rule, Strength};
 use crate::kernels::{norms, residual};
 use crate::methods::merged::Merged;
 use crate::recipe::Norm;
@@ -32,26 +32,24 @@ pub fn xi(stream: &Stream<'_>, merged: &Merged, calibration: Option<Calibration>
     let (whole, experts) = sizes.split_last().expect("one plane is the merged task vector");
     let mean = experts.iter().sum::<f64>() / experts.len() as f64;
     let ratio = (mean / whole) as f32;
-    Ok(Xi::One(if *whole > 0.0 && mean > 0.0 && ratio.is_finite() {
-        ratio.clamp(bounds.least, bounds.most)
-    } else {
-        1.0
-    }))
+    let known = *whole > 0.0 && mean > 0.0 && ratio.is_finite();
+    Ok(Xi::One(if known { ratio.clamp(bounds.least, bounds.most) } else { 1.0 }))
 }
 
-/// Appends row statistics and, where rows have their own factors, those. Returns (statistics, factors).
-pub fn record(list: &mut Recording, stack: &Stack, xi: Xi) -> (Buf, Buf) {
+/// Appends row statistics and, where rows have their own factors, those, at their strength. Returns (statistics,
+/// factors).
+pub fn record(list: &mut Recording, stack: &Stack, xi: Xi, strength: Strength) -> (Buf, Buf) {
     let stats = list.result("stats", norms::size(list.planes));
     norms::record(list, stack.tau, stats);
     let factors = match xi {
-        Xi::One(factor) => list.floats("xi", &[factor]),
+        Xi::One(factor) => list.floats("xi", &[strength.of(factor)]),
         Xi::Rows(rule, bounds) => {
             let factors = list.result("xi", Size::Rows(1));
             let unexplained = list.scratch("residual", Size::Rows(1));
             if rule == Rule::Mixed {
                 residual::record(list, stack.tau, stats, unexplained);
             }
-            factor::record(list, rule, bounds, stats, unexplained, factors);
+            factor::record(list, Factor { rule, bounds, strength }, stats, unexplained, factors);
             factors
         }
     };

@@ -189,8 +189,13 @@ impl Checkpoint {
     /// # Errors
     /// A file that cannot be read, is longer than 16 MiB, leads out of the folder or holds no JSON object.
     pub fn config(&self) -> Result<Option<serde_json::Value>> {
+        self.json("config.json")
+    }
+
+    /// The JSON object in file `name` of the folder, as [`Checkpoint::config`].
+    pub fn json(&self, name: &str) -> Result<Option<serde_json::Value>> {
         let Some(folder) = &self.folder else { return Ok(None) };
-        let Some(path) = folder.file("config.json")? else { return Ok(None) };
+        let Some(path) = folder.file(name)? else { return Ok(None) };
         let bytes = read_small(&path, MAX_CONFIG)?;
         let bad = |what: &str| Error::input(format!("`{}` holds no JSON object: {what}", text::path(&path)));
         let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(|e| bad(&shown(&e.to_string())))?;

@@ -20,7 +20,35 @@ pub enum Rule {
     SphereLinf,
 }
 
-/// Bounds of ξ; twin of the own parameters in `shaders/factor.wgsl`.
+/// Own parameters; twin of `Params` in `shaders/factor.wgsl`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+struct Params {
+    bounds: Bounds,
+    strength: Strength,
+}
+
+/// What becomes of ξ once it is known: `shift + times · ξ`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
+pub struct Strength {
+    /// Added.
+    pub shift: f32,
+    /// Multiplied with.
+    pub times: f32,
+}
+
+impl Strength {
+    /// ξ as it is.
+    pub const FULL: Self = Self { shift: 0.0, times: 1.0 };
+
+    /// `shift + times · xi`.
+    pub fn of(self, xi: f32) -> f32 {
+        self.shift + self.times * xi
+    }
+}
+
+/// Bounds of ξ.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
 pub struct Bounds {
@@ -50,20 +78,32 @@ pub static FACTOR: Kernel = Kernel {
     twin,
 };
 
-/// Appends: `xi[row]` by `rule`, within `bounds`. `residual` is read by [`Rule::Mixed`] alone.
-pub fn record(list: &mut Recording, rule: Rule, bounds: Bounds, stats: Buf, residual: Buf, xi: Buf) {
+/// How a row's factor is found.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Factor {
+    /// The comparison.
+    pub rule: Rule,
+    /// Where ξ may lie.
+    pub bounds: Bounds,
+    /// What becomes of it.
+    pub strength: Strength,
+}
+
+/// Appends: `xi[row]` by `factor`. `residual` is read by [`Rule::Mixed`] alone.
+pub fn record(list: &mut Recording, factor: Factor, stats: Buf, residual: Buf, xi: Buf) {
+    let Factor { rule, bounds, strength } = factor;
     let constants = match rule {
         Rule::Mixed => [1, 1],
         Rule::SphereL1 => [0, 0],
         Rule::SphereL2 => [0, 1],
         Rule::SphereLinf => [0, 2],
     };
-    list.call(&FACTOR, &constants, &bounds, &[stats, residual, xi]);
+    list.call(&FACTOR, &constants, &Params { bounds, strength }, &[stats, residual, xi]);
 }
 
 fn twin(args: &mut Args<'_>) {
     let planes = args.dims.planes as usize;
-    let bounds = args.params::<Bounds>();
+    let Params { bounds, strength } = args.params();
     let (mixed, norm) = (args.constants[0] == 1, args.constants[1]);
     let (stats, residual) = (args.read::<Stats>(0), args.read::<f32>(1));
     let norm = |s: &Stats| match norm {
@@ -85,6 +125,7 @@ fn twin(args: &mut Args<'_>) {
                 mean / norm(merged)
             };
         }
-        *xi = if factor.is_finite() { factor } else { 1.0 }.clamp(bounds.least, bounds.most);
+        let factor = if factor.is_finite() { factor } else { 1.0 }.clamp(bounds.least, bounds.most);
+        *xi = strength.of(factor);
     }
 }

@@ -28,6 +28,7 @@ pub mod patches;
 pub mod rescale;
 pub mod residual;
 pub mod rope;
+pub mod scale;
 pub mod trim;
 mod vector;
 pub mod widen;
@@ -54,6 +55,7 @@ pub static ALL: &[&Kernel] = &[
     &matvec::MATVEC,
     &matvec_t::MATVEC_T,
     &rescale::RESCALE,
+    &scale::SCALE,
     &checksum::CHECKSUM,
     &gather::GATHER,
     &patches::PATCHES,

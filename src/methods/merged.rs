@@ -26,6 +26,10 @@ impl Merged {
         for (k, mask) in self.masks.iter().enumerate() {
             mask.record(&mut list, stack.tau, k as u32);
         }
+        if tensor.given {
+            stack.given(&mut list, tensor, tensor.sources.len() - 1);
+            return (list, stack);
+        }
         self.combination.record(&mut list, &stack);
         if !self.masks.iter().all(Mask::is_identity) {
             stack.differences(&mut list); // calibration compares with what the experts learned, not with what was kept

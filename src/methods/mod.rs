@@ -178,6 +178,19 @@ pub struct Settings {
     pub scale: f64,
 }
 
+/// A merge that was made by another program: its task vector is there, whatever it came from.
+pub static GIVEN: Method = Method {
+    name: "given",
+    formula: "θ_m",
+    paper: "",
+    sparsify: Sparsify::Keep,
+    combine: Combine::TaskVectors,
+    normalize: false,
+    base: Base::Required,
+    experts: None,
+    params: &[],
+};
+
 impl Method {
     /// The method called `name`.
     pub fn find(name: &str) -> Result<&'static Self> {

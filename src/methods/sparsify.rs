@@ -115,7 +115,7 @@ fn thresholds(stream: &Stream<'_>, densities: &[f64]) -> Result<Vec<Option<Thres
             }
             // Summed as they come: a histogram for each block of a large tensor would not fit the memory.
             let totals: Vec<AtomicU64> = (0..BINS * list.planes).map(|_| AtomicU64::new(0)).collect();
-            stream.map(&list, |_, results| {
+            stream.map(&list, 0..stream.tensor.blocks(), |_, results| {
                 for (total, &count) in totals.iter().zip(results.words(0)).filter(|(_, count)| **count > 0) {
                     total.fetch_add(u64::from(count), Ordering::Relaxed);
                 }
@@ -171,7 +171,7 @@ fn quotas(stream: &Stream<'_>, searches: &[Option<Search>]) -> Result<Vec<Option
     for (k, search) in searches.iter().enumerate() {
         count::record(&mut list, stack.tau, k as u32, search.as_ref().map_or(0, |s| s.prefix), ties);
     }
-    let rows = stream.map(&list, |_, results| Ok(results.words(0).to_vec()))?.concat();
+    let rows = stream.map(&list, 0..stream.tensor.blocks(), |_, results| Ok(results.words(0).to_vec()))?.concat();
     let quota = |(k, search): (usize, &Option<Search>)| {
         let mut left = search.as_ref().filter(|_| split(search))?.wanted;
         for (row, counts) in rows.chunks(experts).enumerate() {

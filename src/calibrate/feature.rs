@@ -1,0 +1,293 @@
+//! Calibration in feature space while the network streams by: merge, measure, fold and write, leaf by leaf.
+
+use std::collections::HashSet;
+
+use serde::Serialize;
+
+use crate::calibrate::candidate::{Candidate, Factors};
+use crate::checkpoint::Writer;
+use crate::error::Result;
+use crate::features::{Runner, Sets};
+use crate::forward::Network;
+use crate::forward::network::{Leaf, Op};
+use crate::kernels::deviation;
+use crate::kernels::factor::Strength;
+use crate::kernels::{add, deviation::Deviation};
+use crate::parameters::{Library, Version};
+use crate::plan::Plan;
+use crate::progress::Progress;
+use crate::recipe::{Calibrate, Fit, Space};
+use crate::recording::{Recording, Size};
+use crate::report::TensorReport;
+
+/// Hidden states that later leaves see (an option of ours; the paper measures on those of the uncalibrated merge).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Propagate {
+    /// Those of the merge before feature-space calibration.
+    #[default]
+    Merged,
+    /// Those of the calibrated leaves before them.
+    Calibrated,
+}
+
+/// What was measured at a leaf.
+#[derive(Clone, Debug, Serialize)]
+pub struct LeafReport {
+    /// Name of its module.
+    pub leaf: String,
+    /// Its factor in feature space.
+    pub xi: f64,
+    /// The factor that each expert alone would give, by magnitude.
+    pub experts: Vec<f64>,
+}
+
+/// A candidate and its score.
+#[derive(Clone, Debug, Serialize)]
+pub struct CandidateReport {
+    /// As a person reads it.
+    pub name: String,
+    /// Space.
+    pub space: &'static str,
+    /// Fit.
+    pub fit: &'static str,
+    /// Strength.
+    pub strength: f64,
+    /// Scale.
+    pub scale: f64,
+    /// Mean relative distance of its last hidden state from the experts' own.
+    pub distance: f64,
+    /// Whether it was taken.
+    pub chosen: bool,
+}
+
+/// What a pass leaves.
+#[derive(Default)]
+pub struct Outcome {
+    /// What becomes of the ξ of each tensor of the plan.
+    pub strengths: Vec<Strength>,
+    /// Tensors that are written already.
+    pub written: Vec<(usize, TensorReport)>,
+    /// Leaves in network order.
+    pub leaves: Vec<LeafReport>,
+    /// Candidates, the nearest first.
+    pub candidates: Vec<CandidateReport>,
+    /// Most bytes of activations at a time.
+    pub activation_bytes: u64,
+}
+
+/// All that a pass needs.
+pub struct FeaturePass<'a> {
+    /// Parameters.
+    pub library: &'a Library<'a>,
+    /// The merge.
+    pub plan: &'a Plan,
+    /// The network.
+    pub network: &'a Network,
+    /// Samples.
+    pub sets: &'a Sets,
+    /// What was asked.
+    pub calibrate: &'a Calibrate,
+    /// Tensors whose ξ may only shrink.
+    pub sensitive: Option<&'a HashSet<String>>,
+    /// Hidden states that leaves see.
+    pub propagate: Propagate,
+    /// How far it has come.
+    pub progress: &'a Progress,
+}
+
+impl FeaturePass<'_> {
+    /// Whether features are measured at a leaf.
+    fn tapped(&self, leaf: &Leaf) -> bool {
+        leaf.tapped && !self.plan.uncalibrated.is_match(&leaf.weight)
+    }
+
+    fn bounded(&self, leaf: &Leaf, xi: f64) -> f64 {
+        let sensitive = self.sensitive.is_some_and(|names| names.contains(&leaf.weight));
+        if sensitive { xi.min(1.0) } else { xi }
+    }
+
+    /// Places in the plan of a leaf's tensors.
+    fn tensors(&self, leaf: &Leaf) -> impl Iterator<Item = usize> {
+        let names = [Some(&leaf.weight), leaf.bias.as_ref(), leaf.copy.as_ref()];
+        let place = |name: &String| self.plan.tensors.iter().position(|tensor| tensor.name == *name);
+        names.into_iter().flatten().filter_map(place).collect::<Vec<_>>().into_iter()
+    }
+
+    /// FSC and DSC: one pass, in which each leaf that was loaded whole is written at once.
+    pub fn run(&self, writer: &Writer) -> Result<Outcome> {
+        let batches = self.sets.batches(self.network);
+        let (network, norm, fit) = (self.network, self.calibrate.feature_norm, self.calibrate.fit);
+        let mut runner = Runner::new(self.library, network, &batches, &self.sets.of, &[], false, self.progress)?;
+        let all = runner.batches(None);
+        let mut outcome = Outcome { strengths: vec![Strength::FULL; self.plan.tensors.len()], ..Outcome::default() };
+        let track = runner.pass.track(None);
+        for at in 0..network.ops.len() {
+            let Some(leaf) = network.ops[at].leaf().filter(|leaf| !self.is_tied(at, *leaf)) else {
+                if !matches!(network.ops[at], Op::Head { .. }) {
+                    runner.step(track, at, &all, Version::Base)?;
+                    runner.pass.release(track, at);
+                }
+                continue;
+            };
+            let leaf = &network.leaves[leaf];
+            let mut strength = Strength::FULL;
+            if self.tapped(leaf) && runner.is_merged(at)? {
+                let measured = runner.measure(track, at, Strength::FULL)?;
+                let xi = self.bounded(leaf, measured.factor(fit, norm));
+                let factors = Factors { fsc: [xi; 2], dsc: [xi; 2] };
+                strength = Candidate::full(self.calibrate.space, fit).strength(&factors);
+                let experts = measured.ratios(norm);
+                outcome.leaves.push(LeafReport { leaf: leaf.name.clone(), xi, experts });
+            }
+            let seen = if self.propagate == Propagate::Calibrated { strength } else { Strength::FULL };
+            runner.step(track, at, &all, Version::Merged(seen))?;
+            runner.pass.release(track, at);
+            self.tensors(leaf).for_each(|tensor| outcome.strengths[tensor] = strength);
+            let (open, loaded) = runner.take(at)?;
+            if let Some(loaded) = loaded {
+                if let Some(reports) = open.write(&loaded, writer, strength)? {
+                    outcome.written.extend(reports);
+                }
+                open.unload(loaded);
+            }
+        }
+        outcome.activation_bytes = runner.pass.kept.peak();
+        Ok(outcome)
+    }
+
+    /// True for an output head that is the embedding, which has its factor already.
+    fn is_tied(&self, at: usize, leaf: usize) -> bool {
+        matches!(self.network.ops[at], Op::Head { .. }) && leaf == 0
+    }
+
+    /// The best of all candidates: those whose last hidden state lies nearest the experts' own. Nothing is written.
+    pub fn choose(&self) -> Result<Outcome> {
+        let batches = self.sets.batches(self.network);
+        let (network, norm) = (self.network, self.calibrate.feature_norm);
+        let mut runner =
+            Runner::new(self.library, network, &batches, &self.sets.of, &[network.hidden], true, self.progress)?;
+        let candidates = Candidate::all();
+        let tracks: Vec<(usize, Kind)> = (0..candidates.len())
+            .map(Kind::Candidate)
+            .chain((0..self.sets.of.len()).map(Kind::Expert))
+            .map(|kind| (runner.pass.track(None), kind))
+            .collect();
+        let mut factors = vec![Factors::ONE; network.leaves.len()];
+        let mut experts = vec![Vec::new(); network.leaves.len()];
+        let end = network.ops.iter().position(|op| op.writes() == Some(network.hidden)).expect("it is computed");
+        for block in &network.blocks {
+            for &(track, kind) in &tracks {
+                let own = runner.batches(match kind {
+                    Kind::Expert(k) => Some(k),
+                    Kind::Candidate(_) => None,
+                });
+                let measures = matches!(kind, Kind::Candidate(0 | 1));
+                for at in block.clone().filter(|at| *at <= end || measures) {
+                    let mut version = Version::Base;
+                    if let Some(leaf) = network.ops[at].leaf().filter(|leaf| !self.is_tied(at, *leaf)) {
+                        let part = &network.leaves[leaf];
+                        if measures && self.tapped(part) && runner.is_merged(at)? {
+                            let Kind::Candidate(space) = kind else { unreachable!("experts measure nothing") };
+                            let strength = candidates[space].strength(&Factors::ONE);
+                            let measured = runner.measure(track, at, strength)?;
+                            let xi = [Fit::Magnitude, Fit::Projection]
+                                .map(|fit| self.bounded(part, measured.factor(fit, norm)));
+                            match space {
+                                0 => factors[leaf].fsc = xi,
+                                _ => factors[leaf].dsc = xi,
+                            }
+                            experts[leaf] = measured.ratios(norm);
+                        }
+                        version = match kind {
+                            Kind::Expert(k) => Version::Expert(k),
+                            Kind::Candidate(i) => Version::Merged(candidates[i].strength(&factors[leaf])),
+                        };
+                    }
+                    runner.step(track, at, &own, version)?;
+                    runner.pass.release(track, at);
+                }
+            }
+            runner.forget(None);
+        }
+        let distances = self.distances(&mut runner, &tracks[..candidates.len()], &tracks[candidates.len()..])?;
+        let best = (0..distances.len()).min_by(|&a, &b| distances[a].total_cmp(&distances[b])).unwrap_or(0);
+        let chosen = candidates[best];
+        let mut strengths = vec![chosen.strength(&Factors::ONE); self.plan.tensors.len()];
+        let mut leaves = Vec::new();
+        for (leaf, part) in network.leaves.iter().enumerate() {
+            let strength = chosen.strength(&factors[leaf]);
+            self.tensors(part).for_each(|tensor| strengths[tensor] = strength);
+            if !experts[leaf].is_empty() {
+                let one = Candidate { strength: 1.0, scale: 1.0, ..chosen };
+                let Strength { shift, times } = one.strength(&factors[leaf]);
+                let xi = f64::from(if matches!(one.space, Space::Wsc | Space::Dsc) { times } else { shift });
+                leaves.push(LeafReport { leaf: part.name.clone(), xi, experts: std::mem::take(&mut experts[leaf]) });
+            }
+        }
+        let report = |i: usize| CandidateReport {
+            name: candidates[i].name(),
+            space: candidates[i].space.as_str(),
+            fit: candidates[i].fit.as_str(),
+            strength: candidates[i].strength,
+            scale: candidates[i].scale,
+            distance: distances[i],
+            chosen: i == best,
+        };
+        let mut table: Vec<_> = (0..candidates.len()).map(report).collect();
+        table.sort_by(|a, b| a.distance.total_cmp(&b.distance));
+        let activation_bytes = runner.pass.kept.peak();
+        Ok(Outcome { strengths, written: Vec::new(), leaves, candidates: table, activation_bytes })
+    }
+
+    /// mean over experts and samples of ‖h(x; candidate) − h(x; θ_t)‖ / ‖h(x; θ_t)‖.
+    fn distances(
+        &self,
+        runner: &mut Runner<'_>,
+        candidates: &[(usize, Kind)],
+        experts: &[(usize, Kind)],
+    ) -> Result<Vec<f64>> {
+        let mut all = Vec::new();
+        for &(candidate, _) in candidates {
+            let mut mean = 0.0;
+            for (k, &(expert, _)) in experts.iter().enumerate() {
+                let mut distances = Vec::new();
+                for batch in runner.batches(Some(k)) {
+                    distances.extend(distance(runner, candidate, expert, batch)?);
+                }
+                mean += distances.iter().sum::<f64>() / distances.len().max(1) as f64 / experts.len() as f64;
+            }
+            all.push(if mean.is_finite() { mean } else { f64::INFINITY });
+        }
+        Ok(all)
+    }
+}
+
+/// What a track runs with.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Candidate(usize),
+    Expert(usize),
+}
+
+/// ‖h − h'‖ / ‖h'‖ of the last hidden states of two tracks, for each sample of a batch; 0/0 is 0.
+pub fn distance(runner: &mut Runner<'_>, track: usize, other: usize, batch: usize) -> Result<Vec<f64>> {
+    let hidden = runner.pass.network.hidden;
+    let shape = runner.pass.shape(batch, hidden);
+    let mut list = Recording::new(1);
+    let [x, y] = [track, other].map(|track| runner.pass.value(track, batch, hidden));
+    let (x, y) = (runner.pass.buf(&mut list, x), runner.pass.buf(&mut list, y));
+    let difference = list.scratch("difference", Size::Fixed(shape.0 * shape.1));
+    let stats = list.result("deviation", Size::Fixed(shape.0 * deviation::WIDTH));
+    add::record(&mut list, shape, 1.0, x, -1.0, y, difference);
+    deviation::record(&mut list, shape, difference, y, false, stats);
+    let spans = runner.pass.batches[batch].spans.clone();
+    let results = runner.pass.run(&list)?;
+    let rows: &[Deviation] = bytemuck::cast_slice(results.words(0));
+    let of = |span: std::ops::Range<u32>| {
+        let rows = &rows[span.start as usize..span.end as usize];
+        let sum = |of: fn(&Deviation) -> f32| rows.iter().map(|row| f64::from(of(row))).sum::<f64>();
+        let (apart, size) = (sum(|row| row.square_a).sqrt(), sum(|row| row.square_c).sqrt());
+        if apart == 0.0 { 0.0 } else { apart / size }
+    };
+    Ok(spans.into_iter().map(of).collect())
+}

@@ -1,0 +1,278 @@
+//! A network run on samples with parameters that are loaded leaf by leaf, and its features measured on the way.
+
+use std::collections::HashMap;
+
+use crate::calibrate::fsc::{Measured, Position};
+use crate::data::Samples;
+use crate::error::Result;
+use crate::forward::batch::{Batch, most_rows};
+use crate::forward::network::{Form, Index, Network, Op, Value};
+use crate::forward::pass::Pass;
+use crate::kernels::deviation::{self, Deviation};
+use crate::kernels::factor::Strength;
+use crate::kernels::matmul::Place;
+use crate::parameters::{Library, Loaded, Open, Version};
+use crate::progress::Progress;
+use crate::recording::{Buf, Recording, Size};
+
+/// Words of features that are computed at a time.
+const PIECE: u32 = 8 << 20;
+
+/// Samples for all experts.
+pub struct Sets {
+    /// The sets.
+    pub sets: Vec<Samples>,
+    /// Which of them each expert has.
+    pub of: Vec<usize>,
+}
+
+impl Sets {
+    /// All samples in batches for `network`.
+    pub fn batches(&self, network: &Network) -> Vec<Batch> {
+        let all = self.sets.iter().enumerate();
+        all.flat_map(|(set, samples)| Batch::all(network, set, &samples.samples, most_rows(network))).collect()
+    }
+}
+
+/// A pass with its parameters.
+pub struct Runner<'a> {
+    /// The values.
+    pub pass: Pass<'a>,
+    library: &'a Library<'a>,
+    progress: &'a Progress,
+    /// The set of each expert.
+    of: Vec<usize>,
+    /// Whether leaves stay loaded until [`Runner::forget`]: for several tracks one after another.
+    keep: bool,
+    open: HashMap<usize, Leaf<'a>>,
+    loaded_bytes: u64,
+}
+
+struct Leaf<'a> {
+    open: Open<'a>,
+    /// The only chunk, while it is loaded.
+    loaded: Option<Loaded>,
+}
+
+impl<'a> Runner<'a> {
+    /// A runner of `network` over `batches`; `of` tells the set of each expert, `wanted` the values that are kept.
+    pub fn new(
+        library: &'a Library<'a>,
+        network: &'a Network,
+        batches: &'a [Batch],
+        of: &[usize],
+        wanted: &[Value],
+        keep: bool,
+        progress: &'a Progress,
+    ) -> Result<Self> {
+        let pass = Pass::new(network, library.executor, batches, wanted)?;
+        Ok(Self { pass, library, progress, of: of.to_vec(), keep, open: HashMap::new(), loaded_bytes: 0 })
+    }
+
+    /// All batches, or those of one expert's set.
+    pub fn batches(&self, expert: Option<usize>) -> Vec<usize> {
+        let set = expert.map(|k| self.of[k]);
+        let all = self.pass.batches.iter().enumerate();
+        all.filter(|(_, batch)| set.is_none_or(|set| batch.set == set)).map(|(i, _)| i).collect()
+    }
+
+    /// Opens the leaf of operation `at`, if it is not.
+    fn leaf(&mut self, at: usize) -> Result<usize> {
+        let op = self.pass.network.ops[at];
+        let leaf = op.leaf().expect("an operation with parameters");
+        if !self.open.contains_key(&leaf) {
+            let wanted = match op {
+                Op::Lookup { index: Index::Token, .. } => {
+                    let mut ids: Vec<u32> = self.pass.batches.iter().flat_map(|batch| batch.tokens.clone()).collect();
+                    ids.sort_unstable();
+                    ids.dedup();
+                    Some(ids)
+                }
+                _ => None,
+            };
+            let open = self.library.open(&self.pass.network.leaves[leaf], wanted.as_deref())?;
+            self.open.insert(leaf, Leaf { open, loaded: None });
+        }
+        Ok(leaf)
+    }
+
+    /// True if the merge changes the leaf of operation `at`.
+    pub fn is_merged(&mut self, at: usize) -> Result<bool> {
+        let leaf = self.leaf(at)?;
+        Ok(self.open[&leaf].open.is_merged())
+    }
+
+    /// The leaf of operation `at`, and its only chunk where it is loaded; both gone from the runner.
+    pub fn take(&mut self, at: usize) -> Result<(Open<'a>, Option<Loaded>)> {
+        let leaf = self.leaf(at)?;
+        let leaf = self.open.remove(&leaf).expect("just opened");
+        Ok((leaf.open, leaf.loaded))
+    }
+
+    /// Unloads the leaf of operation `at`, or all of them.
+    pub fn forget(&mut self, at: Option<usize>) {
+        let one = at.and_then(|at| self.pass.network.ops[at].leaf());
+        let gone: Vec<usize> = self.open.keys().copied().filter(|leaf| one.is_none_or(|one| one == *leaf)).collect();
+        for leaf in gone {
+            let leaf = self.open.remove(&leaf).expect("just seen");
+            if let Some(loaded) = leaf.loaded {
+                leaf.open.unload(loaded);
+            }
+        }
+        if at.is_none() {
+            self.loaded_bytes = 0;
+        }
+    }
+
+    /// Calls `work` for each chunk of the leaf of operation `at`, with the first column that it gives.
+    fn each_chunk(
+        &mut self,
+        at: usize,
+        mut work: impl FnMut(&mut Self, &Open<'a>, &Loaded, u32) -> Result<()>,
+    ) -> Result<()> {
+        let leaf = self.leaf(at)?;
+        let Leaf { open, mut loaded } = self.open.remove(&leaf).expect("just opened");
+        let mut column = 0;
+        for i in 0..open.chunks() {
+            self.progress.check()?;
+            let chunk = match loaded.take() {
+                Some(chunk) => chunk,
+                None => open.load(i)?,
+            };
+            work(self, &open, &chunk, column)?;
+            column += chunk.chunk.len() as u32;
+            if open.chunks() == 1 {
+                loaded = Some(chunk);
+            } else {
+                open.unload(chunk);
+            }
+        }
+        if let Some(chunk) = loaded.take() {
+            // Leaves of a block that do not all fit are loaded again for each track.
+            let fits = !self.keep || self.loaded_bytes + chunk.bytes() <= self.library.budget;
+            if fits {
+                self.loaded_bytes += if self.keep { chunk.bytes() } else { 0 };
+                loaded = Some(chunk);
+            } else {
+                open.unload(chunk);
+            }
+        }
+        self.open.insert(leaf, Leaf { open, loaded });
+        Ok(())
+    }
+
+    /// Runs operation `at` of a track; a leaf with the parameters `version`. What is not needed later is not computed.
+    pub fn step(&mut self, track: usize, at: usize, batches: &[usize], version: Version) -> Result<()> {
+        match self.pass.network.ops[at] {
+            Op::Head { .. } => Ok(()),
+            Op::Map { out, .. } | Op::Lookup { out, .. } => {
+                if self.pass.needs(at, out) {
+                    self.output(track, at, batches, version, out)?;
+                }
+                Ok(())
+            }
+            _ => self.pass.plain(track, at, batches),
+        }
+    }
+
+    fn output(&mut self, track: usize, at: usize, batches: &[usize], version: Version, out: Value) -> Result<()> {
+        self.each_chunk(at, |own, open, loaded, column| {
+            let formed = open.form(&mut own.pass, loaded, version)?;
+            let mut list = Recording::new(1);
+            for &batch in batches {
+                let mut add = column > 0;
+                if let (Op::Lookup { onto: Some(onto), .. }, 0) = (own.pass.network.ops[at], column) {
+                    own.pass.take_over(track, batch, onto, out);
+                    add = true;
+                }
+                let id = own.pass.make(track, batch, out)?;
+                let buf = own.pass.buf(&mut list, id);
+                let index = own.index(&mut list, at, batch, loaded);
+                let stride = own.pass.shape(batch, out).1;
+                let cols = own.columns(at, batch, loaded);
+                let place = Place { buf, stride, column: if index.is_some() { 0 } else { column } };
+                own.pass.apply(&mut list, (track, at, batch), formed, (0, cols), (index, add), place);
+            }
+            own.pass.run(&list)?;
+            open.unform(&mut own.pass, formed);
+            Ok(())
+        })
+    }
+
+    /// Where the rows of a table are in a loaded chunk.
+    fn index(&self, list: &mut Recording, at: usize, batch: usize, loaded: &Loaded) -> Option<Buf> {
+        let Op::Lookup { index, .. } = self.pass.network.ops[at] else { return None };
+        Some(list.constant("index", &loaded.chunk.places(&self.pass.batches[batch].index(index))))
+    }
+
+    /// Columns that a loaded chunk of the leaf of operation `at` gives.
+    fn columns(&self, at: usize, batch: usize, loaded: &Loaded) -> u32 {
+        let leaf = self.pass.network.ops[at].leaf().expect("an operation with parameters");
+        match (self.pass.network.leaves[leaf].form, self.pass.network.ops[at]) {
+            (Form::Linear { .. }, _) | (Form::Table { .. }, Op::Head { .. }) => loaded.chunk.len() as u32,
+            _ => self.pass.features(at, batch).1,
+        }
+    }
+
+    /// Measures the leaf of operation `at` on the inputs that `track` has: every expert's features on its own samples,
+    /// and those of the merged parameters at `strength`.
+    pub fn measure(&mut self, track: usize, at: usize, strength: Strength) -> Result<Measured> {
+        let experts = self.of.len();
+        let mut measured = Measured { experts: vec![Vec::new(); experts] };
+        let sets = self.of.iter().max().map_or(0, |set| set + 1);
+        self.each_chunk(at, |own, open, loaded, _| {
+            let merged = open.form(&mut own.pass, loaded, Version::TauMerged(strength))?;
+            for set in 0..sets {
+                let experts: Vec<usize> = (0..experts).filter(|&k| own.of[k] == set).collect();
+                let mut formed = Vec::new();
+                for &k in &experts {
+                    formed.push((k, open.form(&mut own.pass, loaded, Version::Tau(k))?));
+                }
+                let mut first = vec![0; experts.len()];
+                for batch in own.batches(experts.first().copied()) {
+                    own.progress.check()?;
+                    let (rows, _) = own.pass.features(at, batch);
+                    let cols = own.columns(at, batch, loaded);
+                    let single = !matches!(own.pass.network.ops[at], Op::Map { .. } | Op::Head { .. });
+                    let most = (PIECE / rows.max(1)).max(1);
+                    let step = if single || own.is_affine(at) { cols } else { most.min(cols) };
+                    let mut list = Recording::new(1);
+                    let index = own.index(&mut list, at, batch, loaded);
+                    let a = list.scratch("a", Size::Fixed(rows * step));
+                    let c = list.scratch("c", Size::Fixed(rows * step));
+                    for from in (0..cols).step_by(step.max(1) as usize) {
+                        let piece = (from, step.min(cols - from));
+                        let place = |buf| Place { buf, stride: piece.1, column: 0 };
+                        own.pass.apply(&mut list, (track, at, batch), merged, piece, (index, false), place(c));
+                        for (_, tau) in &formed {
+                            own.pass.apply(&mut list, (track, at, batch), *tau, piece, (index, false), place(a));
+                            let stats = list.result("deviation", Size::Fixed(rows * deviation::WIDTH));
+                            deviation::record(&mut list, (rows, piece.1), a, c, false, stats);
+                        }
+                    }
+                    let results = own.pass.run(&list)?;
+                    for (i, words) in results.buffers.iter().enumerate() {
+                        let place = i % experts.len();
+                        let positions = &mut measured.experts[experts[place]];
+                        positions.resize(positions.len().max(first[place] + rows as usize), Position::default());
+                        for (position, part) in
+                            positions[first[place]..].iter_mut().zip(bytemuck::cast_slice::<u32, Deviation>(words))
+                        {
+                            position.add(part);
+                        }
+                    }
+                    first.iter_mut().for_each(|first| *first += rows as usize);
+                }
+                formed.into_iter().for_each(|(_, formed)| open.unform(&mut own.pass, formed));
+            }
+            open.unform(&mut own.pass, merged);
+            Ok(())
+        })?;
+        Ok(measured)
+    }
+
+    fn is_affine(&self, at: usize) -> bool {
+        let leaf = self.pass.network.ops[at].leaf().expect("an operation with parameters");
+        matches!(self.pass.network.leaves[leaf].form, Form::Affine { .. })
+    }
+}

@@ -1,0 +1,124 @@
+//! The vision tower of CLIP (arXiv 2103.00020), by the names of Hugging Face and of open_clip.
+
+use super::config::Config;
+use super::network::{Builder, Index, Network, Sight};
+use super::words::{self, PreNorm};
+use crate::data::Wants;
+use crate::error::{Error, Result};
+use crate::kernels::activate::Act;
+use crate::kernels::attention::Heads;
+use crate::kernels::normalize::Kind;
+use crate::kernels::patches::Image;
+
+/// The network of `config`, in Hugging Face's names.
+pub fn network(family: &str, config: &Config<'_>, mut net: Builder<'_>) -> Result<Network> {
+    let config = &config.inner("vision_config");
+    let hidden = config.size("hidden_size")?;
+    let layers = config.size("num_hidden_layers")?;
+    let (image, patches) = words::image(config)?;
+    let layer = PreNorm {
+        heads: words::encoder_heads(config, hidden)?,
+        inner: config.size("intermediate_size")?,
+        act: words::act(config, "hidden_act", "quick_gelu")?,
+        eps: config.number("layer_norm_eps", 1e-5)? as f32,
+        norm1: "layer_norm1",
+        qkv: ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
+        out: "self_attn.out_proj",
+        norm2: "layer_norm2",
+        mlp: ["mlp.fc1", "mlp.fc2"],
+    };
+
+    net.block();
+    let x = net.patches(image);
+    let x = net.linear("embeddings.patch_embedding", x, hidden)?;
+    let x = net.select(x, Index::PatchRow);
+    let x = net.untapped("embeddings.class_embedding", (1, hidden), Index::ClassRow, x)?;
+    let rows = (patches + 1, hidden);
+    let x = net.untapped("embeddings.position_embedding.weight", rows, Index::Position(0), x)?;
+    let mut x = net.norm("pre_layrnorm", Kind::Layer, layer.eps, x)?;
+    for i in 0..layers {
+        net.block();
+        x = layer.append(&mut net, &format!("encoder.layers.{i}."), x)?;
+    }
+    net.block();
+    let first = net.select(x, Index::First);
+    let mut pooled = net.norm("post_layernorm", Kind::Layer, layer.eps, first)?;
+    net.prefix.clear();
+    if net.has("visual_projection.weight") {
+        let width = net.shape("visual_projection.weight")?[0] as u32;
+        pooled = net.linear("visual_projection", pooled, width)?;
+    }
+    if net.has("classifier.weight") {
+        let classes = net.shape("classifier.weight")?[0] as u32;
+        net.head("classifier", pooled, classes, false)?;
+    }
+    let wants = Wants::Pixels { channels: image.channels, height: image.height, width: image.width };
+    Ok(net.finish(family, wants, x, None))
+}
+
+/// Width of a head where `open_clip_config.json` names none.
+const HEAD: u32 = 64;
+
+/// The network that open_clip's names and shapes tell of. `config` is `open_clip_config.json`, or empty; what is in
+/// neither is as in OpenAI's models: heads of 64 and the quick GELU.
+pub fn open_clip(config: &Config<'_>, mut net: Builder<'_>) -> Result<Network> {
+    let model = config.inner("model_cfg");
+    let vision = model.inner("vision_cfg");
+    let size = |n: u64| u32::try_from(n).map_err(|_| Error::input("a tensor of this size is no CLIP weight"));
+    let (hidden, channels, patch) = match net.shape("conv1.weight")?[..] {
+        [hidden, channels, height, width] if height == width => (size(hidden)?, size(channels)?, size(height)?),
+        _ => return Err(Error::input(format!("`{}conv1.weight` is no square convolution", net.prefix))),
+    };
+    let rows = size(net.shape("positional_embedding")?[0])?;
+    let side = f64::from(rows.saturating_sub(1)).sqrt() as u32;
+    if side * side + 1 != rows {
+        return Err(Error::input(format!("`{}positional_embedding` is of no square image", net.prefix)));
+    }
+    let image = Image { channels, height: side * patch, width: side * patch, patch };
+    let dim = vision.maybe_size("head_width")?.unwrap_or(HEAD.min(hidden));
+    if hidden % dim != 0 {
+        return Err(config.bad("head_width", &format!("is {dim}, which does not divide {hidden}")));
+    }
+    let quick = model.get("quick_gelu").and_then(|quick| quick.as_bool()).unwrap_or(model.get("vision_cfg").is_none());
+    let heads = Heads { heads: hidden / dim, kv_heads: hidden / dim, dim, scale: f64::from(dim).powf(-0.5) as f32 };
+    let heads = words::heads(config, heads)?;
+    let inner = size(net.shape("transformer.resblocks.0.mlp.c_fc.weight")?[0])?;
+    let layer = PreNorm {
+        heads,
+        inner,
+        act: if quick { Act::QuickGelu } else { Act::Gelu },
+        eps: 1e-5,
+        norm1: "ln_1",
+        qkv: ["", "", ""],
+        out: "attn.out_proj",
+        norm2: "ln_2",
+        mlp: ["mlp.c_fc", "mlp.c_proj"],
+    };
+
+    net.block();
+    let x = net.patches(image);
+    let x = net.linear("conv1", x, hidden)?;
+    let x = net.select(x, Index::PatchRow);
+    let x = net.untapped("class_embedding", (1, hidden), Index::ClassRow, x)?;
+    let x = net.untapped("positional_embedding", (rows, hidden), Index::Position(0), x)?;
+    let mut x = net.norm("ln_pre", Kind::Layer, layer.eps, x)?;
+    for i in 0.. {
+        let name = |part: &str| format!("transformer.resblocks.{i}.{part}");
+        if !net.has(&name("attn.in_proj_weight")) {
+            break;
+        }
+        net.block();
+        let h = net.norm(&name("ln_1"), Kind::Layer, layer.eps, x)?;
+        let (weight, bias) = (name("attn.in_proj_weight"), name("attn.in_proj_bias"));
+        let qkv = net.linear_of(&name("attn.in_proj"), &weight, &bias, h, 3 * hidden)?;
+        let a = net.attention_at(heads, [(qkv, 0), (qkv, hidden), (qkv, 2 * hidden)], Sight::All);
+        let o = net.linear(&name("attn.out_proj"), a, hidden)?;
+        x = net.add(x, o);
+        x = layer.mlp(&mut net, &name(""), x, hidden)?;
+    }
+    net.block();
+    let first = net.select(x, Index::First);
+    net.norm("ln_post", Kind::Layer, layer.eps, first)?;
+    let wants = Wants::Pixels { channels, height: image.height, width: image.width };
+    Ok(net.finish("open_clip", wants, x, None))
+}

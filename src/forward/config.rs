@@ -1,0 +1,64 @@
+//! `config.json`, key by key, with errors that name the key.
+
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+
+/// The configuration of one model.
+pub struct Config<'a> {
+    model: &'a str,
+    value: &'a Value,
+}
+
+impl<'a> Config<'a> {
+    /// The object `value` of the model called `model`.
+    pub fn new(model: &'a str, value: &'a Value) -> Self {
+        Self { model, value }
+    }
+
+    /// The object under `key`, or this one where there is none.
+    pub fn inner(&self, key: &str) -> Config<'a> {
+        let value = self.value.get(key).filter(|value| value.is_object()).unwrap_or(self.value);
+        Config { model: self.model, value }
+    }
+
+    /// The value under the first of `keys` that is there and not null.
+    pub fn get(&self, key: &str) -> Option<&'a Value> {
+        self.value.get(key).filter(|value| !value.is_null())
+    }
+
+    /// A positive whole number.
+    pub fn size(&self, key: &str) -> Result<u32> {
+        self.maybe_size(key)?.ok_or_else(|| self.bad(key, "is missing"))
+    }
+
+    /// A positive whole number, if the key is there.
+    pub fn maybe_size(&self, key: &str) -> Result<Option<u32>> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        let size = value.as_u64().and_then(|size| u32::try_from(size).ok()).filter(|size| (1..1 << 28).contains(size));
+        size.map(Some).ok_or_else(|| self.bad(key, &format!("is {value}, not a size")))
+    }
+
+    /// A finite number, `default` where the key is not there.
+    pub fn number(&self, key: &str, default: f64) -> Result<f64> {
+        let Some(value) = self.get(key) else { return Ok(default) };
+        let number = value.as_f64().filter(|x| x.is_finite());
+        number.ok_or_else(|| self.bad(key, &format!("is {value}, not a number")))
+    }
+
+    /// True if the key is there and true.
+    pub fn flag(&self, key: &str) -> bool {
+        self.get(key).and_then(Value::as_bool).unwrap_or(false)
+    }
+
+    /// A word, if the key is there.
+    pub fn word(&self, key: &str) -> Option<&'a str> {
+        self.get(key).and_then(Value::as_str)
+    }
+
+    /// An error about `key`.
+    pub fn bad(&self, key: &str, what: &str) -> Error {
+        Error::input(format!("`config.json` of `{}`: `{key}` {what}", self.model))
+            .hint("weight-space calibration needs no configuration: `--calibrate wsc`")
+    }
+}
