@@ -4,9 +4,9 @@ override ACT: u32;   // `Act::code` in src/kernels/activate.rs
 
 // Minimax polynomials by Norbert Juffa.
 fn erf(x: f32) -> f32 {
-    let t = min(abs(x), 4.0);
     let s = x * x;
-    if t > 0.927734375 {
+    if abs(x) > 0.927734375 {
+        let t = min(abs(x), 4.0);
         var r = fma(-1.72853470e-5, t, 3.83197126e-4);
         r = fma(r, t, -3.88396438e-3);
         r = fma(r, t, 2.42546219e-2);
@@ -26,9 +26,8 @@ fn erf(x: f32) -> f32 {
 
 // After Cephes: built-in ones overflow, or are far off near zero.
 fn tangent(x: f32) -> f32 {
-    let t = min(abs(x), 20.0);
-    if t > 0.625 {
-        let r = 1.0 - 2.0 / (exp(2.0 * t) + 1.0);
+    if abs(x) > 0.625 {
+        let r = 1.0 - 2.0 / (exp(2.0 * min(abs(x), 20.0)) + 1.0);
         return select(r, -r, x < 0.0);
     }
     let s = x * x;
