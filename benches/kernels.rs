@@ -1,4 +1,4 @@
-//! Bandwidth of every kernel, by its twin on one thread and on every GPU: `cargo bench --bench kernels [-- FILTER]`.
+//! Bandwidth of every kernel, by its twin and on every GPU: `cargo bench --bench kernels [-- FILTER]`.
 //!
 //! A launch is timed inside a recording: the difference between many rounds and one, so that loading, submission and
 //! reading back cancel out. Every kernel that is timed is checked against its twin in the same run.
@@ -15,13 +15,17 @@ use common::{Expect, compare, store, values};
 use magic_merge::checkpoint::Dtype;
 use magic_merge::executor::{Executor, Inputs};
 use magic_merge::gpu::{Choice, Gpu, Options, adapter};
+use magic_merge::kernels::activate::Act;
+use magic_merge::kernels::attention::Heads;
 use magic_merge::kernels::checksum::{CHECKSUM, Params as Sum};
 use magic_merge::kernels::factor::{Bounds, Rule};
 use magic_merge::kernels::histogram::{BINS, DIGITS};
+use magic_merge::kernels::matmul::{Place, Shape, Weight};
+use magic_merge::kernels::patches::Image;
 use magic_merge::kernels::trim::Threshold;
 use magic_merge::kernels::{
-    ALL, Access, Kernel, combine, count, delta, drop, elect, factor, histogram, matvec, matvec_t, norms, rescale,
-    residual, trim, widen,
+    ALL, Access, Kernel, activate, add, affine, attention, combine, count, delta, deviation, drop, elect, factor, gate,
+    gather, histogram, loss, matmul, matvec, matvec_t, normalize, norms, patches, rescale, residual, rope, trim, widen,
 };
 use magic_merge::recording::{Buf, Extent, Recording, Results, Size};
 
@@ -96,6 +100,8 @@ struct Case {
     note: &'static str,
     /// Bytes that a round must read and write, for each element of a plane.
     bytes: f64,
+    /// Floating point operations of a round, for planes of so many elements, where those say more.
+    work: Option<fn(u32) -> f64>,
     row_len: u32,
     expect: Expect,
     setup: fn(&mut Setup) -> Round,
@@ -104,7 +110,7 @@ struct Case {
 const NEAR: Expect = Expect::Floats { atol: 1e-4, rtol: 1e-5 };
 
 const fn case(kernel: &'static str, bytes: f64, expect: Expect, setup: fn(&mut Setup) -> Round) -> Case {
-    Case { kernel, note: "", bytes, row_len: ROW, expect, setup }
+    Case { kernel, note: "", bytes, work: None, row_len: ROW, expect, setup }
 }
 
 fn each_plane(record: impl Fn(&mut Recording, u32) + 'static) -> Round {
@@ -236,7 +242,107 @@ const CASES: &[Case] = &[
             list.call(&CHECKSUM, &[], &Sum { epoch: 7, slot: 1 + k }, &[words[k as usize], trailer]);
         })
     }),
+    case("gather", 8.0, Expect::Bits, |s| {
+        let rows = s.n / ROW;
+        let index: Vec<u32> = (0..rows).map(|r| r * 7 % rows).collect();
+        let (table, index, out) = (s.f32[0], s.list.constant("index", &index), s.out(Size::Planes(1)));
+        let table = Weight { buf: table, from: 0 };
+        Box::new(move |list| gather::record(list, (rows, ROW), table, index, false, out))
+    }),
+    case("patches", 8.0, Expect::Bits, |s| {
+        let (pixels, out, images) = (s.f32[0], s.out(Size::Planes(1)), s.n >> 15);
+        let image = Image { channels: 2, height: 128, width: 128, patch: 16 };
+        Box::new(move |list| patches::record(list, images, image, pixels, out))
+    }),
+    case("normalize", 8.0, NEAR, |s| {
+        let (x, out, rows) = (s.f32[0], s.out(Size::Planes(1)), s.n / ROW);
+        Box::new(move |list| normalize::record(list, (rows, ROW), normalize::Kind::Layer, 1e-5, x, out))
+    }),
+    case("affine", 8.0, NEAR, |s| {
+        let (x, w, out, rows) = (s.f32[0], s.f32[1], s.out(Size::Planes(1)), s.n / ROW);
+        let [w, bias] = [0, 5].map(|from| Weight { buf: w, from });
+        Box::new(move |list| affine::record(list, (rows, ROW), x, w, Some(bias), out))
+    }),
+    Case { note: ", square", work: Some(square), ..case("matmul", 0.0, NEAR, |s| products(s, &matmul::MATMUL)) },
+    Case {
+        note: ", square",
+        work: Some(square),
+        ..case("matmul_small", 0.0, NEAR, |s| products(s, &matmul::MATMUL_SMALL))
+    },
+    Case {
+        note: ", 4 rows",
+        ..case("matmul_skinny", 4.0, NEAR, |s| {
+            let (x, w, cols) = (s.f32[0], Weight { buf: s.f32[1], from: 0 }, s.n / ROW);
+            let out = Place { buf: s.out(Size::Fixed(4 * cols)), stride: cols, column: 0 };
+            let shape = Shape { rows: 4, cols, depth: ROW };
+            Box::new(move |list| matmul::record(list, shape, x, w, None, out))
+        })
+    },
+    case("rope", 8.0, NEAR, |s| {
+        // A turn that can be repeated: its cosine and sine are of length one.
+        let (x, rows) = (s.tau(true), s.n / ROW);
+        let table = s.list.floats("table", &[[0.6; 64], [0.8; 64]].as_flattened().repeat(rows as usize));
+        Box::new(move |list| rope::record(list, rows, ROW / 128, 128, table, x))
+    }),
+    Case {
+        note: ", 16 heads of 64, up to 512 keys",
+        work: Some(|n| 4.0 * f64::from(n) * f64::from((n / 1024).min(512))),
+        ..case("attention", 0.0, NEAR, |s| {
+            let (rows, out) = (s.n / 1024, s.out(Size::Planes(1)));
+            let range = |r: u32| [r / 512 * 512, (r / 512 * 512 + 512).min(rows)];
+            let ranges = s.list.constant("ranges", (0..rows).map(range).collect::<Vec<_>>().as_flattened());
+            let [q, k, v] = [0, 1, 2].map(|i| Place { buf: s.f32[i], stride: 1024, column: 0 });
+            let heads = Heads { heads: 16, kv_heads: 16, dim: 64, scale: 0.125 };
+            Box::new(move |list| attention::record(list, rows, heads, q, k, v, ranges, out))
+        })
+    },
+    Case {
+        note: ", by the error function",
+        ..case("activate", 8.0, NEAR, |s| {
+            let (x, out, rows) = (s.f32[0], s.out(Size::Planes(1)), s.n / ROW);
+            Box::new(move |list| activate::record(list, (rows, ROW), Act::Gelu, x, out))
+        })
+    },
+    Case {
+        note: ", SiLU",
+        ..case("gate", 12.0, NEAR, |s| {
+            let (x, up, out, rows) = (s.f32[0], s.f32[1], s.out(Size::Planes(1)), s.n / ROW);
+            Box::new(move |list| gate::record(list, (rows, ROW), Act::Silu, x, up, out))
+        })
+    },
+    case("add", 12.0, NEAR, |s| {
+        let (x, y, out, rows) = (s.f32[0], s.f32[1], s.out(Size::Planes(1)), s.n / ROW);
+        Box::new(move |list| add::record(list, (rows, ROW), 1.0, x, 0.5, y, out))
+    }),
+    case("loss", 4.0, NEAR, |s| {
+        let (logits, rows) = (s.f32[0], s.n / ROW);
+        let targets = s.list.constant("targets", &(0..rows).map(|r| r * 31 % ROW).collect::<Vec<_>>());
+        let out = s.out(Size::Fixed(2 * rows));
+        Box::new(move |list| loss::record(list, (rows, ROW), logits, targets, out))
+    }),
+    case("deviation", 8.0, NEAR, |s| {
+        let (a, c, rows) = (s.f32[0], s.f32[1], s.n / ROW);
+        let stats = s.out(Size::Fixed(rows * deviation::WIDTH));
+        Box::new(move |list| deviation::record(list, (rows, ROW), a, c, false, stats))
+    }),
 ];
+
+/// Sides of a square matrix of at most `n` elements.
+fn side(n: u32) -> u32 {
+    n.isqrt() / 64 * 64
+}
+
+fn square(n: u32) -> f64 {
+    2.0 * f64::from(side(n)).powi(3)
+}
+
+fn products(s: &mut Setup, kernel: &'static Kernel) -> Round {
+    let side = side(s.n);
+    let (x, w) = (s.f32[0], Weight { buf: s.f32[1], from: 0 });
+    let out = Place { buf: s.out(Size::Fixed(side * side)), stride: side, column: 0 };
+    let shape = Shape { rows: side, cols: side, depth: side };
+    Box::new(move |list| matmul::record_with(list, kernel, shape, x, w, None, out))
+}
 
 impl Case {
     fn recording(&self, n: u32, rounds: usize, shown: bool) -> Recording {
@@ -336,6 +442,12 @@ impl Device {
             }
             let checked = self.check(case, &mut twins);
             right &= checked;
+            if let Some(work) = case.work {
+                let rate = work(self.n) / self.time(case) / 1e9;
+                let (kernel, note, check) = (case.kernel, case.note, if checked { "ok" } else { "WRONG" });
+                println!("| {kernel}{note} | {} | {} | {rate:.2} GFLOP/s | | {check} |", self.name, self.n);
+                continue;
+            }
             // Side by side: a machine with other work to do drifts.
             let [copy, found] = [&CASES[0], case].map(|case| case.bytes * f64::from(self.n) / self.time(case) / 1e9);
             let (percent, check) = (100.0 * found / copy, if checked { "ok" } else { "WRONG" });
@@ -364,7 +476,7 @@ fn main() -> ExitCode {
         "from the difference between many rounds and one in a recording; median. Copy: {PLANES} planes, measured before each kernel."
     );
     let mut right = true;
-    heading("CPU, the twins on one thread, out of cache and in it");
+    heading("CPU, the twins, out of cache and in it: on one thread, those of a forward pass on all");
     for n in [4 << 20, 32 << 10] {
         right &= Device::new("CPU".into(), n, Executor::Cpu(Default::default())).table(&filter);
     }

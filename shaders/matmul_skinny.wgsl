@@ -1,0 +1,86 @@
+// What matmul.wgsl computes, for at most 8 rows: the weight is read once, by 32 invocations for each of its rows, and
+// every invocation has a sum for all rows of x.
+
+struct Params {
+    dims: Dims,        // rows and columns of the product
+    depth: u32,
+    first: u32,        // of the weight, in its buffer
+    has_bias: u32,
+    bias_first: u32,
+    stride: u32,       // of a row of out
+    column: u32,       // of out, where the product begins
+}
+
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> x: array<f32>;            // [rows, depth]
+@group(0) @binding(2) var<storage, read> w: array<f32>;            // [cols, depth] from `first`
+@group(0) @binding(3) var<storage, read> bias: array<f32>;         // [cols] from `bias_first`
+@group(0) @binding(4) var<storage, read_write> out: array<f32>;    // [rows, stride]
+
+var<workgroup> low: array<vec4<f32>, 256>;     // sums for rows 0 to 3
+var<workgroup> high: array<vec4<f32>, 256>;    // and 4 to 7
+
+fn give(row: u32, col: u32, sum: f32) {
+    if row < p.dims.rows {
+        var y = sum;
+        if p.has_bias != 0u {
+            y += bias[p.bias_first + col];
+        }
+        out[row * p.stride + p.column + col] = y;
+    }
+}
+
+// Where row `row` of x begins; of rows that are not there, the last one.
+fn begin(row: u32) -> u32 {
+    return min(row, p.dims.rows - 1u) * p.depth;
+}
+
+@compute @workgroup_size(256)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+        @builtin(local_invocation_index) lane: u32) {
+    let at = flat_group(group, groups);
+    if at >= (p.dims.row_len + 7u) / 8u || p.dims.rows == 0u {
+        return;
+    }
+    let col = at * 8u + lane / 32u;
+    var a = vec4<f32>();
+    var b = vec4<f32>();
+    if col < p.dims.row_len {
+        let row = p.first + col * p.depth;
+        let r1 = begin(1u);
+        let r2 = begin(2u);
+        let r3 = begin(3u);
+        let r4 = begin(4u);
+        let r5 = begin(5u);
+        let r6 = begin(6u);
+        let r7 = begin(7u);
+        for (var k = lane % 32u; k < p.depth; k += 32u) {
+            let weight = vec4<f32>(w[row + k]);
+            a = fma(weight, vec4<f32>(x[k], x[r1 + k], x[r2 + k], x[r3 + k]), a);
+            if p.dims.rows > 4u {
+                b = fma(weight, vec4<f32>(x[r4 + k], x[r5 + k], x[r6 + k], x[r7 + k]), b);
+            }
+        }
+    }
+    low[lane] = a;
+    high[lane] = b;
+    for (var span = 16u; span > 0u; span >>= 1u) {
+        workgroupBarrier();
+        if lane % 32u < span {
+            low[lane] += low[lane + span];
+            high[lane] += high[lane + span];
+        }
+    }
+    if lane % 32u == 0u && col < p.dims.row_len {
+        let l = low[lane];
+        let h = high[lane];
+        give(0u, col, l.x);
+        give(1u, col, l.y);
+        give(2u, col, l.z);
+        give(3u, col, l.w);
+        give(4u, col, h.x);
+        give(5u, col, h.y);
+        give(6u, col, h.z);
+        give(7u, col, h.w);
+    }
+}

@@ -60,6 +60,7 @@ pub static ATTENTION: Kernel = Kernel {
 /// the second number of `ranges[r]`; zeros where there are none.
 ///
 /// Rows are taken together: what lies between the first and the last key of neighbouring rows has to be finite.
+#[allow(clippy::too_many_arguments, reason = "each is a buffer of its own")]
 pub fn record(list: &mut Recording, rows: u32, heads: Heads, q: Column, k: Column, v: Column, ranges: Buf, out: Buf) {
     let Heads { heads, kv_heads, dim, scale } = heads;
     debug_assert!(dim <= MOST_DIM && heads.is_multiple_of(kv_heads), "{heads} heads of {dim}, {kv_heads} of keys");

@@ -98,7 +98,7 @@ pub fn erf(x: f32) -> f32 {
         far = far * t + c;
     }
     let far = (1.0 - exp(far * t - t)).copysign(x);
-    if t > 0.927_734_4 { far } else { near * x + x }
+    if x.abs() > 0.927_734_4 { far } else { near * x + x }
 }
 
 /// The hyperbolic tangent, after Cephes' `tanhf`.
@@ -106,11 +106,11 @@ pub fn erf(x: f32) -> f32 {
 pub fn tanh(x: f32) -> f32 {
     let (t, s) = (x.abs().min(20.0), x * x);
     let mut near = -5.704_988_7e-3f32;
-    for c in [2.063_908_9e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328_2e-1] {
+    for c in [2.063_909e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328e-1] {
         near = near * s + c;
     }
     let far = (1.0 - 2.0 / (exp(2.0 * t) + 1.0)).copysign(x);
-    if t > 0.625 { far } else { near * s * x + x }
+    if x.abs() > 0.625 { far } else { near * s * x + x }
 }
 
 /// 1 / (1 + e^-x).
