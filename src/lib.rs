@@ -30,6 +30,7 @@ pub mod calibrate;
 pub mod card;
 pub mod checkpoint;
 pub mod cpu;
+pub mod data;
 pub mod device;
 pub mod error;
 pub mod executor;

@@ -4,7 +4,7 @@ pub mod dtype;
 
 mod coverage;
 mod digest;
-mod files;
+pub(crate) mod files;
 mod folder;
 mod header;
 mod hub;
@@ -14,7 +14,7 @@ mod layout;
 mod output;
 mod reader;
 mod side;
-mod text;
+pub(crate) mod text;
 mod writer;
 
 pub use digest::FileDigest;
