@@ -66,6 +66,11 @@ pub(super) fn open_regular(path: &Path) -> Result<(File, Stamp)> {
     Ok((file, Stamp::of(&metadata)))
 }
 
+/// Opens a regular file for reading, for who needs its length but not its stamp.
+pub(crate) fn open_file(path: &Path) -> Result<(File, u64)> {
+    open_regular(path).map(|(file, stamp)| (file, stamp.len))
+}
+
 /// The whole of a small file, refused if it is longer than `most` bytes.
 pub(super) fn read_small(path: &Path, most: u64) -> Result<Vec<u8>> {
     let (file, stamp) = open_regular(path)?;

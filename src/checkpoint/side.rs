@@ -1,5 +1,7 @@
 //! The files beside the weights: which of them a merge takes over from its base.
 
+use std::path::PathBuf;
+
 use serde_json::Value;
 
 use super::dtype::Dtype;
@@ -51,6 +53,18 @@ pub fn side_files(base: &Checkpoint) -> Result<Vec<(String, Vec<u8>)>> {
         }
     }
     Ok(files)
+}
+
+impl Checkpoint {
+    /// Path and bytes of file `name` of the folder; `None` if there is no folder or no such file.
+    ///
+    /// # Errors
+    /// As for [`side_files`].
+    pub(crate) fn side_file(&self, name: &str) -> Result<Option<(PathBuf, Vec<u8>)>> {
+        let Some(folder) = self.model_folder() else { return Ok(None) };
+        let Some(path) = folder.file(name)? else { return Ok(None) };
+        read_small(&path, MAX_SIDE).map(|bytes| Some((path, bytes)))
+    }
 }
 
 /// `config` with the element type `dtype`: in `torch_dtype` and `dtype`, whichever there is (`torch_dtype` if

@@ -9,12 +9,30 @@
 //!
 //! Text needs the model's `tokenizer.json`, images its `preprocessor_config.json`. Nothing is padded: each sample has
 //! its own length.
+//!
+//! Images are processed as Hugging Face's processors of the PIL kind do it: PNG images come out the same to the last
+//! bit of a byte, JPEG images may differ by a step or two of 255, for their decoders round differently. Not as PIL
+//! does it: transparency is left out and images of 16 bits are scaled to 8, whatever the processor says. The
+//! processors that use torchvision resize with a rounding of their own, which is within a few steps, too.
+
+mod family;
+mod guard;
+mod images;
+mod ints;
+mod labels;
+mod lines;
+mod picture;
+mod processor;
+mod resize;
+mod tensors;
+mod texts;
+mod tokenizer;
 
 use std::fs;
 use std::path::Path;
 
 use crate::checkpoint::Checkpoint;
-use crate::checkpoint::text::{cannot_read, path as shown_path};
+use crate::checkpoint::text::{self, shown};
 use crate::error::{Error, Result};
 
 /// What a network takes in.
@@ -41,7 +59,7 @@ pub enum Wants {
 /// One sample.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Sample {
-    /// Token ids [length], at least one; padding is left out.
+    /// Token ids `[length]`, at least one; padding is left out.
     Tokens(Vec<u32>),
     /// Pixels [channels, height, width], normalized as the network expects them, all finite.
     Pixels(Vec<f32>),
@@ -69,7 +87,90 @@ pub struct Samples {
 /// Data that is not there, cannot be read, is empty, damaged or not what the network takes in; a file of the model
 /// that is missing or malformed. The message names file and sample.
 pub fn load(path: &Path, wants: &Wants, model: &Checkpoint, limit: Option<usize>) -> Result<Samples> {
-    let _ = (wants, model, limit);
-    fs::metadata(path).map_err(|e| cannot_read(path, &e))?;
-    Err(Error::input(format!("`{}` cannot be read yet", shown_path(path))))
+    let at = text::path(path);
+    let limit = limit.unwrap_or(usize::MAX);
+    if limit == 0 {
+        return Err(Error::usage(format!("0 samples of `{at}` are not enough")).hint("use at least 1"));
+    }
+    let mut samples = match (Source::of(path, &at)?, *wants) {
+        (Source::Tensors, _) => tensors::read(path, wants, model, limit)?,
+        (Source::Text(form), Wants::Tokens { vocab, positions }) => {
+            texts::read(path, form, (vocab, positions), model, limit)?
+        }
+        (Source::Images, Wants::Pixels { channels, height, width }) => {
+            images::read(path, [channels, height, width], model, limit)?
+        }
+        (Source::Text(_), Wants::Pixels { .. }) => return Err(mismatch(&at, "text", wants, model)),
+        (Source::Images, Wants::Tokens { .. }) => return Err(mismatch(&at, "a folder of images", wants, model)),
+    };
+    if samples.samples.is_empty() {
+        return Err(Error::input(format!("`{at}` has no sample")));
+    }
+    samples.name = at;
+    Ok(samples)
+}
+
+/// What a path holds, as far as that shows from outside.
+enum Source {
+    Tensors,
+    Text(texts::Form),
+    Images,
+}
+
+impl Source {
+    fn of(path: &Path, at: &str) -> Result<Self> {
+        const KINDS: &str = "data is a .safetensors, .txt or .jsonl file, or a folder of images";
+        let metadata = fs::metadata(path).map_err(|e| text::cannot_read(path, &e).hint(KINDS))?;
+        if metadata.is_dir() {
+            return Ok(Self::Images);
+        }
+        let end = path.extension().and_then(|end| end.to_str()).unwrap_or_default().to_ascii_lowercase();
+        match end.as_str() {
+            "safetensors" => Ok(Self::Tensors),
+            "txt" => Ok(Self::Text(texts::Form::Plain)),
+            "jsonl" => Ok(Self::Text(texts::Form::Json)),
+            _ => {
+                let hint = match end.as_str() {
+                    "json" | "ndjson" => "with one JSON object on each line its name ends in .jsonl",
+                    "png" | "jpg" | "jpeg" => "put the image into a folder and name the folder",
+                    _ => KINDS,
+                };
+                Err(Error::input(format!("`{at}` is not of a kind that samples are read from")).hint(hint))
+            }
+        }
+    }
+}
+
+/// The data `at` is not what the network takes in.
+fn mismatch(at: &str, has: &str, wants: &Wants, model: &Checkpoint) -> Error {
+    let (takes, hint) = match wants {
+        Wants::Tokens { .. } => {
+            ("tokens".to_owned(), "give a .txt or .jsonl file, or a .safetensors file with `input_ids`")
+        }
+        Wants::Pixels { channels, height, width } => (
+            format!("images [{channels}, {height}, {width}]"),
+            "give a folder of images, or a .safetensors file with `pixel_values`",
+        ),
+    };
+    Error::input(format!("`{at}` is {has}, but the model `{}` takes {takes}", shown(model.name()))).hint(hint)
+}
+
+/// `values` as token ids, which must be below `vocab`. `place` opens the message.
+fn ids(
+    values: impl IntoIterator<Item = i64>,
+    vocab: u32,
+    place: impl Fn() -> String,
+    model: &Checkpoint,
+) -> Result<Vec<u32>> {
+    let id = |value: i64| {
+        u32::try_from(value).ok().filter(|id| *id < vocab).ok_or_else(|| {
+            let (place, model) = (place(), shown(model.name()));
+            Error::input(format!(
+                "{place} has the token {value}, but those of the model `{model}` are 0 to {}",
+                i64::from(vocab) - 1
+            ))
+            .hint("use the tokenizer that the model was trained with")
+        })
+    };
+    values.into_iter().map(id).collect()
 }

@@ -1,0 +1,28 @@
+//! Other people's parsers, kept from ending the process.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::checkpoint::text::shown;
+
+/// What `work` returns, or the message with which it panicked. Its state must not be used afterwards.
+pub(super) fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|payload| format!("its reader panicked: {}", message(&*payload)))
+}
+
+fn message(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().copied();
+    shown(text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("for an unknown reason"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_becomes_a_message() {
+        assert_eq!(guarded(|| 1), Ok(1));
+        let number = 3;
+        assert_eq!(guarded(|| panic!("no {number}")), Err::<(), _>("its reader panicked: no 3".into()));
+    }
+}
