@@ -18,17 +18,19 @@ use magic_merge::gpu::{Choice, Gpu, Options, adapter};
 use magic_merge::kernels::activate::Act;
 use magic_merge::kernels::attention::Heads;
 use magic_merge::kernels::checksum::{CHECKSUM, Params as Sum};
-use magic_merge::kernels::factor::{Bounds, Rule};
+use magic_merge::kernels::factor::{Bounds, Factor, Rule, Strength};
 use magic_merge::kernels::histogram::{BINS, DIGITS};
 use magic_merge::kernels::matmul::{Place, Shape, Weight};
 use magic_merge::kernels::patches::Image;
 use magic_merge::kernels::trim::Threshold;
 use magic_merge::kernels::{
     ALL, Access, Kernel, activate, add, affine, attention, combine, count, delta, deviation, drop, elect, factor, gate,
-    gather, histogram, loss, matmul, matvec, matvec_t, normalize, norms, patches, rescale, residual, rope, trim, widen,
+    gather, histogram, loss, matmul, matvec, matvec_t, normalize, norms, patches, rescale, residual, rope, scale, trim,
+    widen,
 };
 use magic_merge::recording::{Buf, Extent, Recording, Results, Size};
 
+const MIXED: Factor = Factor { rule: Rule::Mixed, bounds: Bounds::NONE, strength: Strength::FULL };
 const EXPERTS: u32 = 3;
 const PLANES: u32 = EXPERTS + 1;
 const ROW: u32 = 2048;
@@ -200,7 +202,7 @@ const CASES: &[Case] = &[
         ..case("factor", 4.0 * (4.0 + 2.0 * 4.0 / 16.0), NEAR, |s| {
             let (stats, xi) = (s.f32.clone(), s.out(Size::Rows(1)));
             let left = s.list.floats("residual", &values(s.n as usize / 16, 0.1, 8));
-            each_plane(move |list, k| factor::record(list, Rule::Mixed, Bounds::NONE, stats[k as usize], left, xi))
+            each_plane(move |list, k| factor::record(list, MIXED, stats[k as usize], left, xi))
         })
     },
     case("matvec", 16.0, NEAR, |s| {
@@ -236,6 +238,10 @@ const CASES: &[Case] = &[
             Box::new(move |list| rescale::record(list, base, tau, xi, out, counts))
         })
     },
+    case("scale", 8.0, Expect::Bits, |s| {
+        let (tau, xi, out) = (s.tau(false), s.list.floats("xi", &[1.25]), s.out(Size::Planes(1)));
+        Box::new(move |list| scale::record(list, tau, xi, out))
+    }),
     case("checksum", 16.0, Expect::Bits, |s| {
         let (words, trailer) = (s.f32.clone(), s.out(Size::Fixed(1 + PLANES)));
         each_plane(move |list, k| {
@@ -317,7 +323,7 @@ const CASES: &[Case] = &[
     case("loss", 4.0, NEAR, |s| {
         let (logits, rows) = (s.f32[0], s.n / ROW);
         let targets = s.list.constant("targets", &(0..rows).map(|r| r * 31 % ROW).collect::<Vec<_>>());
-        let out = s.out(Size::Fixed(2 * rows));
+        let out = s.out(Size::Fixed(loss::WIDTH * rows));
         Box::new(move |list| loss::record(list, (rows, ROW), logits, targets, out))
     }),
     case("deviation", 8.0, NEAR, |s| {

@@ -1,4 +1,5 @@
-// For each row of logits: −log softmax at its target, and the index of the largest logit, of equals the first.
+// For each row of logits, what its loss is made of: the largest logit, Σ exp(x − largest), how far the target's lies below
+// the largest (−1 where the target is none of these classes), and the index of the largest, of equals the first.
 
 struct Params {
     dims: Dims,
@@ -6,8 +7,8 @@ struct Params {
 
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> logits: array<f32>;       // [rows, row_len]
-@group(0) @binding(2) var<storage, read> targets: array<u32>;      // [rows]; none of the classes: a loss of 0
-@group(0) @binding(3) var<storage, read_write> out: array<f32>;    // [rows, 2]
+@group(0) @binding(2) var<storage, read> targets: array<u32>;      // [rows]
+@group(0) @binding(3) var<storage, read_write> out: array<f32>;    // [rows, 4]
 
 var<workgroup> most: array<f32, 256>;
 var<workgroup> place: array<u32, 256>;
@@ -58,11 +59,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     }
     if lane == 0u {
         let wanted = targets[row];
-        var found = 0.0;
+        var behind = -1.0;
         if wanted < len {
-            found = (largest - logits[start + wanted]) + log(partial[0]);
+            behind = largest - logits[start + wanted];
         }
-        out[2u * row] = found;
-        out[2u * row + 1u] = f32(place[0]);
+        out[4u * row] = largest;
+        out[4u * row + 1u] = partial[0];
+        out[4u * row + 2u] = behind;
+        out[4u * row + 3u] = f32(place[0]);
     }
 }

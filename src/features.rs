@@ -5,12 +5,15 @@ use std::collections::HashMap;
 use crate::calibrate::fsc::{Measured, Position};
 use crate::data::Samples;
 use crate::error::Result;
+use crate::evaluate::{Prediction, prediction};
 use crate::forward::batch::{Batch, most_rows};
 use crate::forward::network::{Form, Index, Network, Op, Value};
 use crate::forward::pass::Pass;
 use crate::kernels::deviation::{self, Deviation};
 use crate::kernels::factor::Strength;
-use crate::kernels::matmul::Place;
+use crate::kernels::gather;
+use crate::kernels::loss::{self, Part};
+use crate::kernels::matmul::{self, Place, Shape, Weight};
 use crate::parameters::{Library, Loaded, Open, Version};
 use crate::progress::Progress;
 use crate::recording::{Buf, Recording, Size};
@@ -218,7 +221,7 @@ impl<'a> Runner<'a> {
     /// and those of the merged parameters at `strength`.
     pub fn measure(&mut self, track: usize, at: usize, strength: Strength) -> Result<Measured> {
         let experts = self.of.len();
-        let mut measured = Measured { experts: vec![Vec::new(); experts] };
+        let mut measured = Measured { experts: vec![Vec::new(); experts], channels: None };
         let sets = self.of.iter().max().map_or(0, |set| set + 1);
         self.each_chunk(at, |own, open, loaded, _| {
             let merged = open.form(&mut own.pass, loaded, Version::TauMerged(strength))?;
@@ -268,7 +271,103 @@ impl<'a> Runner<'a> {
             open.unform(&mut own.pass, merged);
             Ok(())
         })?;
+        if self.is_within_heads(at) {
+            measured.channels = Some(self.channels(at, strength)?);
+        }
         Ok(measured)
+    }
+
+    /// True for a normalisation within heads.
+    fn is_within_heads(&self, at: usize) -> bool {
+        let Op::Map { leaf, x, .. } = self.pass.network.ops[at] else { return false };
+        let leaf = &self.pass.network.leaves[leaf];
+        matches!(leaf.form, Form::Affine { width } if width != self.pass.network.values[x.0].1) && leaf.bias.is_none()
+    }
+
+    /// The deviations of a normalisation within heads, channel by channel. Whatever goes in, a channel's deviations are
+    /// to each other as its parameters'.
+    fn channels(&mut self, at: usize, strength: Strength) -> Result<Vec<Vec<Position>>> {
+        let experts = self.of.len();
+        let mut channels = Vec::new();
+        self.each_chunk(at, |own, open, loaded, _| {
+            let merged = open.form(&mut own.pass, loaded, Version::TauMerged(strength))?;
+            let c = own.pass.kept.words(merged.weight);
+            for k in 0..experts {
+                let tau = open.form(&mut own.pass, loaded, Version::Tau(k))?;
+                let mut list = Recording::new(1);
+                let (a, m) = (own.pass.buf(&mut list, tau.weight), own.pass.buf(&mut list, merged.weight));
+                let stats = list.result("deviation", Size::Fixed(c * deviation::WIDTH));
+                deviation::record(&mut list, (c, 1), a, m, false, stats);
+                let parts: &[Deviation] = bytemuck::cast_slice(own.pass.run(&list)?.words(0));
+                channels.push(parts.iter().map(Position::of).collect());
+                open.unform(&mut own.pass, tau);
+            }
+            open.unform(&mut own.pass, merged);
+            Ok(())
+        })?;
+        Ok(channels)
+    }
+
+    /// What the head of operation `at` predicts, of every position that has a target: the next token, or the label of the
+    /// sample in `sets`.
+    pub fn predict(
+        &mut self,
+        track: usize,
+        at: usize,
+        batches: &[usize],
+        version: Version,
+        sets: &Sets,
+    ) -> Result<Vec<Prediction>> {
+        let Op::Head { x, tokens, .. } = self.pass.network.ops[at] else { unreachable!("only heads predict") };
+        let targets = |batch: &Batch| match &sets.sets[batch.set].labels {
+            Some(labels) if !tokens => labels[batch.samples.clone()].to_vec(),
+            _ => batch.next_tokens(),
+        };
+        let targets: Vec<Vec<u32>> = batches.iter().map(|&batch| targets(&self.pass.batches[batch])).collect();
+        // Rows with a target; of each, the parts that the chunks give.
+        let rows: Vec<Vec<u32>> = targets
+            .iter()
+            .map(|of| (0..of.len() as u32).filter(|row| of[*row as usize] != u32::MAX).collect())
+            .collect();
+        let mut parts: Vec<Vec<Vec<(u32, Part)>>> = rows.iter().map(|rows| vec![Vec::new(); rows.len()]).collect();
+        self.each_chunk(at, |own, open, loaded, column| {
+            let formed = open.form(&mut own.pass, loaded, version)?;
+            let cols = loaded.chunk.len() as u32;
+            let step = (PIECE / cols.max(1)).max(1) as usize;
+            for (i, &batch) in batches.iter().enumerate() {
+                for (from, piece) in (0..).step_by(step).zip(rows[i].chunks(step)) {
+                    own.progress.check()?;
+                    let mut list = Recording::new(1);
+                    let (count, depth) = (piece.len() as u32, own.pass.shape(batch, x).1);
+                    let wanted = |row: &u32| targets[i][*row as usize].wrapping_sub(column);
+                    let wanted = list.constant("targets", &piece.iter().map(wanted).collect::<Vec<_>>());
+                    let index = list.constant("index", piece);
+                    let id = own.pass.value(track, batch, x);
+                    let table = Weight { buf: own.pass.buf(&mut list, id), from: 0 };
+                    let some = list.scratch("rows", Size::Fixed(count * depth));
+                    gather::record(&mut list, (count, depth), table, index, false, some);
+                    let weight = Weight { buf: own.pass.buf(&mut list, formed.weight), from: 0 };
+                    let bias = formed.bias.map(|id| Weight { buf: own.pass.buf(&mut list, id), from: 0 });
+                    let logits = list.scratch("logits", Size::Fixed(count * cols));
+                    let place = Place { buf: logits, stride: cols, column: 0 };
+                    matmul::record(&mut list, Shape { rows: count, cols, depth }, some, weight, bias, place);
+                    let out = list.result("loss", Size::Fixed(count * loss::WIDTH));
+                    loss::record(&mut list, (count, cols), logits, wanted, out);
+                    let results = own.pass.run(&list)?;
+                    for (row, part) in bytemuck::cast_slice::<u32, Part>(results.words(0)).iter().enumerate() {
+                        parts[i][from + row].push((column, *part));
+                    }
+                }
+            }
+            open.unform(&mut own.pass, formed);
+            Ok(())
+        })?;
+        let each = rows.iter().zip(&targets).zip(&parts);
+        Ok(each
+            .flat_map(|((rows, targets), parts)| {
+                rows.iter().zip(parts).map(|(row, parts)| prediction(parts, targets[*row as usize]))
+            })
+            .collect())
     }
 
     fn is_affine(&self, at: usize) -> bool {

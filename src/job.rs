@@ -198,6 +198,7 @@ impl Job {
         };
         let library = Library {
             checkpoints: &self.checkpoints,
+            head: None,
             executor: &self.opened.executor,
             merge: Some((&self.plan, engine)),
             budget: self.plan.memory.parameters(),

@@ -33,6 +33,7 @@ pub mod cpu;
 pub mod data;
 pub mod device;
 pub mod error;
+pub mod evaluate;
 pub mod executor;
 pub mod features;
 pub mod forward;

@@ -6,6 +6,7 @@ use std::ops::Range;
 use crate::checkpoint::{Checkpoint, Writer};
 use crate::error::{Error, Result};
 use crate::executor::{Executor, Inputs};
+use crate::forward::is_head;
 use crate::forward::network::{Form, Leaf};
 use crate::forward::pass::{Formed, Pass};
 use crate::kernels::factor::Strength;
@@ -36,6 +37,8 @@ pub enum Version {
 pub struct Library<'a> {
     /// The base, then the experts.
     pub checkpoints: &'a [Checkpoint],
+    /// Where a classifier comes from, if not from the base.
+    pub head: Option<&'a Checkpoint>,
     /// What loads them.
     pub executor: &'a Executor,
     /// The merge, if there is one.
@@ -143,7 +146,10 @@ impl<'a> Library<'a> {
         }
         let mut sources = Vec::new();
         let mut elements = 0;
-        for (checkpoint, opened) in self.checkpoints.iter().enumerate() {
+        let head = self.head.filter(|head| is_head(name) && head.get(name).is_some());
+        let all: Vec<&Checkpoint> = head.map_or_else(|| self.checkpoints.iter().collect(), |head| vec![head]);
+        for (i, opened) in all.into_iter().enumerate() {
+            let checkpoint = if head.is_some() { usize::MAX } else { i };
             let missing = || Error::input(format!("`{}` has no tensor `{name}`", opened.name()));
             let (tensor, info) = opened.get(name).ok_or_else(missing)?;
             if !info.dtype.is_float() {
@@ -306,7 +312,7 @@ impl<'a> Open<'a> {
                 Ok(())
             }
             Load::Stored { checkpoint, tensor, row_bytes, rows } => {
-                let opened = &self.library.checkpoints[*checkpoint];
+                let opened = self.library.checkpoints.get(*checkpoint).or(self.library.head).expect("it was opened");
                 match rows {
                     Chunk::Range(range) => opened.read_at(*tensor, range.start * row_bytes + offset, buffer),
                     Chunk::List(list) => {

@@ -1,31 +1,14 @@
 //! Whole merges against what the peers made of the same inputs, on the CPU device and on the GPU.
 
 mod common;
-
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+#[path = "common/recorded.rs"]
+mod recorded;
 
 use magic_merge::device::Wanted;
 use magic_merge::job::{Job, Output};
 use magic_merge::progress::Progress;
 use magic_merge::recipe::Recipe;
-use safetensors::SafeTensors;
-
-type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
-
-fn golden(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(path)
-}
-
-fn tensors(path: &Path) -> Tensors {
-    let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    let file = SafeTensors::deserialize(&bytes).expect("a valid file");
-    let value = |view: safetensors::tensor::TensorView<'_>| {
-        let floats = view.data().chunks(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
-        (view.shape().to_vec(), floats)
-    };
-    file.iter().map(|(name, view)| (name.to_owned(), value(view))).collect()
-}
+use recorded::{Tensors, assert_close, devices, error, golden, tensors};
 
 fn merge(yaml: &str, folder: &str, device: &str) -> Tensors {
     let dir = tempfile::tempdir().expect("a temporary folder");
@@ -35,31 +18,6 @@ fn merge(yaml: &str, folder: &str, device: &str) -> Tensors {
     let output = Output { dir: dir.path().join("out"), shard_size: 5_000_000_000, overwrite: false, hash: false };
     job.run(&output, &Progress::default()).expect("a merge");
     tensors(&output.dir.join("model.safetensors"))
-}
-
-fn norm(x: impl Iterator<Item = f32>) -> f64 {
-    x.map(|x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt()
-}
-
-/// The error as the README of the recorded outputs defines it.
-fn error(out: &[f32], expected: &[f32], base: &[f32]) -> f64 {
-    let difference = norm(out.iter().zip(expected).map(|(a, b)| a - b));
-    let excess = (difference - 1.2e-7 * norm(expected.iter().copied())).max(0.0);
-    if excess == 0.0 { 0.0 } else { excess / norm(expected.iter().zip(base).map(|(a, b)| a - b)) }
-}
-
-fn assert_close(what: &str, out: &Tensors, expected: &Tensors, base: &Tensors, bound: f64) {
-    assert_eq!(out.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>(), "{what}");
-    for (name, (shape, values)) in expected {
-        assert_eq!(&out[name].0, shape, "{what}: `{name}`");
-        let e = error(&out[name].1, values, &base[name].1);
-        assert!(e <= bound, "{what}: `{name}` is off by {e:.2e}, at most {bound:.0e}");
-    }
-}
-
-/// The CPU device, and the GPU where there is one to test with.
-fn devices() -> Vec<&'static str> {
-    if common::gpu().is_some() { vec!["cpu", "gpu"] } else { vec!["cpu"] }
 }
 
 #[test]

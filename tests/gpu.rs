@@ -7,7 +7,7 @@ use magic_merge::checkpoint::Dtype;
 use magic_merge::error::{Error, Kind};
 use magic_merge::gpu::{Choice, DeviceInputs, Fault, Gpu, Options};
 use magic_merge::kernels::checksum::{CHECKSUM, Params as ChecksumParams};
-use magic_merge::kernels::factor::{Bounds, Rule};
+use magic_merge::kernels::factor::{Bounds, Factor, Rule, Strength};
 use magic_merge::kernels::{Access, Args, Kernel, combine, convert, delta, factor, norms, per_row, rescale, residual};
 use magic_merge::recording::{Extent, Recording, Results, Size};
 
@@ -317,7 +317,8 @@ fn merge(dtype: Dtype) -> Recording {
     let unexplained = list.scratch("residual", Size::Rows(1));
     norms::record(&mut list, tau, stats);
     residual::record(&mut list, tau, stats, unexplained);
-    factor::record(&mut list, Rule::Mixed, Bounds::NONE, stats, unexplained, xi);
+    let factor = Factor { rule: Rule::Mixed, bounds: Bounds::NONE, strength: Strength::FULL };
+    factor::record(&mut list, factor, stats, unexplained, xi);
     rescale::record(&mut list, inputs[0], tau, xi, out, counts);
     list
 }

@@ -9,7 +9,7 @@ use magic_merge::checkpoint::Dtype;
 use magic_merge::gpu::Gpu;
 use magic_merge::kernels::activate::Act;
 use magic_merge::kernels::attention::Heads;
-use magic_merge::kernels::factor::{Bounds, Rule};
+use magic_merge::kernels::factor::{Bounds, Factor, Rule, Strength};
 use magic_merge::kernels::histogram::{BINS, DIGITS};
 use magic_merge::kernels::matmul::{Place, Weight};
 use magic_merge::kernels::normalize::Kind;
@@ -18,7 +18,8 @@ use magic_merge::kernels::patches::Image;
 use magic_merge::kernels::trim::Threshold;
 use magic_merge::kernels::{
     ALL, Kernel, activate, add, affine, attention, checksum, combine, count, delta, deviation, drop, elect, factor,
-    gate, gather, histogram, loss, matmul, matvec, matvec_t, normalize, patches, rescale, residual, rope, trim, widen,
+    gate, gather, histogram, loss, matmul, matvec, matvec_t, normalize, patches, rescale, residual, rope, scale, trim,
+    widen,
 };
 use magic_merge::recording::{Buf, Buffer, Extent, GROUP_ROWS, Recording, Role, Size};
 
@@ -596,17 +597,21 @@ fn factor(check: &dyn Fn(&Case)) {
                 }
                 left[row] *= if row % 14 == 3 { 0.0 } else { 1.0 };
             }
-            for (rule, bounds) in rules.iter().flat_map(|rule| bounds.iter().map(move |b| (*rule, *b))) {
+            let strengths = [Strength::FULL, Strength { shift: 0.5, times: 0.25 }, Strength { shift: 2.0, times: 0.0 }];
+            for (i, (rule, bounds)) in rules.iter().flat_map(|rule| bounds.iter().map(move |b| (*rule, *b))).enumerate()
+            {
+                let strength = strengths[i % 3];
                 let mut case = Case::new(extent, experts + 1);
                 let of = |(stats, &left): (&[Stats], &f32)| {
                     let xi = expected_factor(rule, bounds, stats, left);
-                    (xi, xi * 1e-5)
+                    let Strength { shift, times } = strength;
+                    (f64::from(shift) + f64::from(times) * xi, (f64::from(shift) + xi) * 1e-5)
                 };
                 let wanted = stats.chunks(experts + 1).zip(&left).map(of).collect();
                 let stats = case.list.constant("stats", bytemuck::cast_slice(&stats));
                 let unexplained = case.list.floats("residual", &left);
                 let xi = case.result(Size::Rows(1), Wanted::Near(wanted));
-                factor::record(&mut case.list, rule, bounds, stats, unexplained, xi);
+                factor::record(&mut case.list, Factor { rule, bounds, strength }, stats, unexplained, xi);
                 check(&case);
             }
         }
@@ -664,6 +669,27 @@ fn overflow(dtype: Dtype) -> f64 {
         Dtype::F32 | Dtype::F64 => f64::INFINITY,
         Dtype::F8E4M3 => 464f64.next_up(), // half way is even, and stays
         _ => formats::values(dtype).iter().rev().take(2).sum::<f64>() / 2.0,
+    }
+}
+
+fn scale(check: &dyn Fn(&Case)) {
+    for extent in [flat(), grids()].concat() {
+        let (n, rows) = (extent.n as usize, extent.rows as usize);
+        let planes = [vec![f32::NAN; n], special_values(n, 0.1, 26)];
+        for per_row in [false, true] {
+            let xi = values(if per_row { rows } else { 1 }, 1.0, 27);
+            let wanted = planes[1].iter().enumerate().map(|(i, t)| {
+                let factor = xi[if per_row { i / extent.row_len as usize } else { 0 }];
+                (f64::from(factor * t), 0.0)
+            });
+            let mut case = Case::new(extent, 2);
+            let wanted = Wanted::Near(wanted.collect());
+            let tau = case.stack(&planes);
+            let xi = if per_row { case.list.row_floats("xi", &xi) } else { case.list.floats("xi", &xi) };
+            let out = case.result(Size::Planes(1), wanted);
+            scale::record(&mut case.list, tau, xi, out);
+            check(&case);
+        }
     }
 }
 
@@ -1165,21 +1191,27 @@ fn loss(check: &dyn Fn(&Case)) {
             let most = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let best = row.iter().position(|x| *x == most).unwrap();
             let total: f64 = row.iter().map(|x| (x - most).exp()).sum();
-            let loss = row.get(*target as usize).map_or(0.0, |x| most - x + total.ln());
-            wanted.extend([(loss, 4.0 * SUMS * (loss + 1.0)), (best as f64, 0.0)]);
+            let behind = row.get(*target as usize).map_or(-1.0, |x| most - x);
+            wanted.extend([
+                (most, 0.0),
+                (total, 4.0 * SUMS * total),
+                (behind, SUMS * behind.abs()),
+                (best as f64, 0.0),
+            ]);
         }
         let mut case = shaped();
         let (logits, targets) = (case.list.floats("logits", &logits), case.list.constant("targets", &targets));
-        let out = case.result(Size::Fixed(2 * rows as u32), Wanted::Near(wanted));
+        let out = case.result(Size::Fixed(loss::WIDTH * rows as u32), Wanted::Near(wanted));
         loss::record(&mut case.list, (rows as u32, len as u32), logits, targets, out);
         check(&case);
     }
-    // A row with a NaN has no loss that is a number; the others have theirs.
+    // A row with a NaN has no sum that is a number; the others have theirs.
     let mut case = shaped();
     let logits = case.list.floats("logits", &[1.0, f32::NAN, 2.0, 0.0, 0.0, 0.0]);
     let targets = case.list.constant("targets", &[0, 1]);
-    let near = vec![(f64::NAN, 0.0), (0.0, f64::INFINITY), (3f64.ln(), SUMS), (0.0, 0.0)];
-    let out = case.result(Size::Fixed(4), Wanted::Near(near));
+    let any = (0.0, f64::INFINITY);
+    let near = vec![any, (f64::NAN, 0.0), any, any, (0.0, 0.0), (3.0, SUMS), (0.0, 0.0), (0.0, 0.0)];
+    let out = case.result(Size::Fixed(2 * loss::WIDTH), Wanted::Near(near));
     loss::record(&mut case.list, (2, 3), logits, targets, out);
     check(&case);
 }
@@ -1233,7 +1265,7 @@ macro_rules! tests {
 }
 
 tests! {
-    delta widen histogram count trim drop combine elect norms residual factor matvec matvec_t rescale checksum gather
+    delta widen histogram count trim drop combine elect norms residual factor matvec matvec_t rescale scale checksum gather
     patches normalize affine matmul matmul_small matmul_skinny rope attention activate gate add loss deviation
 }
 

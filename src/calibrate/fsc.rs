@@ -14,6 +14,13 @@ pub struct Position {
 }
 
 impl Position {
+    /// What was measured on all of the features.
+    pub fn of(whole: &Deviation) -> Self {
+        let mut position = Self::default();
+        position.add(whole);
+        position
+    }
+
     /// Adds what was measured on some of the features.
     pub fn add(&mut self, part: &Deviation) {
         let add = |sum: &mut [f64; 2], a: f32, c: f32| {
@@ -44,6 +51,10 @@ impl Position {
 pub struct Measured {
     /// Positions of each expert.
     pub experts: Vec<Vec<Position>>,
+    /// Channels of each expert, where magnitudes are compared channel by channel: at a normalisation within heads. Its
+    /// output has four axes, and the reference takes the second for the features, as it does at a convolution; what is
+    /// left are positions that differ by channel alone.
+    pub channels: Option<Vec<Vec<Position>>>,
 }
 
 impl Measured {
@@ -52,7 +63,7 @@ impl Measured {
         let mean = |positions: &Vec<Position>| {
             positions.iter().map(|position| position.ratio(norm)).sum::<f64>() / positions.len().max(1) as f64
         };
-        self.experts.iter().map(mean).collect()
+        self.channels.as_ref().unwrap_or(&self.experts).iter().map(mean).collect()
     }
 
     /// ξ of the leaf.
@@ -85,11 +96,10 @@ mod tests {
 
     fn measured(experts: &[&[([f32; 2], [f32; 2])]]) -> Measured {
         let position = |&(a, c): &([f32; 2], [f32; 2])| {
-            let mut position = Position::default();
             let norm = |x: [f32; 2]| x[0].abs() + x[1].abs();
             let square = |x: [f32; 2]| x[0] * x[0] + x[1] * x[1];
             let largest = |x: [f32; 2]| x[0].abs().max(x[1].abs());
-            position.add(&Deviation {
+            Position::of(&Deviation {
                 l1_a: norm(a),
                 l1_c: norm(c),
                 square_a: square(a),
@@ -98,10 +108,10 @@ mod tests {
                 largest_a: largest(a),
                 largest_c: largest(c),
                 ..Deviation::default()
-            });
-            position
+            })
         };
-        Measured { experts: experts.iter().map(|list| list.iter().map(position).collect()).collect() }
+        let experts = experts.iter().map(|list| list.iter().map(position).collect()).collect();
+        Measured { experts, channels: None }
     }
 
     #[test]

@@ -45,12 +45,26 @@ const FAMILIES: &[(&str, Family, &str)] = &[
 /// A tensor that only open_clip's vision tower has.
 const OPEN_CLIP: &str = "transformer.resblocks.0.attn.in_proj_weight";
 
+/// True for tensors of a classifier, which is an expert's own.
+pub fn is_head(name: &str) -> bool {
+    name.starts_with("classifier.")
+}
+
 /// The network of a checkpoint, by its configuration and the names of its tensors.
 ///
 /// # Errors
 /// An architecture that is not known, a configuration and tensors that do not fit each other.
 pub fn network(checkpoint: &Checkpoint) -> Result<Network> {
-    let (model, shapes) = (checkpoint.name(), |name: &str| Some(checkpoint.get(name)?.1.shape.clone()));
+    network_with(checkpoint, None)
+}
+
+/// [`network`] with the classifier of `head`, if it has one.
+pub fn network_with(checkpoint: &Checkpoint, head: Option<&Checkpoint>) -> Result<Network> {
+    let model = checkpoint.name();
+    let shapes = |name: &str| {
+        let head = head.filter(|_| is_head(name)).and_then(|head| head.get(name));
+        Some(head.or_else(|| checkpoint.get(name))?.1.shape.clone())
+    };
     let prefix = |anchor: &str| {
         let names = checkpoint.tensors().iter().filter_map(|tensor| tensor.name.strip_suffix(anchor));
         // `visual.` before `text.`, should both have one.

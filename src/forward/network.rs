@@ -295,6 +295,15 @@ impl Network {
         self.values.iter().map(|(_, width)| *width).max().unwrap_or(1)
     }
 
+    /// Outputs of a head's leaf: classes, or tokens.
+    pub fn outputs(&self, leaf: usize) -> u32 {
+        match self.leaves[leaf].form {
+            Form::Linear { outputs, .. } => outputs,
+            Form::Table { rows, .. } => rows,
+            Form::Affine { width } => width,
+        }
+    }
+
     /// The head, where the checkpoint has one: (leaf, whether it predicts tokens).
     pub fn head(&self) -> Option<(usize, bool)> {
         self.ops.iter().find_map(|op| match *op {

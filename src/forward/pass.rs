@@ -150,6 +150,16 @@ impl<'a> Pass<'a> {
         Ok(&self.results)
     }
 
+    /// A value, on the host.
+    pub fn read_back(&mut self, track: usize, batch: usize, value: Value) -> Result<Vec<f32>> {
+        let shape = self.shape(batch, value);
+        let mut list = Recording::new(1);
+        let x = self.read(&mut list, track, batch, value);
+        let out = list.result("value", Size::Fixed(shape.0 * shape.1));
+        add::record(&mut list, shape, 1.0, x, 0.0, x, out);
+        Ok(self.run(&list)?.floats(0).to_vec())
+    }
+
     /// Runs a list over loaded inputs and what is kept.
     pub fn run_over(&mut self, list: &Recording, extent: &Extent, inputs: &Inputs) -> Result<&Results> {
         let Self { executor, kept, results, .. } = self;

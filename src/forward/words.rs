@@ -27,7 +27,7 @@ const MAX_HEAD: u32 = 256;
 
 /// `heads` if they can be computed with.
 pub fn heads(config: &Config<'_>, heads: Heads) -> Result<Heads> {
-    if heads.kv_heads == 0 || heads.heads % heads.kv_heads != 0 {
+    if heads.kv_heads == 0 || !heads.heads.is_multiple_of(heads.kv_heads) {
         let what = format!("is {}, which {} heads cannot share", heads.kv_heads, heads.heads);
         return Err(config.bad("num_key_value_heads", &what));
     }
@@ -40,7 +40,7 @@ pub fn heads(config: &Config<'_>, heads: Heads) -> Result<Heads> {
 /// The heads of an encoder: all alike.
 pub fn encoder_heads(config: &Config<'_>, hidden: u32) -> Result<Heads> {
     let count = config.size("num_attention_heads")?;
-    if hidden % count != 0 {
+    if !hidden.is_multiple_of(count) {
         return Err(config.bad("num_attention_heads", &format!("is {count}, which does not divide {hidden}")));
     }
     let dim = hidden / count;

@@ -1,0 +1,172 @@
+//! What a model makes of samples: its loss, its accuracy, and the values on the way.
+
+use crate::checkpoint::Checkpoint;
+use crate::data::Samples;
+use crate::error::{Error, Result};
+use crate::executor::Executor;
+use crate::features::{Runner, Sets};
+use crate::forward::network::{Op, Value};
+use crate::forward::{self, Network};
+use crate::kernels::loss::Part;
+use crate::parameters::{Library, Version};
+use crate::progress::Progress;
+
+/// Measures of a model on one set of samples.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Evaluation {
+    /// Samples.
+    pub samples: usize,
+    /// Predictions: tokens of a language model, samples of a classifier.
+    pub predictions: usize,
+    /// Mean cross entropy of a prediction, in nats.
+    pub loss: f64,
+    /// exp(loss), for language models.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub perplexity: Option<f64>,
+    /// Share of right predictions.
+    pub accuracy: f64,
+}
+
+/// A prediction: its loss, and whether it was right.
+#[derive(Clone, Copy, Debug)]
+pub struct Prediction {
+    /// Cross entropy in nats.
+    pub loss: f64,
+    /// Whether the target had the largest logit.
+    pub right: bool,
+}
+
+/// Sums up predictions.
+pub fn summary(samples: usize, predictions: &[Prediction], tokens: bool) -> Evaluation {
+    let count = predictions.len().max(1) as f64;
+    let loss = predictions.iter().map(|p| p.loss).sum::<f64>() / count;
+    Evaluation {
+        samples,
+        predictions: predictions.len(),
+        loss,
+        perplexity: tokens.then_some(loss.exp()),
+        accuracy: predictions.iter().filter(|p| p.right).count() as f64 / count,
+    }
+}
+
+/// A model to be run on its own.
+pub struct Model<'a> {
+    /// The network.
+    pub network: Network,
+    /// The checkpoint, and, where the classifier is another's, that.
+    pub checkpoints: &'a [Checkpoint],
+    /// What runs it.
+    pub executor: &'a Executor,
+    /// Bytes of parameters to load at a time.
+    pub budget: u64,
+}
+
+impl<'a> Model<'a> {
+    /// The model in `checkpoints[0]`, with the classifier of `checkpoints[1]` if there is one.
+    ///
+    /// # Errors
+    /// An architecture that is not known.
+    pub fn new(checkpoints: &'a [Checkpoint], executor: &'a Executor, budget: u64) -> Result<Self> {
+        let network = forward::network_with(&checkpoints[0], checkpoints.get(1))?;
+        Ok(Self { network, checkpoints, executor, budget })
+    }
+
+    fn library(&self) -> Library<'_> {
+        Library {
+            checkpoints: &self.checkpoints[..1],
+            head: self.checkpoints.get(1),
+            executor: self.executor,
+            merge: None,
+            budget: self.budget,
+        }
+    }
+
+    /// Loss and accuracy on `samples`.
+    ///
+    /// # Errors
+    /// A model without an output head, samples without the labels that it needs or with labels outside the head.
+    pub fn evaluate(&self, samples: Samples, progress: &Progress) -> Result<Evaluation> {
+        let tokens = check(&self.network, &self.checkpoints[0], &samples)?;
+        let count = samples.samples.len();
+        let sets = Sets { sets: vec![samples], of: vec![0] };
+        let library = self.library();
+        let batches = sets.batches(&self.network);
+        let mut runner = Runner::new(&library, &self.network, &batches, &sets.of, &[], false, progress)?;
+        let track = runner.pass.track(None);
+        let all = runner.batches(None);
+        let mut predictions = Vec::new();
+        for at in 0..self.network.ops.len() {
+            if matches!(self.network.ops[at], Op::Head { .. }) {
+                predictions = runner.predict(track, at, &all, Version::Base, &sets)?;
+            } else {
+                runner.step(track, at, &all, Version::Base)?;
+            }
+            runner.pass.release(track, at);
+            runner.forget(Some(at));
+        }
+        Ok(summary(count, &predictions, tokens))
+    }
+
+    /// The value `wanted` for every sample: `[rows, width]` each.
+    pub fn values(&self, samples: Samples, wanted: Value, progress: &Progress) -> Result<Vec<Vec<f32>>> {
+        let sets = Sets { sets: vec![samples], of: vec![0] };
+        let library = self.library();
+        let batches = sets.batches(&self.network);
+        let mut runner = Runner::new(&library, &self.network, &batches, &sets.of, &[wanted], false, progress)?;
+        let track = runner.pass.track(None);
+        let all = runner.batches(None);
+        for at in 0..self.network.ops.len() {
+            runner.step(track, at, &all, Version::Base)?;
+            runner.pass.release(track, at);
+            runner.forget(Some(at));
+        }
+        let mut values = Vec::new();
+        for &batch in &all {
+            let all = runner.pass.read_back(track, batch, wanted)?;
+            let width = self.network.values[wanted.0].1 as usize;
+            let spans = &runner.pass.batches[batch].spans;
+            values
+                .extend(spans.iter().map(|span| all[span.start as usize * width..span.end as usize * width].to_vec()));
+        }
+        Ok(values)
+    }
+}
+
+/// Whether the head predicts tokens, after a look that samples and head fit each other.
+///
+/// # Errors
+/// As [`Model::evaluate`].
+pub fn check(network: &Network, model: &Checkpoint, samples: &Samples) -> Result<bool> {
+    let Some((leaf, tokens)) = network.head() else {
+        return Err(Error::input(format!("`{}` has no output head to evaluate", model.name()))
+            .hint("an expert's own classifier will do: `--head EXPERT`"));
+    };
+    if tokens {
+        return Ok(true);
+    }
+    let classes = network.outputs(leaf);
+    let Some(labels) = &samples.labels else {
+        return Err(Error::input(format!("`{}` has no labels, which accuracy needs", samples.name)).hint(
+            "labels are a `labels` tensor, a `label` in each line of .jsonl, or a folder of images for each class",
+        ));
+    };
+    match labels.iter().enumerate().find(|(_, label)| **label >= classes) {
+        Some((i, label)) => Err(Error::input(format!(
+            "`{}`: sample {i} has label {label}, and the head has {classes} classes (0 to {})",
+            samples.name,
+            classes - 1
+        ))),
+        None => Ok(false),
+    }
+}
+
+/// The prediction that the parts of a row's logits make.
+pub fn prediction(parts: &[(u32, Part)], target: u32) -> Prediction {
+    let most = parts.iter().map(|(_, part)| f64::from(part.largest)).fold(f64::NEG_INFINITY, f64::max);
+    let total: f64 = parts.iter().map(|(_, part)| f64::from(part.total) * (f64::from(part.largest) - most).exp()).sum();
+    let chosen = parts.iter().find(|(_, part)| part.behind >= 0.0 || part.behind.is_nan());
+    let logit = chosen.map_or(f64::NAN, |(_, part)| f64::from(part.largest) - f64::from(part.behind));
+    let best = parts.iter().find(|(_, part)| f64::from(part.largest) == most);
+    let right = best.is_some_and(|(first, part)| first + part.best as u32 == target);
+    Prediction { loss: most - logit + total.ln(), right }
+}
