@@ -10,10 +10,10 @@
 //! Text needs the model's `tokenizer.json`, images its `preprocessor_config.json`. Nothing is padded: each sample has
 //! its own length.
 //!
-//! Images are processed as Hugging Face's processors of the PIL kind do it: PNG images come out the same to the last
-//! bit of a byte, JPEG images may differ by a step or two of 255, for their decoders round differently. Not as PIL
-//! does it: transparency is left out and images of 16 bits are scaled to 8, whatever the processor says. The
-//! processors that use torchvision resize with a rounding of their own, which is within a few steps, too.
+//! Images are processed as Hugging Face's processors of the PIL kind do it. PNG images come out the same; JPEG images
+//! differ by a few steps of 255, for decoders round differently (recorded: up to 4 before a resize, 3 after one). Not
+//! as PIL does it: transparency is left out and images of 16 bits are scaled to 8, whatever the processor says. The
+//! processors that use torchvision round their resize in another way, and so differ from both.
 
 mod family;
 mod guard;
