@@ -1,6 +1,7 @@
 //! A network run on samples with parameters that are loaded leaf by leaf, and its features measured on the way.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 
 use crate::calibrate::fsc::{Measured, Position};
 use crate::data::Samples;
@@ -69,7 +70,15 @@ impl<'a> Runner<'a> {
         progress: &'a Progress,
     ) -> Result<Self> {
         let pass = Pass::new(network, library.executor, batches, wanted)?;
+        progress.all_leaves.store(0, Ordering::Relaxed);
+        progress.leaves.store(0, Ordering::Relaxed);
         Ok(Self { pass, library, progress, of: of.to_vec(), keep, open: HashMap::new(), loaded_bytes: 0 })
+    }
+
+    /// Tells whoever watches that `tracks` tracks will go through the network.
+    pub fn announce(&self, tracks: usize) {
+        let leaves = self.pass.network.ops.iter().filter(|op| op.leaf().is_some()).count();
+        self.progress.all_leaves.store((leaves * tracks) as u64, Ordering::Relaxed);
     }
 
     /// All batches, or those of one expert's set.
@@ -166,6 +175,7 @@ impl<'a> Runner<'a> {
 
     /// Runs operation `at` of a track; a leaf with the parameters `version`. What is not needed later is not computed.
     pub fn step(&mut self, track: usize, at: usize, batches: &[usize], version: Version) -> Result<()> {
+        self.progress.leaves.fetch_add(u64::from(self.pass.network.ops[at].leaf().is_some()), Ordering::Relaxed);
         match self.pass.network.ops[at] {
             Op::Head { .. } => Ok(()),
             Op::Map { out, .. } | Op::Lookup { out, .. } => {

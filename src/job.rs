@@ -2,12 +2,11 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use serde_json::Value;
 
-use crate::calibrate::feature::{FeaturePass, Outcome, Propagate};
+use crate::calibrate::feature::{FeaturePass, Outcome};
 use crate::card;
 use crate::checkpoint::{Checkpoint, Dtype, Layout, Writer, side_files, with_dtype};
 use crate::device::{self, Opened, Wanted};
@@ -21,6 +20,7 @@ use crate::plan::Plan;
 use crate::progress::Progress;
 use crate::recipe::{Recipe, Sensitive, Space, resolve};
 use crate::report::{Bytes, FeatureReport, Input, InputFile, Report, SCHEMA};
+use crate::sensitivity::{Metric, Probe, Sensitivity};
 use crate::stream::Engine;
 
 /// Where and how a merge is written.
@@ -39,6 +39,9 @@ pub struct Output {
 /// Inputs up to this many bytes, all together, are always hashed; to hash more takes longer than to merge it.
 pub const HASHED: u64 = 1_000_000_000;
 
+/// Bytes of hidden states that sensitivity may keep at a time, at least.
+const STATES: u64 = 512 << 20;
+
 /// A merge that was opened, checked and planned: nothing of any tensor has been read, nothing written.
 pub struct Job {
     /// What was asked.
@@ -51,8 +54,6 @@ pub struct Job {
     pub opened: Opened,
     /// What feature space takes.
     pub features: Option<Features>,
-    /// Hidden states that calibration in feature space sees.
-    pub propagate: Propagate,
     sensitive: Option<HashSet<String>>,
     /// The recipe with absolute paths, so that it can be run again from anywhere.
     resolved: Recipe,
@@ -113,8 +114,7 @@ impl Job {
         let memory = opened.memory.clone();
         let plan = Plan::new(&recipe, method, &checkpoints, &experts, given, sensitive.as_ref(), memory)?;
         let resolved = resolved(&recipe, folder);
-        let propagate = Propagate::default();
-        Ok(Self { recipe, plan, checkpoints, opened, features, propagate, sensitive, resolved })
+        Ok(Self { recipe, plan, checkpoints, opened, features, sensitive, resolved })
     }
 
     /// Where each tensor will go.
@@ -141,7 +141,6 @@ impl Job {
         let outcome = self.measure(&engine, &writer, progress)?;
         let done: HashSet<usize> = outcome.written.iter().map(|(tensor, _)| *tensor).collect();
         let rest: Vec<usize> = (0..self.plan.tensors.len()).filter(|tensor| !done.contains(tensor)).collect();
-        progress.tensors.fetch_add(done.len() as u64, Ordering::Relaxed);
         let merge = Merge { plan: &self.plan, engine, writer: &writer, strengths: &outcome.strengths };
         let mut tensors = merge.run(&rest)?;
         tensors.extend(outcome.written);
@@ -196,13 +195,7 @@ impl Job {
             let strengths = vec![Strength::FULL; self.plan.tensors.len()];
             return Ok(Outcome { strengths, ..Outcome::default() });
         };
-        let library = Library {
-            checkpoints: &self.checkpoints,
-            head: None,
-            executor: &self.opened.executor,
-            merge: Some((&self.plan, engine)),
-            budget: self.plan.memory.parameters(),
-        };
+        let library = self.library(engine);
         let pass = FeaturePass {
             library: &library,
             plan: &self.plan,
@@ -210,11 +203,43 @@ impl Job {
             sets: &features.sets,
             calibrate: &self.recipe.calibrate,
             sensitive: self.sensitive.as_ref(),
-            propagate: self.propagate,
             progress,
         };
         let run = || if self.recipe.calibrate.space == Space::Auto { pass.choose() } else { pass.run(writer) };
         self.plan.memory.pool()?.install(run)
+    }
+
+    /// Which tensors the merge is sensitive to, on the recipe's samples. Nothing is written.
+    ///
+    /// # Errors
+    /// A recipe that is not calibrated in feature space, samples that the metric cannot use.
+    pub fn sensitivity(&self, metric: Metric, factor: f64, top: usize, progress: &Progress) -> Result<Sensitivity> {
+        let Some(features) = &self.features else {
+            return Err(Error::usage("sensitivity is measured on samples").hint("add `--data PATH`"));
+        };
+        let engine = Engine { checkpoints: &self.checkpoints, executor: &self.opened.executor, progress };
+        let library = self.library(&engine);
+        let probe = Probe {
+            library: &library,
+            network: &features.network,
+            sets: &features.sets,
+            metric,
+            factor,
+            top,
+            budget: STATES.max(self.plan.memory.parameters()),
+            progress,
+        };
+        self.plan.memory.pool()?.install(|| probe.run())
+    }
+
+    fn library<'a>(&'a self, engine: &'a Engine<'a>) -> Library<'a> {
+        Library {
+            checkpoints: &self.checkpoints,
+            head: None,
+            executor: &self.opened.executor,
+            merge: Some((&self.plan, engine)),
+            budget: self.plan.memory.parameters(),
+        }
     }
 
     /// The base's configuration, with the element type of the output if that is another.

@@ -52,6 +52,7 @@ pub mod progress;
 pub mod recipe;
 pub mod recording;
 pub mod report;
+pub mod sensitivity;
 pub mod stack;
 pub mod stream;
 pub mod totals;

@@ -31,6 +31,8 @@ pub enum Version {
     Merged(Strength),
     /// ξ∘τ_m.
     TauMerged(Strength),
+    /// θ_0 + ξ∘τ_m with the strength for the weight alone; the bias is the merged one.
+    Perturbed(Strength),
 }
 
 /// Where parameters come from: checkpoints as they are, or a merge of them.
@@ -333,9 +335,13 @@ impl<'a> Open<'a> {
 
     /// Makes a version of a loaded chunk, in buffers that [`Open::unform`] gives back.
     pub fn form(&self, pass: &mut Pass<'_>, loaded: &Loaded, version: Version) -> Result<Formed> {
+        let (version, of_bias) = match version {
+            Version::Perturbed(strength) => (Version::Merged(strength), Version::Merged(Strength::FULL)),
+            version => (version, version),
+        };
         let weight = form(pass, loaded, &self.weight, &loaded.weight, version)?;
         let bias = match (&self.bias, &loaded.bias) {
-            (Some(tensor), Some(side)) => Some(form(pass, loaded, tensor, side, version)?),
+            (Some(tensor), Some(side)) => Some(form(pass, loaded, tensor, side, of_bias)?),
             _ => None,
         };
         Ok(Formed { weight, bias })
@@ -352,15 +358,10 @@ impl<'a> Open<'a> {
         self.library.executor.unload(loaded.inputs);
     }
 
-    /// Writes θ_0 + ξ∘τ_m of a leaf that was loaded whole; `None` if it was not.
-    pub fn write(
-        &self,
-        loaded: &Loaded,
-        writer: &Writer,
-        strength: Strength,
-    ) -> Result<Option<Vec<(usize, TensorReport)>>> {
+    /// Writes θ_0 + ξ∘τ_m of a leaf that was loaded whole; nothing if it was not.
+    pub fn write(&self, loaded: &Loaded, writer: &Writer, strength: Strength) -> Result<Vec<(usize, TensorReport)>> {
         if self.listed || self.chunks.len() > 1 {
-            return Ok(None);
+            return Ok(Vec::new());
         }
         let mut reports = Vec::new();
         for (tensor, side) in [(Some(&self.weight), Some(&loaded.weight)), (self.bias.as_ref(), loaded.bias.as_ref())] {
@@ -380,7 +381,7 @@ impl<'a> Open<'a> {
             let counts = bytemuck::cast_slice::<u32, Counts>(results.words(1))[0];
             reports.push((prepared.index, prepared.report(&side.rows, strength, counts)));
         }
-        Ok(Some(reports))
+        Ok(reports)
     }
 }
 
@@ -448,7 +449,7 @@ fn form(pass: &mut Pass<'_>, loaded: &Loaded, tensor: &Tensor<'_>, side: &Side, 
             let out = list.kept("formed", id, Size::Planes(1));
             delta::record(&mut list, base, base, out, 0);
         }
-        Version::Base | Version::Expert(_) | Version::Merged(_) => {
+        Version::Base | Version::Expert(_) | Version::Merged(_) | Version::Perturbed(_) => {
             let out = list.kept("formed", id, Size::Planes(1));
             widen::record(&mut list, base, out, 0);
         }

@@ -85,6 +85,12 @@ impl Tensor {
         self.sources.len() - 1 - usize::from(self.given)
     }
 
+    /// Bytes that are read, once, and written.
+    pub fn bytes_moved(&self) -> u64 {
+        let read: u64 = self.sources.iter().map(|source| self.elements * source.dtype.size() as u64).sum();
+        read + self.elements * self.out_dtype.size() as u64
+    }
+
     /// Rows of the view.
     pub fn rows(&self) -> u64 {
         self.elements.div_ceil(u64::from(self.row_len))

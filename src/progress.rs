@@ -11,6 +11,10 @@ pub struct Progress {
     pub tensors: AtomicU64,
     /// Bytes read for the last time, and written.
     pub bytes: AtomicU64,
+    /// Leaves that a pass through the network has run, on whatever track.
+    pub leaves: AtomicU64,
+    /// Leaves that it will run; 0 where there is no pass.
+    pub all_leaves: AtomicU64,
     /// Set from outside to end the run with [`Kind::Interrupted`].
     pub stop: AtomicBool,
 }

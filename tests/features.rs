@@ -7,14 +7,13 @@ mod recorded;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use magic_merge::calibrate::feature::Propagate;
 use magic_merge::checkpoint::Checkpoint;
 use magic_merge::data::{self, Samples};
 use magic_merge::device::{self, Wanted};
 use magic_merge::evaluate::Model;
 use magic_merge::job::{Job, Output};
 use magic_merge::progress::Progress;
-use magic_merge::recipe::{Calibrate, Fit, ModelEntry, Norm, Recipe, Space};
+use magic_merge::recipe::{Calibrate, Fit, ModelEntry, Norm, Propagate, Recipe, Space};
 use magic_merge::report::Report;
 use recorded::{Tensors, assert_close, devices, golden, tensors};
 
@@ -209,10 +208,9 @@ fn factors_do_not_depend_on_memory_or_threads() {
 fn propagating_the_calibrated_states_changes_later_leaves_alone() {
     let family = "llama";
     let run_with = |propagate| {
-        let recipe = recipe(family, Space::Fsc, Fit::Magnitude, Norm::L1);
-        let mut job = Job::new(recipe, None, &wanted("cpu")).expect("a valid merge");
-        job.propagate = propagate;
-        run(job).1.features.expect("measured").leaves
+        let mut recipe = recipe(family, Space::Fsc, Fit::Magnitude, Norm::L1);
+        recipe.calibrate.propagate = propagate;
+        merge(recipe, &wanted("cpu")).1.features.expect("measured").leaves
     };
     let (merged, calibrated) = (run_with(Propagate::Merged), run_with(Propagate::Calibrated));
     assert_eq!(merged[0].xi, calibrated[0].xi, "nothing stands before the embedding");

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use magic_merge::Error;
 use magic_merge::error::Kind;
 use magic_merge::recipe::{
-    Calibrate, Depth, Fit, Manifold, ModelEntry, Norm, Params, Quick, Recipe, Sensitive, Space, Value, resolve,
+    Calibrate, Depth, Fit, Manifold, ModelEntry, Norm, Params, Propagate, Quick, Recipe, Sensitive, Space, Value,
+    resolve,
 };
 
 fn read(text: &str) -> Recipe {
@@ -203,6 +204,7 @@ fn every_key_is_read() {
         fit: Fit::Projection,
         feature_norm: Norm::Linf,
         samples: 32,
+        propagate: Propagate::Merged,
         data: vec!["calib.jsonl".to_owned()],
         sensitive: Sensitive::Names(names),
         exclude: vec!["*.classifier.*".to_owned()],
@@ -651,6 +653,8 @@ fn the_quick_form_is_the_same_recipe() {
         manifold: Some("tensor".to_owned()),
         norm: Some("linf".to_owned()),
         fit: Some("projection".to_owned()),
+        samples: Some(5),
+        propagate: Some("calibrated".to_owned()),
         data: strings(&["x", "y", "z"]),
         sensitive: Some("s.json".to_owned()),
         dtype: Some("bfloat16".to_owned()),
@@ -658,7 +662,7 @@ fn the_quick_form_is_the_same_recipe() {
         exclude: strings(&["lm_head.*"]),
     };
     let file = read(
-        "merge_method: dare_ties\nbase_model: ./base\nmodels:\n- model: ./a\n  parameters: {weight: 0.5}\n- model: ./lr=3e-5/run\n- model: ./lr=3e-5\n  parameters: {weight: -2}\nparameters: {density: [0.25, 1], normalize: true, rescale: inverse_density, lambda: 0.8, epsilon: [0, 0.5]}\ndtype: bfloat16\ncalibrate: {space: fsc, manifold: tensor, norm: linf, feature: {fit: projection}, data: [x, y, z], sensitive: s.json}\nseed: 7\nexclude: [lm_head.*]\n",
+        "merge_method: dare_ties\nbase_model: ./base\nmodels:\n- model: ./a\n  parameters: {weight: 0.5}\n- model: ./lr=3e-5/run\n- model: ./lr=3e-5\n  parameters: {weight: -2}\nparameters: {density: [0.25, 1], normalize: true, rescale: inverse_density, lambda: 0.8, epsilon: [0, 0.5]}\ndtype: bfloat16\ncalibrate: {space: fsc, manifold: tensor, norm: linf, feature: {fit: projection, samples: 5, propagate: calibrated}, data: [x, y, z], sensitive: s.json}\nseed: 7\nexclude: [lm_head.*]\n",
     );
     assert_eq!(quick.recipe().unwrap(), file);
     assert_eq!(file.data_of(0), Some("x"));

@@ -1,6 +1,7 @@
 //! Calibration in feature space while the network streams by: merge, measure, fold and write, leaf by leaf.
 
 use std::collections::HashSet;
+use std::sync::atomic::Ordering;
 
 use serde::Serialize;
 
@@ -16,19 +17,9 @@ use crate::kernels::{add, deviation::Deviation};
 use crate::parameters::{Library, Version};
 use crate::plan::Plan;
 use crate::progress::Progress;
-use crate::recipe::{Calibrate, Fit, Space};
+use crate::recipe::{Calibrate, Fit, Propagate, Space};
 use crate::recording::{Recording, Size};
 use crate::report::TensorReport;
-
-/// Hidden states that later leaves see (an option of ours; the paper measures on those of the uncalibrated merge).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Propagate {
-    /// Those of the merge before feature-space calibration.
-    #[default]
-    Merged,
-    /// Those of the calibrated leaves before them.
-    Calibrated,
-}
 
 /// What was measured at a leaf.
 #[derive(Clone, Debug, Serialize)]
@@ -89,8 +80,6 @@ pub struct FeaturePass<'a> {
     pub calibrate: &'a Calibrate,
     /// Tensors whose ξ may only shrink.
     pub sensitive: Option<&'a HashSet<String>>,
-    /// Hidden states that leaves see.
-    pub propagate: Propagate,
     /// How far it has come.
     pub progress: &'a Progress,
 }
@@ -121,6 +110,7 @@ impl FeaturePass<'_> {
         let all = runner.batches(None);
         let mut outcome = Outcome { strengths: vec![Strength::FULL; self.plan.tensors.len()], ..Outcome::default() };
         let track = runner.pass.track(None);
+        runner.announce(1);
         for at in 0..network.ops.len() {
             let Some(leaf) = network.ops[at].leaf().filter(|leaf| !self.is_tied(at, *leaf)) else {
                 if !matches!(network.ops[at], Op::Head { .. }) {
@@ -139,14 +129,16 @@ impl FeaturePass<'_> {
                 let experts = measured.ratios(norm);
                 outcome.leaves.push(LeafReport { leaf: leaf.name.clone(), xi, experts });
             }
-            let seen = if self.propagate == Propagate::Calibrated { strength } else { Strength::FULL };
+            let seen = if self.calibrate.propagate == Propagate::Calibrated { strength } else { Strength::FULL };
             runner.step(track, at, &all, Version::Merged(seen))?;
             runner.pass.release(track, at);
             self.tensors(leaf).for_each(|tensor| outcome.strengths[tensor] = strength);
             let (open, loaded) = runner.take(at)?;
             if let Some(loaded) = loaded {
-                if let Some(reports) = open.write(&loaded, writer, strength)? {
-                    outcome.written.extend(reports);
+                for (tensor, report) in open.write(&loaded, writer, strength)? {
+                    self.progress.bytes.fetch_add(self.plan.tensors[tensor].bytes_moved(), Ordering::Relaxed);
+                    self.progress.tensors.fetch_add(1, Ordering::Relaxed);
+                    outcome.written.push((tensor, report));
                 }
                 open.unload(loaded);
             }
@@ -172,6 +164,7 @@ impl FeaturePass<'_> {
             .chain((0..self.sets.of.len()).map(Kind::Expert))
             .map(|kind| (runner.pass.track(None), kind))
             .collect();
+        runner.announce(tracks.len());
         let mut factors = vec![Factors::ONE; network.leaves.len()];
         let mut experts = vec![Vec::new(); network.leaves.len()];
         let end = network.ops.iter().position(|op| op.writes() == Some(network.hidden)).expect("it is computed");

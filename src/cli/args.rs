@@ -7,7 +7,8 @@ use clap::builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser}
 use clap::{Parser, Subcommand};
 use magic_merge::device::Wanted;
 use magic_merge::methods::METHODS;
-use magic_merge::recipe::{DTYPES, Fit, Manifold, Norm, Quick, Space};
+use magic_merge::recipe::{DTYPES, Fit, Manifold, Norm, Propagate, Quick, Space};
+use magic_merge::sensitivity::Metric;
 
 use super::output;
 
@@ -37,6 +38,17 @@ pub enum Command {
     /// or `org/name` in the local hub cache; the network is never used. Nothing is left in the output folder unless the
     /// merge is complete.
     Merge(Box<Merge>),
+    /// Calibrate a merge that another program made
+    ///
+    /// The same factors as `magic merge --calibrate` would give, for a merge that is there already: it need only come from
+    /// the base and the models that are named.
+    Calibrate(Box<CalibrateArgs>),
+    /// Measure a model: loss and perplexity of a language model, accuracy of a classifier
+    Eval(Eval),
+    /// Find the tensors that a merge is most sensitive to, for `--sensitive`
+    ///
+    /// Each tensor's merged task vector is scaled in turn, and what that does is measured.
+    Sensitivity(Box<SensitivityArgs>),
     /// Show names, types and shapes of the tensors of models
     Inspect(Inspect),
     /// List the devices that a merge can run on
@@ -115,10 +127,27 @@ pub struct Merge {
     #[arg(long, value_name = "N", help_heading = "What is merged")]
     pub seed: Option<u64>,
 
+    /// Calibration.
+    #[command(flatten)]
+    pub calibration: Calibration,
+    /// Output.
+    #[command(flatten)]
+    pub output: OutputFlags,
+    /// Check everything and show the plan, but write nothing
+    #[arg(long, help_heading = "Output")]
+    pub dry_run: bool,
+    /// Print the recipe that the flags amount to, and do nothing else
+    #[arg(long, conflicts_with = "dry_run", help_heading = "Output")]
+    pub emit_recipe: bool,
+}
+
+/// Flags of a calibration.
+#[derive(Debug, clap::Args)]
+pub struct Calibration {
     /// Where magnitudes are measured and put back
     ///
     /// `wsc`: in weight space, which needs no data; `fsc`: in feature space; `dsc`: in weight space and then in feature
-    /// space; `auto`: the best of them, by unlabelled data. What is not given is not calibrated.
+    /// space; `auto`: the best of them and of milder ones, by unlabelled data, which is what we recommend where there is some. What is not given is not calibrated.
     #[arg(long, value_name = "SPACE", value_parser = words(Space::WORDS), help_heading = "Calibration")]
     pub calibrate: Option<String>,
     /// Geometry of the weight-space calibration
@@ -130,16 +159,31 @@ pub struct Merge {
     /// Norm of the manifolds sphere and tensor [default: l1]
     #[arg(long, value_name = "NAME", value_parser = words(Norm::WORDS), help_heading = "Calibration")]
     pub norm: Option<String>,
-    /// How the feature-space calibration reads its features (not in this version)
+    /// How feature space reads its features: by their magnitude, or by the least-squares scale, which counts direction too
+    ///
+    /// `magnitude` (the default) is the paper's; `projection` shrinks where experts contradict each other.
     #[arg(long, value_name = "NAME", value_parser = words(Fit::WORDS), help_heading = "Calibration")]
     pub fit: Option<String>,
-    /// Samples for the feature space, once for all experts or once for each (not in this version)
+    /// Unlabelled samples for feature space: once for all experts, or once for each in their order
+    ///
+    /// A `.safetensors` file with `input_ids` or `pixel_values`, `.txt` or `.jsonl` text (`tokenizer.json` lies with the
+    /// base), or a folder of PNG and JPEG images (`preprocessor_config.json` does).
     #[arg(long, value_name = "PATH", value_parser = utf8(), help_heading = "Calibration")]
     pub data: Vec<String>,
+    /// Most samples of each set [default: 10]
+    #[arg(long, value_name = "N", help_heading = "Calibration")]
+    pub samples: Option<usize>,
+    /// Hidden states that feature space sees: those of the merge as it is, or of the calibrated leaves before [default: merged]
+    #[arg(long, value_name = "NAME", value_parser = words(Propagate::WORDS), help_heading = "Calibration")]
+    pub propagate: Option<String>,
     /// JSON list of tensors that may only shrink; all others may then only grow
     #[arg(long, value_name = "FILE.json", value_parser = utf8(), help_heading = "Calibration")]
     pub sensitive: Option<String>,
+}
 
+/// Flags of what is written.
+#[derive(Debug, clap::Args)]
+pub struct OutputFlags {
     /// Folder to write
     #[arg(short, long, value_name = "DIR", help_heading = "Output")]
     pub out: Option<PathBuf>,
@@ -158,12 +202,87 @@ pub struct Merge {
     /// all; with this flag always, which for large models takes longer than the merge.
     #[arg(long, help_heading = "Output")]
     pub hash: bool,
-    /// Check everything and show the plan, but write nothing
-    #[arg(long, help_heading = "Output")]
-    pub dry_run: bool,
-    /// Print the recipe that the flags amount to, and do nothing else
-    #[arg(long, conflicts_with = "dry_run", help_heading = "Output")]
-    pub emit_recipe: bool,
+}
+
+/// `magic calibrate`.
+#[derive(Debug, clap::Args)]
+pub struct CalibrateArgs {
+    /// The model that the others were fine-tuned from
+    #[arg(long, value_name = "PATH", value_parser = utf8(), help_heading = "What is calibrated")]
+    pub base: String,
+    /// A fine-tuned model that went into the merge; once for each
+    #[arg(long = "model", required = true, value_name = "PATH", value_parser = utf8())]
+    #[arg(help_heading = "What is calibrated")]
+    pub models: Vec<String>,
+    /// The merge, by whatever program
+    #[arg(long, value_name = "PATH", value_parser = utf8(), help_heading = "What is calibrated")]
+    pub merged: String,
+    /// Tensors to copy from the merge as they are, such as 'classifier.*'; once for each pattern
+    #[arg(long, value_name = "GLOB", value_parser = utf8(), help_heading = "What is calibrated")]
+    pub exclude: Vec<String>,
+    /// Calibration.
+    #[command(flatten)]
+    pub calibration: Calibration,
+    /// Output.
+    #[command(flatten)]
+    pub output: OutputFlags,
+}
+
+/// `magic eval`.
+#[derive(Debug, clap::Args)]
+pub struct Eval {
+    /// The model
+    #[arg(value_name = "MODEL", value_parser = utf8())]
+    pub model: String,
+    /// Samples: text or tokens for a language model, samples with labels for a classifier
+    #[arg(long, value_name = "PATH", required = true, value_parser = utf8())]
+    pub data: Vec<String>,
+    /// A checkpoint whose classifier (tensors `classifier.*`) is used instead of the model's own
+    #[arg(long, value_name = "CHECKPOINT", value_parser = utf8())]
+    pub head: Option<String>,
+    /// Most samples of each set [default: all]
+    #[arg(long, value_name = "N")]
+    pub samples: Option<usize>,
+}
+
+/// `magic sensitivity`.
+#[derive(Debug, clap::Args)]
+pub struct SensitivityArgs {
+    /// The model that the others were fine-tuned from
+    #[arg(long, value_name = "PATH", value_parser = utf8())]
+    pub base: String,
+    /// A fine-tuned model, with a weight if it has one; once for each
+    #[arg(long = "model", required = true, value_name = "PATH[=WEIGHT]", value_parser = utf8())]
+    pub models: Vec<String>,
+    /// How they are merged
+    #[arg(long, value_name = "NAME", value_parser = method(), hide_possible_values = true, default_value = "linear")]
+    pub method: String,
+    /// A parameter of the method; once for each
+    #[arg(long = "param", value_name = "KEY=VALUE", value_parser = utf8())]
+    pub params: Vec<String>,
+    /// Tensors to copy from the base; once for each pattern
+    #[arg(long, value_name = "GLOB", value_parser = utf8())]
+    pub exclude: Vec<String>,
+    /// Samples: once for all experts, or once for each in their order
+    #[arg(long, value_name = "PATH", required = true, value_parser = utf8())]
+    pub data: Vec<String>,
+    /// Most samples of each set [default: 10]
+    #[arg(long, value_name = "N")]
+    pub samples: Option<usize>,
+    /// What is measured: growth of the loss, fall of the accuracy, or how far the last hidden state moves
+    ///
+    /// `drift` needs no labels; a language model's `loss` neither.
+    #[arg(long, value_name = "NAME", value_parser = words(&Metric::WORDS), default_value = "drift")]
+    pub metric: String,
+    /// What each task vector is scaled by
+    #[arg(long, value_name = "X", default_value_t = 1.1)]
+    pub factor: f64,
+    /// Tensors to name as sensitive, at most
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub top: usize,
+    /// JSON file to write, as `--sensitive` takes it
+    #[arg(short, long, value_name = "FILE.json")]
+    pub out: Option<PathBuf>,
 }
 
 /// `magic inspect`.
@@ -220,15 +339,27 @@ impl Merge {
             models: self.models.clone(),
             method: self.method.clone(),
             params: self.params.clone(),
+            seed: self.seed,
+            exclude: self.exclude.clone(),
+            ..self.calibration.quick(&self.output)
+        }
+    }
+}
+
+impl Calibration {
+    /// These flags alone, with the output's type.
+    pub fn quick(&self, output: &OutputFlags) -> Quick {
+        Quick {
             calibrate: self.calibrate.clone(),
             manifold: self.manifold.clone(),
             norm: self.norm.clone(),
             fit: self.fit.clone(),
+            samples: self.samples,
+            propagate: self.propagate.clone(),
             data: self.data.clone(),
             sensitive: self.sensitive.clone(),
-            dtype: self.dtype.clone(),
-            seed: self.seed,
-            exclude: self.exclude.clone(),
+            dtype: output.dtype.clone(),
+            ..Quick::default()
         }
     }
 }

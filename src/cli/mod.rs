@@ -10,6 +10,7 @@ mod environment;
 mod folder;
 mod inspect;
 mod interrupt;
+mod measure;
 mod methods;
 mod output;
 mod progress;

@@ -65,7 +65,9 @@ impl Drop for Bar {
 
 fn message(progress: &Progress, tensors: u64) -> String {
     let stopping = |stop: &AtomicBool| stop.load(Ordering::Relaxed);
+    let (leaves, all) = (progress.leaves.load(Ordering::Relaxed), progress.all_leaves.load(Ordering::Relaxed));
     match progress.tensors.load(Ordering::Relaxed) {
+        _ if leaves < all && !stopping(&progress.stop) => format!("features of leaf {leaves}/{all}"),
         _ if stopping(&progress.stop) => "stopping".to_owned(),
         done if done == tensors => "hashing and syncing".to_owned(),
         done => format!("tensors {done}/{tensors}"),

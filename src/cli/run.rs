@@ -9,19 +9,22 @@ use magic_merge::error::Kind;
 use magic_merge::job::{Job, Output};
 use magic_merge::methods::Method;
 use magic_merge::progress::Progress;
-use magic_merge::recipe::{Quick, Recipe};
+use magic_merge::recipe::{Quick, Recipe, Space};
 use magic_merge::{Error, Result};
 
-use super::args::{Args, Command, Global, Inspect, Merge};
+use super::args::{Args, CalibrateArgs, Command, Global, Inspect, Merge, OutputFlags};
 use super::devices::Devices;
 use super::output::Printer;
 use super::progress::{Bar, Total};
-use super::{demo, dry_run, inspect, interrupt, methods, summary};
+use super::{demo, dry_run, inspect, interrupt, measure, methods, summary};
 
 /// Does what the command line says.
 pub fn run(args: &Args, printer: &Printer) -> Result<()> {
     match &args.command {
         Command::Merge(merge) => self::merge(merge, &args.global, printer),
+        Command::Calibrate(calibrate) => self::calibrate(calibrate, &args.global, printer),
+        Command::Eval(eval) => measure::eval(eval, &args.global, printer),
+        Command::Sensitivity(sensitivity) => measure::sensitivity(sensitivity, &args.global, printer),
         Command::Inspect(inspect) => self::inspect(inspect, printer),
         Command::Devices => devices(printer),
         Command::Methods => methods(printer),
@@ -42,17 +45,44 @@ fn merge(args: &Merge, global: &Global, printer: &Printer) -> Result<()> {
     }
     log::info!("{} tensors on {}", job.plan.tensors.len(), job.opened.name);
     if args.dry_run {
-        return plan(&job, output.as_ref(), args.shard_size, printer);
+        return plan(&job, output.as_ref(), args.output.shard_size, printer);
     }
-    let output = output.ok_or_else(no_output)?;
-    let report = watched(&job, &output, global)?;
+    write(&job, &output.ok_or_else(no_output)?, global, printer)
+}
+
+/// A merge that was made by another program.
+fn calibrate(args: &CalibrateArgs, global: &Global, printer: &Printer) -> Result<()> {
+    let Some(dir) = &args.output.out else {
+        return Err(Error::usage("no output folder").hint("add `--out DIR`"));
+    };
+    let quick = Quick {
+        base: Some(args.base.clone()),
+        models: args.models.clone(),
+        method: Some("given".into()),
+        exclude: args.exclude.clone(),
+        ..args.calibration.quick(&args.output)
+    };
+    let recipe = quick.recipe()?;
+    if recipe.calibrate.space == Space::None {
+        return Err(
+            Error::usage("nothing to do without calibration").hint("add `--calibrate wsc`, `fsc`, `dsc` or `auto`")
+        );
+    }
+    let job = Job::given(recipe, &args.merged, &global.wanted())?;
+    write(&job, &args.output.to(dir), global, printer)
+}
+
+/// Runs a job, and says what it did.
+fn write(job: &Job, output: &Output, global: &Global, printer: &Printer) -> Result<()> {
+    let report = watched(job, output, global)?;
     printer.warnings(&report.warnings);
     if printer.json() {
         return printer.document(&report);
     }
     // Without a base, the differences are from the first model, and say little.
     let norms = if job.recipe.base.is_some() { summary::norms(&report) + "\n" } else { String::new() };
-    printer.summary(&(norms + &summary::line(&report, &output.dir.display().to_string())))
+    let candidates = summary::candidates(&report);
+    printer.summary(&(candidates + &norms + &summary::line(&report, &output.dir.display().to_string())))
 }
 
 /// A merge with a progress bar, and with Ctrl-C to stop it.
@@ -111,13 +141,18 @@ fn recipe(args: &Merge) -> Result<(Recipe, Option<PathBuf>)> {
 }
 
 fn output(args: &Merge) -> Result<Option<Output>> {
-    match &args.out {
-        Some(dir) => {
-            let Merge { shard_size, overwrite, hash, .. } = *args;
-            Ok(Some(Output { dir: dir.clone(), shard_size, overwrite, hash }))
-        }
+    match &args.output.out {
+        Some(dir) => Ok(Some(args.output.to(dir))),
         None if args.dry_run => Ok(None),
         None => Err(no_output()),
+    }
+}
+
+impl OutputFlags {
+    /// The folder `dir`, and how it is written.
+    fn to(&self, dir: &Path) -> Output {
+        let Self { shard_size, overwrite, hash, .. } = *self;
+        Output { dir: dir.to_owned(), shard_size, overwrite, hash }
     }
 }
 

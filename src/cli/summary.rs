@@ -1,5 +1,6 @@
 //! What a merge did to the task vectors, by part of the network.
 
+use magic_merge::calibrate::feature::CandidateReport;
 use magic_merge::report::{Report, TensorReport};
 
 use super::tables::{Column, table};
@@ -125,6 +126,19 @@ pub fn norms(report: &Report) -> String {
         groups.iter().filter(|(_, norms)| norms.tensors > 0).map(|(name, norms)| row(name, norms)).collect();
     rows.push(row("all", &Norms::of(&report.tensors)));
     table(&columns, rows)
+}
+
+/// What `auto` tried, if it did: the nearest first.
+pub fn candidates(report: &Report) -> String {
+    let Some(features) = report.features.as_ref().filter(|features| !features.candidates.is_empty()) else {
+        return String::new();
+    };
+    let columns = [Column::Left("candidate"), Column::Right("distance from the experts"), Column::Left("")];
+    let row = |candidate: &CandidateReport| {
+        let chosen = if candidate.chosen { "← taken" } else { "" };
+        vec![candidate.name.clone(), number(candidate.distance), chosen.to_owned()]
+    };
+    table(&columns, features.candidates.iter().map(row)) + "\n"
 }
 
 /// A number that there may not be.

@@ -98,6 +98,17 @@ choice! {
     }
 }
 
+choice! {
+    /// The hidden states that feature-space calibration measures later leaves on.
+    Propagate, "propagation", {
+        /// Those of the merge before feature-space calibration, as in the paper.
+        #[default]
+        Merged = "merged",
+        /// Those of the calibrated leaves before them.
+        Calibrated = "calibrated",
+    }
+}
+
 /// An unknown word of a list. Lists this short are shown whole, unless the word is clearly a typo.
 fn unknown(word: &str, what: &str, words: &'static [&'static str]) -> Error {
     let hint = match near(&word.to_lowercase(), words.iter().copied()) {

@@ -94,6 +94,9 @@ impl Out {
         if calibrate.samples != default.samples {
             feature.push(format!("samples: {}", calibrate.samples));
         }
+        if calibrate.propagate != default.propagate {
+            feature.push(format!("propagate: {}", calibrate.propagate));
+        }
         if !feature.is_empty() {
             self.line(2, "feature", &format!("{{{}}}", feature.join(", ")));
         }

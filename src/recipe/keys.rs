@@ -7,7 +7,7 @@ pub(super) const TOP: &[&str] =
     &["merge_method", "base_model", "models", "parameters", "dtype", "out_dtype", "calibrate", "seed", "exclude"];
 pub(super) const MODEL: &[&str] = &["model", "parameters", "data"];
 pub(super) const CALIBRATE: &[&str] = &["space", "manifold", "norm", "feature", "data", "sensitive", "exclude"];
-pub(super) const FEATURE: &[&str] = &["fit", "norm", "samples"];
+pub(super) const FEATURE: &[&str] = &["fit", "norm", "samples", "propagate"];
 pub(super) const FILTER: &[&str] = &["filter", "value"];
 
 /// What mergekit has and magic does not, and what to do instead.

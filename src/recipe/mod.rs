@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use crate::error::nearest;
 use crate::{Error, Result};
 
-pub use choice::{Fit, Manifold, Norm, Space};
+pub use choice::{Fit, Manifold, Norm, Propagate, Space};
 pub use depth::Depth;
 pub use params::{PARAMS, Param, Params, Takes, Value};
 pub use quick::Quick;
@@ -74,6 +74,8 @@ pub struct Calibrate {
     pub feature_norm: Norm,
     /// Samples used of each expert's data (`feature.samples`).
     pub samples: usize,
+    /// What later leaves are measured on (`feature.propagate`).
+    pub propagate: Propagate,
     /// Calibration samples: none, one for all experts, or one per expert; see [`Recipe::data_of`].
     pub data: Vec<String>,
     /// Tensors whose factor may only shrink.
@@ -91,6 +93,7 @@ impl Default for Calibrate {
             fit: Fit::Magnitude,
             feature_norm: Norm::L1,
             samples: 10,
+            propagate: Propagate::Merged,
             data: Vec::new(),
             sensitive: Sensitive::None,
             exclude: Vec::new(),

@@ -23,6 +23,10 @@ pub struct Quick {
     pub norm: Option<String>,
     /// `--fit NAME`.
     pub fit: Option<String>,
+    /// `--samples N`.
+    pub samples: Option<usize>,
+    /// `--propagate NAME`.
+    pub propagate: Option<String>,
     /// `--data PATH`, once for all experts or once per expert.
     pub data: Vec<String>,
     /// `--sensitive FILE`.
@@ -40,6 +44,9 @@ impl Quick {
     pub fn recipe(&self) -> Result<Recipe> {
         if self.models.is_empty() {
             return Err(Error::usage("nothing to merge").hint("give a recipe file, or each model as `--model PATH`"));
+        }
+        if self.samples == Some(0) {
+            return Err(Error::usage("`--samples` is 0").hint("it takes a whole number from 1"));
         }
         let Some(method) = &self.method else {
             return Err(Error::usage("no merge method").hint("give one, such as `--method task_arithmetic`"));
@@ -78,24 +85,28 @@ impl Quick {
         set(&mut calibrate.manifold, "--manifold", self.manifold.as_deref())?;
         set(&mut calibrate.norm, "--norm", self.norm.as_deref())?;
         set(&mut calibrate.fit, "--fit", self.fit.as_deref())?;
+        set(&mut calibrate.propagate, "--propagate", self.propagate.as_deref())?;
+        calibrate.samples = self.samples.unwrap_or(calibrate.samples);
         if !self.data.is_empty() {
             calibrate.data.clone_from(&self.data);
         }
         if let Some(file) = &self.sensitive {
             calibrate.sensitive = Sensitive::File(file.clone());
         }
-        // `--calibrate none` in so many words may stand beside the others, so that a script can loop over spaces.
+        // A space in so many words may stand beside all flags, so that a script can loop over spaces.
         let idle = [
             ("--manifold", self.manifold.is_some()),
             ("--norm", self.norm.is_some()),
             ("--fit", self.fit.is_some()),
+            ("--samples", self.samples.is_some()),
+            ("--propagate", self.propagate.is_some()),
             ("--data", !self.data.is_empty()),
             ("--sensitive", self.sensitive.is_some()),
         ];
         match idle.iter().find(|(_, given)| *given) {
             Some((flag, _)) if calibrate.space == Space::None && self.calibrate.is_none() => {
                 let message = format!("`{flag}` does nothing without calibration");
-                Err(Error::usage(message).hint("add `--calibrate wsc`"))
+                Err(Error::usage(message).hint("add `--calibrate wsc`, or `--calibrate auto` where there are samples"))
             }
             _ => Ok(()),
         }

@@ -146,6 +146,7 @@ impl Reader<'_> {
             manifold: fields.get("manifold").map_or(Ok(default.manifold), |node| self.word(node, "`manifold`"))?,
             norm: fields.get("norm").map_or(Ok(default.norm), |node| self.word(node, "`norm`"))?,
             fit: feature.get("fit").map_or(Ok(default.fit), |node| self.word(node, "`fit`"))?,
+            propagate: feature.get("propagate").map_or(Ok(default.propagate), |node| self.word(node, "`propagate`"))?,
             feature_norm: feature.get("norm").map_or(Ok(default.feature_norm), |node| self.word(node, "`norm`"))?,
             samples,
             data: fields.get("data").map_or(Ok(Vec::new()), |node| self.texts(node, "`data`"))?,

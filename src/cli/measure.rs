@@ -1,0 +1,127 @@
+//! `magic eval` and `magic sensitivity`.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use magic_merge::checkpoint::Checkpoint;
+use magic_merge::evaluate::{Evaluation, Model};
+use magic_merge::job::Job;
+use magic_merge::progress::Progress;
+use magic_merge::recipe::Quick;
+use magic_merge::sensitivity::{Metric, Sensitivity};
+use magic_merge::{Error, Result, data, device};
+use serde::Serialize;
+
+use super::args::{Eval, Global, SensitivityArgs};
+use super::interrupt;
+use super::output::Printer;
+use super::progress::{Bar, Total};
+use super::tables::{Column, table};
+use super::text::number;
+
+/// What `magic eval --json` prints.
+#[derive(Serialize)]
+struct Document {
+    schema: &'static str,
+    model: String,
+    device: String,
+    sets: Vec<Set>,
+}
+
+#[derive(Serialize)]
+struct Set {
+    data: String,
+    #[serde(flatten)]
+    measures: Evaluation,
+}
+
+/// Loss and accuracy of a model.
+pub fn eval(args: &Eval, global: &Global, printer: &Printer) -> Result<()> {
+    let progress = Arc::new(Progress::default());
+    interrupt::stops(&progress)?;
+    let specs = [Some(&args.model), args.head.as_ref()];
+    let checkpoints: Vec<Checkpoint> =
+        specs.into_iter().flatten().map(|spec| Checkpoint::open(spec, &[])).collect::<Result<_>>()?;
+    let opened = device::open(&global.wanted())?;
+    let model = Model::new(&checkpoints, &opened.executor, opened.memory.parameters())?;
+    let mut sets = Vec::new();
+    let bar = Bar::start(global, &progress, Total::default());
+    for path in &args.data {
+        let samples = data::load(Path::new(path), &model.network.wants, &checkpoints[0], args.samples)?;
+        printer.warnings(&samples.warnings);
+        let data = samples.name.clone();
+        let measures = opened.memory.pool()?.install(|| model.evaluate(samples, &progress))?;
+        sets.push(Set { data, measures });
+    }
+    drop(bar);
+    if printer.json() {
+        let (schema, model, device) = ("magic-eval/1", args.model.clone(), opened.name);
+        return printer.document(&Document { schema, model, device, sets });
+    }
+    let tokens = sets.iter().any(|set| set.measures.perplexity.is_some());
+    let mut columns = vec![Column::Left("data"), Column::Right("samples"), Column::Right("predictions")];
+    columns.push(Column::Right("loss"));
+    columns.push(if tokens { Column::Right("perplexity") } else { Column::Right("accuracy") });
+    let row = |set: &Set| {
+        let Evaluation { samples, predictions, loss, perplexity, accuracy } = &set.measures;
+        let last = perplexity.map_or_else(|| format!("{:.1} %", 100.0 * accuracy), number);
+        vec![set.data.clone(), samples.to_string(), predictions.to_string(), number(*loss), last]
+    };
+    printer.data(&table(&columns, sets.iter().map(row)))
+}
+
+/// The tensors that a merge is sensitive to.
+pub fn sensitivity(args: &SensitivityArgs, global: &Global, printer: &Printer) -> Result<()> {
+    let progress = Arc::new(Progress::default());
+    interrupt::stops(&progress)?;
+    let metric = Metric::named(&args.metric).expect("one of the words");
+    if !args.factor.is_finite() || args.factor == 1.0 {
+        return Err(
+            Error::usage(format!("`--factor` is {}, which shows nothing", args.factor)).hint("the paper's is 1.1")
+        );
+    }
+    let quick = Quick {
+        base: Some(args.base.clone()),
+        models: args.models.clone(),
+        method: Some(args.method.clone()),
+        params: args.params.clone(),
+        exclude: args.exclude.clone(),
+        calibrate: Some("fsc".into()),
+        data: args.data.clone(),
+        samples: args.samples,
+        ..Quick::default()
+    };
+    let job = Job::new(quick.recipe()?, None, &global.wanted())?;
+    let bar = Bar::start(global, &progress, Total::default());
+    let found = job.sensitivity(metric, args.factor, args.top, &progress)?;
+    drop(bar);
+    if let Some(path) = &args.out {
+        let mut text = serde_json::to_string_pretty(&found).expect("plain data");
+        text.push('\n');
+        std::fs::write(path, text).map_err(|e| Error::write(path, &e))?;
+    }
+    if printer.json() {
+        return printer.document(&found);
+    }
+    printer.summary(&text(&found, args.out.as_deref()))
+}
+
+fn text(found: &Sensitivity, out: Option<&Path>) -> String {
+    let heading = match found.metric {
+        "loss" => "loss grows by",
+        "accuracy" => "accuracy falls by",
+        _ => "hidden state moves by",
+    };
+    let shown = found.tensors.iter().take(found.sensitive.len().max(10));
+    let rows = shown.map(|scored| vec![scored.tensor.clone(), number(scored.worse)]);
+    let mut text = table(&[Column::Left("tensor"), Column::Right(heading)], rows);
+    let more = found.tensors.len().saturating_sub(found.sensitive.len().max(10));
+    if more > 0 {
+        text += &format!("… and {more} more\n");
+    }
+    if let Some(out) = out {
+        let (count, out) = (found.sensitive.len(), out.display());
+        text += &format!("\n{count} named as sensitive; to use it: --sensitive {out}\n");
+    }
+    text
+}
