@@ -103,13 +103,11 @@ impl<'a> Library<'a> {
             Form::Affine { width } | Form::Table { width, .. } => width,
         };
         let weight = self.tensor(&leaf.weight, row_len.into())?;
-        let bias = match &leaf.bias {
-            Some(bias) => {
-                let width = self.checkpoints[0].get(bias).map_or(1, |(_, info)| info.elements());
-                Some(self.tensor(bias, width)?)
-            }
-            None => None,
+        let outputs = match leaf.form {
+            Form::Linear { outputs, .. } => outputs,
+            Form::Affine { width } | Form::Table { width, .. } => width,
         };
+        let bias = leaf.bias.as_ref().map(|bias| self.tensor(bias, outputs.into())).transpose()?;
         // Rows can be picked where the merge sees the same ones.
         let alike = weight.prepared.as_ref().is_none_or(|p| u64::from(p.tensor.row_len) == weight.row_len);
         let step = weight.prepared.as_ref().map_or(1, |p| p.tensor.block_rows);

@@ -86,7 +86,7 @@ impl Candidate {
 }
 
 /// Scales of the uncalibrated merge that are tried besides 1.
-const SCALES: [f64; 5] = [0.35, 0.5, 0.7, 1.4, 2.0];
+const SCALES: [f64; 4] = [0.5, 0.7, 1.4, 2.0];
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,7 @@
 //! Calibration in feature space while the network streams by: merge, measure, fold and write, leaf by leaf.
 
 use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 use serde::Serialize;
@@ -9,16 +10,17 @@ use crate::calibrate::candidate::{Candidate, Factors};
 use crate::checkpoint::Writer;
 use crate::error::Result;
 use crate::features::{Runner, Sets};
-use crate::forward::Network;
-use crate::forward::network::{Leaf, Op};
-use crate::kernels::deviation;
+use crate::forward::network::{Leaf, Op, Rows, Value};
+use crate::forward::{self, Network};
+use crate::kernels::add;
+use crate::kernels::deviation::{self, Deviation};
 use crate::kernels::factor::Strength;
-use crate::kernels::{add, deviation::Deviation};
+use crate::kernels::matmul::{self, Place, Shape, Weight};
 use crate::parameters::{Library, Version};
 use crate::plan::Plan;
 use crate::progress::Progress;
 use crate::recipe::{Calibrate, Fit, Propagate, Space};
-use crate::recording::{Recording, Size};
+use crate::recording::{Buf, Recording, Size};
 use crate::report::TensorReport;
 
 /// What was measured at a leaf.
@@ -45,8 +47,14 @@ pub struct CandidateReport {
     pub strength: f64,
     /// Scale.
     pub scale: f64,
-    /// Mean relative distance of its last hidden state from the experts' own.
+    /// Mean relative distance from the experts: that of the hidden state and, where they have classifiers, that of the
+    /// logits, a half each.
     pub distance: f64,
+    /// ‖h − h_t‖ / ‖h_t‖ of what a head sees of the last hidden state.
+    pub hidden: f64,
+    /// The same of what expert t's own classifier makes of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logits: Option<f64>,
     /// Whether it was taken.
     pub chosen: bool,
 }
@@ -152,12 +160,17 @@ impl FeaturePass<'_> {
         matches!(self.network.ops[at], Op::Head { .. }) && leaf == 0
     }
 
-    /// The best of all candidates: those whose last hidden state lies nearest the experts' own. Nothing is written.
+    /// The best of all candidates: the one that lies nearest the experts' own results. Nothing is written.
+    ///
+    /// Nearness of hidden states alone would favour merges that are too short: where a merge holds only a part of each
+    /// expert's move, shrinking what interferes brings it nearer, and what a classifier reads, which is direction, does
+    /// not get better by it. Where the experts have classifiers, those are asked too.
     pub fn choose(&self) -> Result<Outcome> {
         let batches = self.sets.batches(self.network);
         let (network, norm) = (self.network, self.calibrate.feature_norm);
+        let reads = network.classified.unwrap_or(network.seen);
         let mut runner =
-            Runner::new(self.library, network, &batches, &self.sets.of, &[network.hidden], true, self.progress)?;
+            Runner::new(self.library, network, &batches, &self.sets.of, &[network.seen, reads], true, self.progress)?;
         let candidates = Candidate::all();
         let tracks: Vec<(usize, Kind)> = (0..candidates.len())
             .map(Kind::Candidate)
@@ -167,7 +180,8 @@ impl FeaturePass<'_> {
         runner.announce(tracks.len());
         let mut factors = vec![Factors::ONE; network.leaves.len()];
         let mut experts = vec![Vec::new(); network.leaves.len()];
-        let end = network.ops.iter().position(|op| op.writes() == Some(network.hidden)).expect("it is computed");
+        let end = network.ops.iter().rposition(|op| [network.seen, reads].map(Some).contains(&op.writes()));
+        let end = end.expect("both are computed");
         for block in &network.blocks {
             for &(track, kind) in &tracks {
                 let own = runner.batches(match kind {
@@ -202,8 +216,13 @@ impl FeaturePass<'_> {
             }
             runner.forget(None);
         }
-        let distances = self.distances(&mut runner, &tracks[..candidates.len()], &tracks[candidates.len()..])?;
-        let best = (0..distances.len()).min_by(|&a, &b| distances[a].total_cmp(&distances[b])).unwrap_or(0);
+        let (tries, own) = tracks.split_at(candidates.len());
+        let hidden = self.distances(&mut runner, tries, own, |runner, track, other, _, batch| {
+            distance(runner, track, other, batch)
+        })?;
+        let logits = self.logits(&mut runner, tries, own, reads)?;
+        let total = |i: usize| logits.as_ref().map_or(hidden[i], |logits| (hidden[i] + logits[i]) / 2.0);
+        let best = (0..candidates.len()).min_by(|&a, &b| total(a).total_cmp(&total(b))).unwrap_or(0);
         let chosen = candidates[best];
         let mut strengths = vec![chosen.strength(&Factors::ONE); self.plan.tensors.len()];
         let mut leaves = Vec::new();
@@ -223,7 +242,9 @@ impl FeaturePass<'_> {
             fit: candidates[i].fit.as_str(),
             strength: candidates[i].strength,
             scale: candidates[i].scale,
-            distance: distances[i],
+            distance: total(i),
+            hidden: hidden[i],
+            logits: logits.as_ref().map(|logits| logits[i]),
             chosen: i == best,
         };
         let mut table: Vec<_> = (0..candidates.len()).map(report).collect();
@@ -232,12 +253,13 @@ impl FeaturePass<'_> {
         Ok(Outcome { strengths, written: Vec::new(), leaves, candidates: table, activation_bytes })
     }
 
-    /// mean over experts and samples of ‖h(x; candidate) − h(x; θ_t)‖ / ‖h(x; θ_t)‖.
-    fn distances(
+    /// mean over experts and samples of what `distance` gives for a candidate, an expert's track, the expert and a batch.
+    fn distances<'r>(
         &self,
-        runner: &mut Runner<'_>,
+        runner: &mut Runner<'r>,
         candidates: &[(usize, Kind)],
         experts: &[(usize, Kind)],
+        mut distance: impl FnMut(&mut Runner<'r>, usize, usize, usize, usize) -> Result<Vec<f64>>,
     ) -> Result<Vec<f64>> {
         let mut all = Vec::new();
         for &(candidate, _) in candidates {
@@ -245,13 +267,60 @@ impl FeaturePass<'_> {
             for (k, &(expert, _)) in experts.iter().enumerate() {
                 let mut distances = Vec::new();
                 for batch in runner.batches(Some(k)) {
-                    distances.extend(distance(runner, candidate, expert, batch)?);
+                    distances.extend(distance(runner, candidate, expert, k, batch)?);
                 }
                 mean += distances.iter().sum::<f64>() / distances.len().max(1) as f64 / experts.len() as f64;
             }
             all.push(if mean.is_finite() { mean } else { f64::INFINITY });
         }
         Ok(all)
+    }
+
+    /// The same of logits, by each expert's own classifier; `None` unless all have one.
+    fn logits(
+        &self,
+        runner: &mut Runner<'_>,
+        candidates: &[(usize, Kind)],
+        experts: &[(usize, Kind)],
+        reads: Value,
+    ) -> Result<Option<Vec<f64>>> {
+        let sources =
+            self.plan.tensors.iter().find(|tensor| tensor.experts() == experts.len() && tensor.sources.len() > 1);
+        let Some(sources) = sources.filter(|_| self.network.classified.is_some()).map(|tensor| &tensor.sources[1..])
+        else {
+            return Ok(None);
+        };
+        let mut heads = Vec::new();
+        for source in &sources[..experts.len()] {
+            let expert = &self.library.checkpoints[source.checkpoint];
+            if expert.get("classifier.weight").is_none() {
+                return Ok(None);
+            }
+            let network = forward::network_with(&self.library.checkpoints[0], Some(expert))?;
+            let (leaf, _) = network.head().expect("it has a classifier");
+            let library = Library { checkpoints: std::slice::from_ref(expert), merge: None, ..*self.library };
+            let open = library.open(&network.leaves[leaf], None)?;
+            let loaded = open.load(0)?;
+            heads.push((open.form(&mut runner.pass, &loaded, Version::Base)?, network.outputs(leaf)));
+            open.unload(loaded);
+        }
+        self.distances(runner, candidates, experts, |runner, track, other, k, batch| {
+            let (formed, cols) = heads[k];
+            let (rows, depth) = runner.pass.shape(batch, reads);
+            let mut list = Recording::new(1);
+            let weight = Weight { buf: runner.pass.buf(&mut list, formed.weight), from: 0 };
+            let bias = formed.bias.map(|id| Weight { buf: runner.pass.buf(&mut list, id), from: 0 });
+            let [x, y] = [track, other].map(|track| {
+                let id = runner.pass.value(track, batch, reads);
+                let (value, logits) =
+                    (runner.pass.buf(&mut list, id), list.scratch("logits", Size::Fixed(rows * cols)));
+                let place = Place { buf: logits, stride: cols, column: 0 };
+                matmul::record(&mut list, Shape { rows, cols, depth }, value, weight, bias, place);
+                logits
+            });
+            apart(runner, list, (rows, cols), x, y, (0..rows).map(|row| row..row + 1).collect())
+        })
+        .map(Some)
     }
 }
 
@@ -262,21 +331,39 @@ enum Kind {
     Expert(usize),
 }
 
-/// ‖h − h'‖ / ‖h'‖ of the last hidden states of two tracks, for each sample of a batch; 0/0 is 0.
+/// ‖h − h'‖ / ‖h'‖ of what a head sees of two tracks' last hidden states, for each sample of a batch.
 pub fn distance(runner: &mut Runner<'_>, track: usize, other: usize, batch: usize) -> Result<Vec<f64>> {
-    let hidden = runner.pass.network.hidden;
-    let shape = runner.pass.shape(batch, hidden);
+    let seen = runner.pass.network.seen;
+    let shape = runner.pass.shape(batch, seen);
     let mut list = Recording::new(1);
-    let [x, y] = [track, other].map(|track| runner.pass.value(track, batch, hidden));
-    let (x, y) = (runner.pass.buf(&mut list, x), runner.pass.buf(&mut list, y));
+    let [x, y] = [track, other].map(|track| {
+        let id = runner.pass.value(track, batch, seen);
+        runner.pass.buf(&mut list, id)
+    });
+    let own = &runner.pass.batches[batch];
+    let spans = match runner.pass.network.values[seen.0].0 {
+        Rows::Samples => (0..shape.0).map(|row| row..row + 1).collect(),
+        _ => own.spans.clone(),
+    };
+    apart(runner, list, shape, x, y, spans)
+}
+
+/// ‖x − y‖ / ‖y‖ of the rows of each span; 0/0 is 0.
+fn apart(
+    runner: &mut Runner<'_>,
+    mut list: Recording,
+    shape: (u32, u32),
+    x: Buf,
+    y: Buf,
+    spans: Vec<Range<u32>>,
+) -> Result<Vec<f64>> {
     let difference = list.scratch("difference", Size::Fixed(shape.0 * shape.1));
     let stats = list.result("deviation", Size::Fixed(shape.0 * deviation::WIDTH));
     add::record(&mut list, shape, 1.0, x, -1.0, y, difference);
     deviation::record(&mut list, shape, difference, y, false, stats);
-    let spans = runner.pass.batches[batch].spans.clone();
     let results = runner.pass.run(&list)?;
     let rows: &[Deviation] = bytemuck::cast_slice(results.words(0));
-    let of = |span: std::ops::Range<u32>| {
+    let of = |span: Range<u32>| {
         let rows = &rows[span.start as usize..span.end as usize];
         let sum = |of: fn(&Deviation) -> f32| rows.iter().map(|row| f64::from(of(row))).sum::<f64>();
         let (apart, size) = (sum(|row| row.square_a).sqrt(), sum(|row| row.square_c).sqrt());

@@ -1,15 +1,19 @@
-//! `magic demo`: the vision experts that come with the program, merged by several methods, without and with
-//! calibration.
+//! `magic demo`: the vision experts that come with the program, merged by several methods, without and with calibration,
+//! and what each merge gets right.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use include_dir::{Dir, include_dir};
+use magic_merge::checkpoint::Checkpoint;
+use magic_merge::device::{self, Opened};
+use magic_merge::evaluate::Model;
 use magic_merge::job::{Job, Output};
 use magic_merge::progress::Progress;
 use magic_merge::recipe::{Quick, Recipe};
 use magic_merge::report::Report;
-use magic_merge::{Error, Result};
+use magic_merge::{Error, Result, data};
 use serde_json::{Value, json};
 
 use super::args::{Demo, Global};
@@ -30,17 +34,28 @@ const SHOWN: [(&str, &[&str]); 4] = [
     ("dare_linear", &["density=0.2"]),
 ];
 
+/// The calibrations.
+const SPACES: [&str; 5] = ["none", "wsc", "fsc", "dsc", "auto"];
+
+/// Unlabelled images of each task that calibration sees.
+const SAMPLES: usize = 20;
+
+/// Test images of each task.
+const TESTS: usize = 250;
+
 /// Every expert has a head of its own, for its own classes: heads are not merged.
 const HEADS: &str = "classifier.*";
 
 const COMMANDS: &str = "\
 The same with models of your own:
   magic merge --base BASE --model A --model B --method ties --param density=0.2 --calibrate wsc --out DIR
+  magic merge --base BASE --model A --model B --method linear --calibrate auto --data A.txt --data B.txt --out DIR
   magic merge RECIPE.yml --out DIR
 ";
 
 /// Runs it.
 pub fn run(args: &Demo, global: &Global, printer: &Printer) -> Result<()> {
+    let started = Instant::now();
     let progress = Arc::new(Progress::default());
     interrupt::stops(&progress)?;
     let folder = Folder::new(args.out.as_deref())?;
@@ -49,37 +64,57 @@ pub fn run(args: &Demo, global: &Global, printer: &Printer) -> Result<()> {
         true => SHOWN.iter().map(|(method, _)| *method).collect(),
         false => args.methods.iter().map(String::as_str).collect(),
     };
+    let opened = device::open(&global.wanted())?;
+    let scores = |model: &str| models.scores(model, &opened, &progress);
+    let base = scores(&models.base)?;
+    let mut experts = Vec::new();
+    for (task, expert) in models.experts.iter().enumerate() {
+        experts.push(models.score(expert, task, &opened, &progress)?);
+    }
     let mut rows = Vec::new();
     for method in methods {
-        let merge = |space: &str| {
+        for space in SPACES {
             let dir = folder.add(&if space == "none" { method.to_owned() } else { format!("{method}_{space}") })?;
             let job = Job::new(models.recipe(method, space)?, None, &global.wanted())?;
-            job.run(&Output { dir, shard_size: u64::MAX, overwrite: false, hash: false }, &progress)
+            let output = Output { dir: dir.clone(), shard_size: u64::MAX, overwrite: false, hash: false };
+            let report = job.run(&output, &progress)?;
+            let accuracy = scores(dir.to_str().ok_or_else(|| not_utf8(&dir))?)?;
+            rows.push(Row { method, space, report, accuracy });
+        }
+    }
+    let shown = Shown { models: &models, base, experts, rows, device: opened.name, seconds: started.elapsed() };
+    let out = args.out.as_deref();
+    if let Some(out) = out {
+        let write = |name: &str, text: String| {
+            let path = out.join(name);
+            folder.add(name)?;
+            std::fs::write(&path, text).map_err(|e| Error::write(&path, &e))
         };
-        rows.push(Row { method, merged: merge("none")?, calibrated: merge("wsc")? });
+        write("demo.json", serde_json::to_string_pretty(&shown.document(Some(out))).expect("plain data") + "\n")?;
+        write("report.md", shown.markdown())?;
     }
     folder.keep();
-    if printer.json() {
-        return printer.document(&document(&models, &rows, args.out.as_deref()));
-    }
-    printer.summary(&text(&models, &rows, args.out.as_deref()))
+    if printer.json() { printer.document(&shown.document(out)) } else { printer.summary(&shown.text(out)) }
 }
 
 /// The models, unpacked.
 struct Models {
     base: String,
     experts: Vec<String>,
+    samples: PathBuf,
 }
 
 impl Models {
     fn unpack(to: &Path) -> Result<Self> {
-        let mut models = Self { base: String::new(), experts: Vec::new() };
+        let samples = to.join("samples");
+        let mut models = Self { base: String::new(), experts: Vec::new(), samples };
         for dir in ASSETS.dirs() {
             let name = dir.path().to_string_lossy();
             let path = to.join(dir.path());
             let text = || path.to_str().map(str::to_owned).ok_or_else(|| not_utf8(&path));
             match &*name {
                 "base" => models.base = text()?,
+                "samples" => {}
                 _ if name.starts_with("expert_") => models.experts.push(text()?),
                 _ => continue,
             }
@@ -93,7 +128,25 @@ impl Models {
         Ok(models)
     }
 
+    /// Accuracy of a model on every task, with the head of the task's expert.
+    fn scores(&self, model: &str, opened: &Opened, progress: &Progress) -> Result<Vec<f64>> {
+        (0..self.experts.len()).map(|task| self.score(model, task, opened, progress)).collect()
+    }
+
+    /// Accuracy of a model on one task.
+    fn score(&self, model: &str, task: usize, opened: &Opened, progress: &Progress) -> Result<f64> {
+        let checkpoints = [Checkpoint::open(model, &[])?, Checkpoint::open(&self.experts[task], &[])?];
+        let model = Model::new(&checkpoints, &opened.executor, opened.memory.parameters())?;
+        let samples = self.samples.join(format!("{}.test.safetensors", self.tasks()[task]));
+        let samples = data::load(&samples, &model.network.wants, &checkpoints[0], None)?;
+        Ok(opened.memory.pool()?.install(|| model.evaluate(samples, progress))?.accuracy)
+    }
+
     fn recipe(&self, method: &str, space: &str) -> Result<Recipe> {
+        let data = |task: &str| {
+            let path = self.samples.join(format!("{task}.calib.safetensors"));
+            path.to_str().map(str::to_owned).ok_or_else(|| not_utf8(&path))
+        };
         let params = SHOWN.iter().find(|(shown, _)| *shown == method).map_or(&[][..], |(_, params)| params);
         let quick = Quick {
             base: Some(self.base.clone()),
@@ -101,6 +154,8 @@ impl Models {
             method: Some(method.to_owned()),
             params: params.iter().map(|&param| param.to_owned()).collect(),
             calibrate: Some(space.to_owned()),
+            samples: Some(SAMPLES),
+            data: self.tasks().into_iter().map(data).collect::<Result<_>>()?,
             exclude: vec![HEADS.to_owned()],
             ..Quick::default()
         };
@@ -117,84 +172,144 @@ fn not_utf8(path: &Path) -> Error {
     Error::usage(format!("`{}` is not valid UTF-8, which recipes are written in", path.display()))
 }
 
-/// One method.
+/// One merge.
 struct Row<'a> {
     method: &'a str,
-    merged: Report,
-    calibrated: Report,
+    space: &'a str,
+    report: Report,
+    /// Of each task.
+    accuracy: Vec<f64>,
 }
 
 impl Row<'_> {
-    fn name(&self) -> String {
+    /// The method with its parameters.
+    fn method(&self) -> String {
         let params = SHOWN.iter().find(|(shown, _)| *shown == self.method).map_or(&[][..], |(_, params)| params);
         [&[self.method], params].concat().join(" ")
     }
 
-    /// Norms without and with calibration.
-    fn norms(&self) -> (Norms, Norms) {
-        (Norms::of(&self.merged.tensors), Norms::of(&self.calibrated.tensors))
+    /// The calibration; for `auto`, what it took.
+    fn calibration(&self) -> String {
+        let features = self.report.features.as_ref();
+        match features.and_then(|features| features.candidates.iter().find(|candidate| candidate.chosen)) {
+            Some(taken) => format!("{} → {}", self.space, taken.name),
+            None => self.space.to_owned(),
+        }
+    }
+
+    fn norms(&self) -> Norms {
+        Norms::of(&self.report.tensors)
     }
 }
 
-fn text(models: &Models, rows: &[Row<'_>], out: Option<&Path>) -> String {
-    let columns = [
-        Column::Left("method"),
-        Column::Right("‖τ‖ experts"),
-        Column::Right("merged"),
-        Column::Right("÷ experts"),
-        Column::Right("with WSC"),
-        Column::Right("÷ experts"),
-        Column::Right("mean ξ"),
-    ];
-    let row = |row: &Row<'_>| {
-        let (plain, calibrated) = row.norms();
-        let mut cells = vec![row.name()];
-        cells.extend([Some(plain.experts), Some(plain.merged), plain.ratio()].map(cell));
-        cells.extend([Some(calibrated.calibrated), calibrated.calibrated_ratio(), calibrated.xi].map(cell));
-        cells
-    };
-    let range = |of: &dyn Fn(&Row<'_>) -> Option<f64>| {
-        let least = rows.iter().filter_map(of).fold(f64::INFINITY, f64::min);
-        let most = rows.iter().filter_map(of).fold(f64::NEG_INFINITY, f64::max);
-        if rows.len() == 1 { format!("{most:.2}") } else { format!("{least:.2} to {most:.2}") }
-    };
-    let kept = out.map(|out| format!("All models and merges are in `{}`.\n", out.display())).unwrap_or_default();
-    format!(
-        "{tasks} ({names}), fine-tuned from one base, merged on {device}\n\n{table}\n\
-         τ is what fine-tuning changed: a model's weights minus the base's. Merged, it is {plain} times as long as an \
-         expert's.\nCalibration in weight space (WSC) rescales it row by row, from the weights alone, to \
-         {calibrated} times.\n\n\
-         {COMMANDS}{kept}",
-        tasks = plural(models.experts.len(), "expert"),
-        names = models.tasks().join(", "),
-        device = rows[0].merged.device,
-        table = table(&columns, rows.iter().map(row)),
-        plain = range(&|row| row.norms().0.ratio()),
-        calibrated = range(&|row| row.norms().1.calibrated_ratio()),
-    )
+/// All that was found.
+struct Shown<'a> {
+    models: &'a Models,
+    base: Vec<f64>,
+    experts: Vec<f64>,
+    rows: Vec<Row<'a>>,
+    device: String,
+    seconds: Duration,
 }
 
-fn document(models: &Models, rows: &[Row<'_>], out: Option<&Path>) -> Value {
-    let merge = |row: &Row<'_>| {
-        let (plain, calibrated) = row.norms();
+fn mean(accuracy: &[f64]) -> f64 {
+    accuracy.iter().sum::<f64>() / accuracy.len().max(1) as f64
+}
+
+fn percent(x: f64) -> String {
+    format!("{:.1}", 100.0 * x)
+}
+
+impl Shown<'_> {
+    /// Header and cells of the table.
+    fn cells(&self) -> (Vec<&str>, Vec<Vec<String>>) {
+        let mut header = vec!["method", "calibration", "‖τ‖ ÷ expert's"];
+        header.extend(self.models.tasks());
+        header.push("mean");
+        let line = |method: String, calibration: String, ratio: String, of: &[f64]| {
+            let accuracy = of.iter().map(|x| percent(*x)).chain([format!("{:.2}", 100.0 * mean(of))]);
+            [method, calibration, ratio].into_iter().chain(accuracy).collect::<Vec<_>>()
+        };
+        let mut rows = vec![
+            line("base".into(), String::new(), String::new(), &self.base),
+            line("experts, each its own".into(), String::new(), String::new(), &self.experts),
+        ];
+        let mut last = "";
+        for row in &self.rows {
+            let method = if row.method == last { String::new() } else { row.method() };
+            last = row.method;
+            rows.push(line(method, row.calibration(), cell(row.norms().calibrated_ratio()), &row.accuracy));
+        }
+        (header, rows)
+    }
+
+    fn text(&self, out: Option<&Path>) -> String {
+        let (header, rows) = self.cells();
+        let columns: Vec<Column<'_>> = header
+            .iter()
+            .enumerate()
+            .map(|(i, name)| if i < 2 { Column::Left(name) } else { Column::Right(name) })
+            .collect();
+        let kept = out.map(|out| format!("All models, merges and this table are in `{}`.\n", out.display()));
+        format!(
+            "{tasks} fine-tuned from one base, merged on {device}; accuracy in percent on {count} test images of each \
+             task\n\n{table}\n\
+             τ is what fine-tuning changed: weights minus the base's. WSC rescales the merged τ row by row from the \
+             weights alone,\nFSC operation by operation from {samples} unlabelled images of each task, DSC does both; \
+             auto tries them and milder ones,\nand takes what lies nearest the experts, without labels. \
+             {seconds:.1} s in all.\n\n\
+             {COMMANDS}{kept}",
+            tasks = plural(self.models.experts.len(), "expert"),
+            device = self.device,
+            count = TESTS,
+            table = table(&columns, rows),
+            samples = SAMPLES,
+            seconds = self.seconds.as_secs_f64(),
+            kept = kept.unwrap_or_default(),
+        )
+    }
+
+    /// The table for a document.
+    fn markdown(&self) -> String {
+        let (header, rows) = self.cells();
+        let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
+        let header_line = line(header.iter().map(|name| (*name).to_owned()).collect());
+        let rule = line(header.iter().enumerate().map(|(i, _)| if i < 2 { "---" } else { "--:" }.to_owned()).collect());
+        let rows: String = rows.into_iter().map(line).collect();
+        format!(
+            "# Six experts, merged and calibrated\n\nAccuracy in percent, on {}.\n\n{header_line}{rule}{rows}",
+            self.device
+        )
+    }
+
+    fn document(&self, out: Option<&Path>) -> Value {
+        let merge = |row: &Row<'_>| {
+            let norms = row.norms();
+            json!({
+                "method": row.method,
+                "recipe": row.method(),
+                "calibrate": row.space,
+                "experts": norms.experts,
+                "merged": norms.merged,
+                "ratio": norms.ratio(),
+                "calibrated": norms.calibrated,
+                "calibrated_ratio": norms.calibrated_ratio(),
+                "accuracy": row.accuracy,
+                "mean_accuracy": mean(&row.accuracy),
+                "candidates": row.report.features.as_ref().map(|features| &features.candidates),
+                "seconds": row.report.seconds,
+            })
+        };
         json!({
-            "method": row.method,
-            "recipe": row.name(),
-            "experts": plain.experts,
-            "merged": plain.merged,
-            "ratio": plain.ratio(),
-            "calibrated": calibrated.calibrated,
-            "calibrated_ratio": calibrated.calibrated_ratio(),
-            "xi": calibrated.xi,
-            "seconds": [row.merged.seconds, row.calibrated.seconds],
+            "schema": "magic-demo/2",
+            "version": env!("CARGO_PKG_VERSION"),
+            "device": self.device,
+            "tasks": self.models.tasks(),
+            "base": {"accuracy": self.base, "mean_accuracy": mean(&self.base)},
+            "experts": {"accuracy": self.experts, "mean_accuracy": mean(&self.experts)},
+            "merges": self.rows.iter().map(merge).collect::<Vec<_>>(),
+            "seconds": self.seconds.as_secs_f64(),
+            "out": out.map(|out| out.display().to_string()),
         })
-    };
-    json!({
-        "schema": "magic-demo/1",
-        "version": env!("CARGO_PKG_VERSION"),
-        "device": rows[0].merged.device,
-        "experts": models.tasks(),
-        "merges": rows.iter().map(merge).collect::<Vec<_>>(),
-        "out": out.map(|out| out.display().to_string()),
-    })
+    }
 }

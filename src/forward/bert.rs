@@ -55,12 +55,15 @@ pub fn network(family: &str, config: &Config<'_>, mut net: Builder<'_>) -> Resul
         x = net.norm(&name("output.LayerNorm"), Kind::Layer, eps, o)?;
     }
     net.block();
-    let mut pooled = net.select(x, Index::First);
+    let first_row = net.select(x, Index::First);
+    let mut pooled = first_row;
     if net.has("pooler.dense.weight") {
         let h = net.linear("pooler.dense", pooled, hidden)?;
         pooled = net.activate(Act::Tanh, h);
     }
+    let pools = net.has("pooler.dense.weight");
     net.prefix.clear();
+    let pools = pools || net.has("classifier.weight");
     if net.has("classifier.weight") {
         let classes = net.shape("classifier.weight")?[0] as u32;
         net.head("classifier", pooled, classes, false)?;
@@ -71,5 +74,5 @@ pub fn network(family: &str, config: &Config<'_>, mut net: Builder<'_>) -> Resul
         net.head("classifier.out_proj", h, classes, false)?;
     }
     let positions = table.saturating_sub(first).max(1);
-    Ok(net.finish(family, Wants::Tokens { vocab, positions }, x, None))
+    Ok(net.finish(family, Wants::Tokens { vocab, positions }, [x, if pools { first_row } else { x }], None))
 }

@@ -53,7 +53,7 @@ pub fn network(family: &str, config: &Config<'_>, mut net: Builder<'_>) -> Resul
         net.head("classifier", pooled, classes, false)?;
     }
     let wants = Wants::Pixels { channels: image.channels, height: image.height, width: image.width };
-    Ok(net.finish(family, wants, x, None))
+    Ok(net.finish(family, wants, [x, pooled], None))
 }
 
 /// Width of a head where `open_clip_config.json` names none.
@@ -118,7 +118,7 @@ pub fn open_clip(config: &Config<'_>, mut net: Builder<'_>) -> Result<Network> {
     }
     net.block();
     let first = net.select(x, Index::First);
-    net.norm("ln_post", Kind::Layer, layer.eps, first)?;
+    let pooled = net.norm("ln_post", Kind::Layer, layer.eps, first)?;
     let wants = Wants::Pixels { channels, height: image.height, width: image.width };
-    Ok(net.finish("open_clip", wants, x, None))
+    Ok(net.finish("open_clip", wants, [x, pooled], None))
 }

@@ -58,7 +58,7 @@ pub fn network(family: &str, config: &Config<'_>, mut net: Builder<'_>) -> Resul
         net.head("lm_head", x, vocab, true)?;
     }
     let positions = config.size("max_position_embeddings")?;
-    Ok(net.finish(family, Wants::Tokens { vocab, positions }, x, Some(rope)))
+    Ok(net.finish(family, Wants::Tokens { vocab, positions }, [x, x], Some(rope)))
 }
 
 /// The sliding window of layer `i`.

@@ -274,6 +274,10 @@ pub struct Network {
     pub blocks: Vec<Range<usize>>,
     /// The last hidden state.
     pub hidden: Value,
+    /// What of it the output head looks at: all positions of a language model, the class token of a classifier.
+    pub seen: Value,
+    /// What a classifier of one matrix reads, where there is one.
+    pub classified: Option<Value>,
     /// Rotary position embedding, where there is one.
     pub rope: Option<Rope>,
     /// Positions of a sample that its tokens or patches do not account for: the class token.
@@ -518,10 +522,14 @@ impl<'a> Builder<'a> {
         out
     }
 
-    /// The network, whose last hidden state is `hidden`.
-    pub fn finish(self, family: &str, wants: Wants, hidden: Value, rope: Option<Rope>) -> Network {
+    /// The network, whose last hidden state is `hidden`, of which a head looks at `seen`.
+    pub fn finish(self, family: &str, wants: Wants, [hidden, seen]: [Value; 2], rope: Option<Rope>) -> Network {
         let ends = self.starts.iter().skip(1).copied().chain([self.ops.len()]);
         let blocks = self.starts.iter().copied().zip(ends).map(|(start, end)| start..end).collect();
+        let classified = self.ops.iter().find_map(|op| match *op {
+            Op::Head { leaf, x, tokens: false } if self.leaves[leaf].weight == "classifier.weight" => Some(x),
+            _ => None,
+        });
         let extra_rows = u32::from(matches!(wants, Wants::Pixels { .. }));
         Network {
             family: family.to_owned(),
@@ -531,6 +539,8 @@ impl<'a> Builder<'a> {
             values: self.values,
             blocks,
             hidden,
+            seen,
+            classified,
             rope,
             extra_rows,
         }

@@ -49,5 +49,5 @@ pub fn network(family: &str, config: &Config<'_>, mut net: Builder<'_>) -> Resul
         net.head("classifier", first, classes, false)?;
     }
     let wants = Wants::Pixels { channels: image.channels, height: image.height, width: image.width };
-    Ok(net.finish(family, wants, x, None))
+    Ok(net.finish(family, wants, [x, first], None))
 }
