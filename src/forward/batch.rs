@@ -79,7 +79,19 @@ impl Batch {
         match index {
             Index::Token => self.tokens.clone(),
             Index::Position(first) => each(&|at| first + at),
+            Index::PositionPast(pad) => {
+                let of = |span: &Range<u32>| {
+                    let mut last = pad;
+                    let row = move |token: &u32| {
+                        last += u32::from(*token != pad);
+                        if *token == pad { pad } else { last }
+                    };
+                    self.tokens[span.start as usize..span.end as usize].iter().map(row).collect::<Vec<_>>()
+                };
+                self.spans.iter().flat_map(of).collect()
+            }
             Index::Zero => each(&|_| 0),
+            Index::Nothing => each(&|_| u32::MAX),
             Index::ClassRow => each(&|at| if at == 0 { 0 } else { u32::MAX }),
             Index::PatchRow => {
                 let rows = self.spans.iter().enumerate().flat_map(|(i, span)| {
@@ -96,6 +108,7 @@ impl Batch {
     pub fn sight(&self, sight: Sight) -> Vec<u32> {
         let keys = |span: &Range<u32>, row: u32| match sight {
             Sight::All => [span.start, span.end],
+            Sight::Patches => [span.start + 1, span.end],
             Sight::Causal { window } => [(row + 1).saturating_sub(window).max(span.start), row + 1],
         };
         self.spans.iter().flat_map(|span| span.clone().flat_map(move |row| keys(span, row))).collect()

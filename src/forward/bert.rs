@@ -15,7 +15,7 @@ pub fn network(family: &str, config: &Config<'_>, mut net: Builder<'_>) -> Resul
     let layers = config.size("num_hidden_layers")?;
     let vocab = config.size("vocab_size")?;
     let table = config.size("max_position_embeddings")?;
-    let types = config.size("type_vocab_size")?;
+    let types = config.maybe_size("type_vocab_size")?.unwrap_or(2);
     let eps = config.number("layer_norm_eps", 1e-12)? as f32;
     let act = words::act(config, "hidden_act", "gelu")?;
     let heads = words::encoder_heads(config, hidden)?;
@@ -25,10 +25,13 @@ pub fn network(family: &str, config: &Config<'_>, mut net: Builder<'_>) -> Resul
     if config.word("position_embedding_type").is_some_and(|kind| kind != "absolute") {
         return Err(config.bad("position_embedding_type", "is not `absolute`"));
     }
-    // RoBERTa counts positions from the one after the padding's.
-    let first = match family {
-        "roberta" => config.get("pad_token_id").and_then(|id| id.as_u64()).unwrap_or(1) as u32 + 1,
-        _ => 0,
+    // RoBERTa counts positions from the one after the padding's, and does not count padding.
+    let (places, positions) = match family {
+        "roberta" => match config.get("pad_token_id").map_or(Some(1), |id| id.as_u64()) {
+            Some(pad) if pad < u64::from(table) - 1 => (Index::PositionPast(pad as u32), table - pad as u32 - 1),
+            _ => return Err(config.bad("pad_token_id", &format!("leaves no place in {table} positions"))),
+        },
+        _ => (Index::Position(0), table),
     };
 
     net.block();
@@ -36,7 +39,7 @@ pub fn network(family: &str, config: &Config<'_>, mut net: Builder<'_>) -> Resul
     let name = "embeddings.token_type_embeddings.weight";
     let x = net.lookup(name, (types, hidden), Index::Zero, Some(x))?;
     let name = "embeddings.position_embeddings.weight";
-    let x = net.untapped(name, (table, hidden), Index::Position(first), x)?;
+    let x = net.untapped(name, (table, hidden), places, x)?;
     let mut x = net.norm("embeddings.LayerNorm", Kind::Layer, eps, x)?;
     for i in 0..layers {
         net.block();
@@ -58,21 +61,22 @@ pub fn network(family: &str, config: &Config<'_>, mut net: Builder<'_>) -> Resul
     let first_row = net.select(x, Index::First);
     let mut pooled = first_row;
     if net.has("pooler.dense.weight") {
-        let h = net.linear("pooler.dense", pooled, hidden)?;
+        let h = net.linear("pooler.dense", first_row, hidden)?;
         pooled = net.activate(Act::Tanh, h);
     }
-    let pools = net.has("pooler.dense.weight");
     net.prefix.clear();
-    let pools = pools || net.has("classifier.weight");
-    if net.has("classifier.weight") {
+    let whole = !net.is_for("ForTokenClassification") && !net.is_for("ForMultipleChoice");
+    let mut seen = x;
+    if whole && net.has("classifier.weight") {
+        seen = first_row;
         let classes = net.shape("classifier.weight")?[0] as u32;
         net.head("classifier", pooled, classes, false)?;
-    } else if net.has("classifier.out_proj.weight") {
-        let h = net.linear("classifier.dense", pooled, hidden)?;
+    } else if whole && net.has("classifier.out_proj.weight") {
+        seen = first_row;
+        let h = net.linear("classifier.dense", first_row, hidden)?;
         let h = net.activate(Act::Tanh, h);
         let classes = net.shape("classifier.out_proj.weight")?[0] as u32;
         net.head("classifier.out_proj", h, classes, false)?;
     }
-    let positions = table.saturating_sub(first).max(1);
-    Ok(net.finish(family, Wants::Tokens { vocab, positions }, [x, if pools { first_row } else { x }], None))
+    Ok(net.finish(family, Wants::Tokens { vocab, positions }, [x, seen], None))
 }

@@ -1,5 +1,7 @@
 //! The vision tower of CLIP (arXiv 2103.00020), by the names of Hugging Face and of open_clip.
 
+use serde_json::json;
+
 use super::config::Config;
 use super::network::{Builder, Index, Network, Sight};
 use super::words::{self, PreNorm};
@@ -12,7 +14,12 @@ use crate::kernels::patches::Image;
 
 /// The network of `config`, in Hugging Face's names.
 pub fn network(family: &str, config: &Config<'_>, mut net: Builder<'_>) -> Result<Network> {
-    let config = &config.inner("vision_config");
+    // Of a nested configuration, transformers writes what differs from its defaults: those of a ViT-B/32.
+    let full = config.inner("vision_config").over(&json!({
+        "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,
+        "image_size": 224, "patch_size": 32,
+    }));
+    let config = &config.with(&full);
     let hidden = config.size("hidden_size")?;
     let layers = config.size("num_hidden_layers")?;
     let (image, patches) = words::image(config)?;
@@ -48,6 +55,9 @@ pub fn network(family: &str, config: &Config<'_>, mut net: Builder<'_>) -> Resul
         let width = net.shape("visual_projection.weight")?[0] as u32;
         pooled = net.linear("visual_projection", pooled, width)?;
     }
+    if net.is_for("ForImageClassification") {
+        pooled = net.mean(layer.heads, x);
+    }
     if net.has("classifier.weight") {
         let classes = net.shape("classifier.weight")?[0] as u32;
         net.head("classifier", pooled, classes, false)?;
@@ -64,15 +74,20 @@ const HEAD: u32 = 64;
 pub fn open_clip(config: &Config<'_>, mut net: Builder<'_>) -> Result<Network> {
     let model = config.inner("model_cfg");
     let vision = model.inner("vision_cfg");
+    let wsc = "weight-space calibration knows no architecture: `--calibrate wsc`";
     let size = |n: u64| u32::try_from(n).map_err(|_| Error::input("a tensor of this size is no CLIP weight"));
     let (hidden, channels, patch) = match net.shape("conv1.weight")?[..] {
         [hidden, channels, height, width] if height == width => (size(hidden)?, size(channels)?, size(height)?),
-        _ => return Err(Error::input(format!("`{}conv1.weight` is no square convolution", net.prefix))),
+        _ => return Err(Error::input(format!("`{}conv1.weight` is no square convolution", net.prefix)).hint(wsc)),
     };
     let rows = size(net.shape("positional_embedding")?[0])?;
     let side = f64::from(rows.saturating_sub(1)).sqrt() as u32;
     if side * side + 1 != rows {
-        return Err(Error::input(format!("`{}positional_embedding` is of no square image", net.prefix)));
+        return Err(Error::input(format!("`{}positional_embedding` is of no square image", net.prefix)).hint(wsc));
+    }
+    if net.has("transformer.resblocks.0.ls_1.gamma") {
+        let what = format!("`{}transformer.resblocks.0.ls_1.gamma`: layers are scaled", net.prefix);
+        return Err(Error::input(format!("{what}, which the forward pass does not know")).hint(wsc));
     }
     let image = Image { channels, height: side * patch, width: side * patch, patch };
     let dim = vision.maybe_size("head_width")?.unwrap_or(HEAD.min(hidden));
@@ -80,14 +95,19 @@ pub fn open_clip(config: &Config<'_>, mut net: Builder<'_>) -> Result<Network> {
         return Err(config.bad("head_width", &format!("is {dim}, which does not divide {hidden}")));
     }
     let quick = model.get("quick_gelu").and_then(|quick| quick.as_bool()).unwrap_or(model.get("vision_cfg").is_none());
+    let approximate = vision.inner("act_kwargs").word("approximate") == Some("tanh");
     let heads = Heads { heads: hidden / dim, kv_heads: hidden / dim, dim, scale: f64::from(dim).powf(-0.5) as f32 };
     let heads = words::heads(config, heads)?;
     let inner = size(net.shape("transformer.resblocks.0.mlp.c_fc.weight")?[0])?;
     let layer = PreNorm {
         heads,
         inner,
-        act: if quick { Act::QuickGelu } else { Act::Gelu },
-        eps: 1e-5,
+        act: match (quick, approximate) {
+            (true, _) => Act::QuickGelu,
+            (false, true) => Act::GeluTanh,
+            (false, false) => Act::Gelu,
+        },
+        eps: vision.inner("norm_kwargs").number("eps", 1e-5)? as f32,
         norm1: "ln_1",
         qkv: ["", "", ""],
         out: "attn.out_proj",

@@ -1,28 +1,50 @@
 //! `config.json`, key by key, with errors that name the key.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 
 /// The configuration of one model.
 pub struct Config<'a> {
     model: &'a str,
+    file: &'a str,
     value: &'a Value,
 }
 
 impl<'a> Config<'a> {
     /// The object `value` of the model called `model`.
     pub fn new(model: &'a str, value: &'a Value) -> Self {
-        Self { model, value }
+        Self::of("config.json", model, value)
+    }
+
+    /// The object `value` of the file `file` of the model called `model`.
+    pub fn of(file: &'a str, model: &'a str, value: &'a Value) -> Self {
+        Self { model, file, value }
+    }
+
+    /// The same place with another object.
+    pub fn with<'b>(&'b self, value: &'b Value) -> Config<'b> {
+        Config { model: self.model, file: self.file, value }
+    }
+
+    /// All keys, those that are not there from `defaults`.
+    pub fn over(&self, defaults: &Value) -> Value {
+        let objects = [defaults, self.value].into_iter().filter_map(Value::as_object);
+        Value::Object(objects.flatten().map(|(key, value)| (key.clone(), value.clone())).collect::<Map<_, _>>())
     }
 
     /// The object under `key`, or this one where there is none.
     pub fn inner(&self, key: &str) -> Config<'a> {
         let value = self.value.get(key).filter(|value| value.is_object()).unwrap_or(self.value);
-        Config { model: self.model, value }
+        Config { value, ..*self }
     }
 
-    /// The value under the first of `keys` that is there and not null.
+    /// True if the key is there, be it null.
+    pub fn has(&self, key: &str) -> bool {
+        self.value.get(key).is_some()
+    }
+
+    /// The value under `key`, if it is there and not null.
     pub fn get(&self, key: &str) -> Option<&'a Value> {
         self.value.get(key).filter(|value| !value.is_null())
     }
@@ -58,7 +80,7 @@ impl<'a> Config<'a> {
 
     /// An error about `key`.
     pub fn bad(&self, key: &str, what: &str) -> Error {
-        Error::input(format!("`config.json` of `{}`: `{key}` {what}", self.model))
+        Error::input(format!("`{}` of `{}`: `{key}` {what}", self.file, self.model))
             .hint("weight-space calibration needs no configuration: `--calibrate wsc`")
     }
 }

@@ -18,7 +18,12 @@ pub fn network(family: &str, config: &Config<'_>, mut net: Builder<'_>) -> Resul
     let vocab = config.size("vocab_size")?;
     let heads = config.size("num_attention_heads")?;
     let kv_heads = config.maybe_size("num_key_value_heads")?.unwrap_or(heads);
-    let dim = config.maybe_size("head_dim")?.unwrap_or(hidden / heads);
+    let dim = match config.maybe_size("head_dim")? {
+        Some(dim) => dim,
+        None if family == "qwen3" && !config.has("head_dim") => 128,
+        None if hidden.is_multiple_of(heads) => hidden / heads,
+        None => return Err(config.bad("num_attention_heads", &format!("is {heads}, which does not divide {hidden}"))),
+    };
     let eps = config.number("rms_norm_eps", 1e-6)? as f32;
     let act = words::act(config, "hidden_act", "silu")?;
     let rope = Rope::new(config, dim)?;
@@ -52,25 +57,33 @@ pub fn network(family: &str, config: &Config<'_>, mut net: Builder<'_>) -> Resul
     net.block();
     let x = net.norm("norm", Kind::Rms, eps, x)?;
     net.prefix.clear();
-    if config.flag("tie_word_embeddings") || !net.has("lm_head.weight") {
+    if net.has("score.weight") && !net.has("lm_head.weight") {
+        // A classifier by the last token, of which the forward pass knows no more than the states.
+    } else if config.flag("tie_word_embeddings") || !net.has("lm_head.weight") {
         net.tied_head("lm_head.weight", x);
     } else {
         net.head("lm_head", x, vocab, true)?;
     }
-    let positions = config.size("max_position_embeddings")?;
+    let positions = rope.longest();
     Ok(net.finish(family, Wants::Tokens { vocab, positions }, [x, x], Some(rope)))
 }
 
 /// The sliding window of layer `i`.
 fn window(family: &str, config: &Config<'_>, i: u32) -> Result<u32> {
-    let Some(window) = config.maybe_size("sliding_window")? else { return Ok(u32::MAX) };
+    let window = match config.has("sliding_window") {
+        true => config.maybe_size("sliding_window")?.unwrap_or(u32::MAX),
+        false => 4096,
+    };
     let types = config.get("layer_types").and_then(|types| types.as_array());
-    let slides = match types.and_then(|types| types.get(i as usize)).and_then(|kind| kind.as_str()) {
-        Some(kind) => kind == "sliding_attention",
-        None if family == "mistral" => true,
-        None => {
+    let kind = types.and_then(|types| types.get(i as usize)).and_then(|kind| kind.as_str());
+    let slides = match (family, kind) {
+        ("llama", _) => false,
+        ("mistral", _) => true,
+        _ if !config.flag("use_sliding_window") => false,
+        (_, Some(kind)) => kind == "sliding_attention",
+        (_, None) => {
             let first = config.get("max_window_layers").and_then(|n| n.as_u64()).unwrap_or(28);
-            config.flag("use_sliding_window") && u64::from(i) >= first
+            u64::from(i) >= first
         }
     };
     Ok(if slides { window } else { u32::MAX })

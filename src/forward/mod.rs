@@ -72,7 +72,8 @@ pub fn network_with(checkpoint: &Checkpoint, head: Option<&Checkpoint>) -> Resul
     };
     if let Some(prefix) = prefix(OPEN_CLIP).filter(|prefix| shapes(&format!("{prefix}conv1.weight")).is_some()) {
         let config = checkpoint.json("open_clip_config.json")?.unwrap_or_else(|| json!({}));
-        return clip::open_clip(&Config::new(model, &config), Builder::new(model, &shapes, prefix));
+        let config = Config::of("open_clip_config.json", model, &config);
+        return clip::open_clip(&config, Builder::new(model, &shapes, prefix));
     }
     let known = || FAMILIES.iter().map(|(name, ..)| format!("`{name}`")).collect::<Vec<_>>().join(", ");
     let Some(config) = checkpoint.config()? else {
@@ -90,6 +91,11 @@ pub fn network_with(checkpoint: &Checkpoint, head: Option<&Checkpoint>) -> Resul
     };
     let prefix = prefix(anchor).ok_or_else(|| {
         Error::input(format!("`{model}` has no tensor that ends in `{anchor}`, as its `model_type` `{family}` says"))
+            .hint("weight-space calibration works on any architecture: `--calibrate wsc`")
     })?;
-    network(name, &Config::new(model, &config), Builder::new(model, &shapes, prefix))
+    let mut net = Builder::new(model, &shapes, prefix);
+    let of_head = head.map(Checkpoint::config).transpose()?.flatten();
+    let classes = of_head.as_ref().unwrap_or(&config).get("architectures").and_then(Value::as_array);
+    net.classes = classes.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
+    network(name, &Config::new(model, &config), net)
 }

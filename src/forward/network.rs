@@ -34,6 +34,8 @@ pub enum Index {
     Token,
     /// Its position in the sample, counted from this number on.
     Position(u32),
+    /// The number of this token for itself, and for the others the numbers after that, without counting it.
+    PositionPast(u32),
     /// Row 0, all of them.
     Zero,
     /// Row 0 for the first position of each sample, nothing for the others.
@@ -42,6 +44,8 @@ pub enum Index {
     PatchRow,
     /// The first position of each sample.
     First,
+    /// Nothing.
+    Nothing,
 }
 
 /// What a leaf computes from its parameters.
@@ -204,6 +208,8 @@ pub enum Op {
 pub enum Sight {
     /// All.
     All,
+    /// All but the first.
+    Patches,
     /// Those up to its own position, at most the last `window` of them.
     Causal {
         /// `u32::MAX` for all of them.
@@ -326,6 +332,8 @@ pub struct Builder<'a> {
     shapes: &'a Shapes<'a>,
     /// Stands before every name.
     pub prefix: String,
+    /// The classes of transformers that the head is for, as `config.json` names them.
+    pub classes: Vec<String>,
     leaves: Vec<Leaf>,
     ops: Vec<Op>,
     values: Vec<(Rows, u32)>,
@@ -340,6 +348,7 @@ impl<'a> Builder<'a> {
             model,
             shapes,
             prefix,
+            classes: Vec::new(),
             leaves: Vec::new(),
             ops: Vec::new(),
             values: Vec::new(),
@@ -351,6 +360,11 @@ impl<'a> Builder<'a> {
     /// Whether the checkpoint has `name`.
     pub fn has(&self, name: &str) -> bool {
         (self.shapes)(&format!("{}{name}", self.prefix)).is_some()
+    }
+
+    /// Whether the head is one for `task`, by the end of a class's name.
+    pub fn is_for(&self, task: &str) -> bool {
+        self.classes.iter().any(|class| class.ends_with(task))
     }
 
     /// The shape of `name`.
@@ -388,19 +402,27 @@ impl<'a> Builder<'a> {
         let (weight, bias) = (full(weight), full(bias));
         let shape = (self.shapes)(&weight).ok_or_else(|| self.missing(&weight))?;
         let elements: u64 = shape.iter().product();
+        // Tables may have leading dimensions of 1, or be one row.
+        let last = shape.last().copied().unwrap_or(1);
         let (wanted, outputs) = match form {
             Form::Linear { inputs, outputs } => (u64::from(inputs) * u64::from(outputs), outputs),
             Form::Affine { width } => (width.into(), width),
             Form::Table { rows, width } => (u64::from(rows) * u64::from(width), 0),
         };
         let first = shape.first().copied().unwrap_or(1);
-        if elements != wanted || matches!(form, Form::Linear { .. }) && first != u64::from(outputs) {
+        let fits = match form {
+            Form::Linear { .. } => first == u64::from(outputs),
+            Form::Affine { .. } => true,
+            Form::Table { width, .. } => last == u64::from(width),
+        };
+        if elements != wanted || !fits {
             let what = format!("`{weight}` of `{}` is {shape:?}, which `config.json` does not say", self.model);
             return Err(Error::input(what).hint("weight-space calibration knows no architecture: `--calibrate wsc`"));
         }
         let bias = (self.shapes)(&bias).map(|shape| (bias, shape));
         if let Some((bias, shape)) = bias.as_ref().filter(|(_, shape)| shape[..] != [u64::from(outputs)]) {
-            return Err(Error::input(format!("`{bias}` of `{}` is {shape:?}, not [{outputs}]", self.model)));
+            return Err(Error::input(format!("`{bias}` of `{}` is {shape:?}, not [{outputs}]", self.model))
+                .hint("weight-space calibration knows no architecture: `--calibrate wsc`"));
         }
         let (bias, tapped) = (bias.map(|(bias, _)| bias), self.tapped);
         self.leaves.push(Leaf { name: full(name), form, weight, bias, copy: None, tapped });
@@ -428,7 +450,12 @@ impl<'a> Builder<'a> {
 
     /// Normalisation of each run of `width` elements.
     pub fn head_norm(&mut self, name: &str, kind: Kind, eps: f32, width: u32, x: Value) -> Result<Value> {
-        let leaf = self.leaf(name, &format!("{name}.weight"), &format!("{name}.bias"), Form::Affine { width })?;
+        let (weight, gamma) = (format!("{name}.weight"), format!("{name}.gamma"));
+        // The first files of BERT have names from TensorFlow.
+        let leaf = match self.has(&gamma) && !self.has(&weight) {
+            true => self.leaf(name, &gamma, &format!("{name}.beta"), Form::Affine { width })?,
+            false => self.leaf(name, &weight, &format!("{name}.bias"), Form::Affine { width })?,
+        };
         let (normal, out) = (self.like(x, self.width(x)), self.like(x, self.width(x)));
         self.ops.push(Op::Normalize { kind, eps, width, x, out: normal });
         self.ops.push(Op::Map { leaf, x: normal, out });
@@ -480,6 +507,13 @@ impl<'a> Builder<'a> {
         let out = self.value(rows, self.width(x));
         self.ops.push(Op::Select { x, index, out });
         out
+    }
+
+    /// The mean of all positions but the first of each sample, as attention to all of them alike.
+    pub fn mean(&mut self, heads: Heads, x: Value) -> Value {
+        let nothing = self.select(x, Index::Nothing);
+        let mean = self.attention(heads, [nothing, x, x], Sight::Patches);
+        self.select(mean, Index::First)
     }
 
     /// Rotary position embedding.

@@ -8,6 +8,8 @@ use crate::error::Result;
 pub struct Rope {
     /// Elements of a head.
     pub dim: u32,
+    /// Positions without scaling.
+    positions: u32,
     theta: f64,
     scaling: Scaling,
 }
@@ -43,7 +45,8 @@ impl Rope {
         let theta = inner.number("rope_theta", config.number("rope_theta", 10_000.0)?)?;
         let kind = if given { inner.word("rope_type").or(inner.word("type")).unwrap_or("default") } else { "default" };
         let factor = inner.number("factor", 1.0)?;
-        let trained = f64::from(config.size("max_position_embeddings")?);
+        let positions = config.size("max_position_embeddings")?;
+        let trained = f64::from(positions);
         let scaling = match kind {
             "default" => Scaling::None,
             "linear" => Scaling::Linear(factor),
@@ -52,7 +55,7 @@ impl Rope {
                 factor,
                 low: inner.number("low_freq_factor", 1.0)?,
                 high: inner.number("high_freq_factor", 4.0)?,
-                trained: inner.number("original_max_position_embeddings", 8192.0)?,
+                trained: inner.number("original_max_position_embeddings", trained)?,
             },
             other => {
                 let what = format!("is `{other}`; the forward pass knows default, linear, dynamic and llama3");
@@ -62,10 +65,23 @@ impl Rope {
         if inner.number("partial_rotary_factor", config.number("partial_rotary_factor", 1.0)?)? != 1.0 {
             return Err(config.bad("partial_rotary_factor", "is not 1, which the forward pass does not know"));
         }
-        if theta <= 0.0 || factor <= 0.0 || dim % 2 == 1 {
+        if dim % 2 == 1 {
+            return Err(config.bad("head_dim", &format!("is {dim} (or makes it so), and odd heads cannot be rotated")));
+        }
+        if theta <= 0.0 || factor <= 0.0 {
             return Err(config.bad("rope_theta", "and its companions make no rotation"));
         }
-        Ok(Self { dim, theta, scaling })
+        Ok(Self { dim, positions, theta, scaling })
+    }
+
+    /// The longest sample: what scaling by a factor adds to `max_position_embeddings` is taken in.
+    pub fn longest(&self) -> u32 {
+        match self.scaling {
+            Scaling::Linear(factor) | Scaling::Dynamic { factor, .. } => {
+                (f64::from(self.positions) * factor.max(1.0)) as u32
+            }
+            Scaling::None | Scaling::Llama3 { .. } => self.positions,
+        }
     }
 
     /// Cosines, then sines, of each position of a sample of `len`: `[len, dim]`.

@@ -12,8 +12,8 @@ use crate::kernels::patches::Image;
 pub fn act(config: &Config<'_>, key: &str, default: &str) -> Result<Act> {
     let name = config.word(key).unwrap_or(default);
     Ok(match name {
-        "gelu" => Act::Gelu,
-        "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" => Act::GeluTanh,
+        "gelu" | "gelu_python" => Act::Gelu,
+        "gelu_new" | "gelu_pytorch_tanh" | "gelu_python_tanh" | "gelu_fast" | "gelu_accurate" => Act::GeluTanh,
         "quick_gelu" => Act::QuickGelu,
         "silu" | "swish" => Act::Silu,
         "relu" => Act::Relu,
