@@ -36,6 +36,28 @@ impl Sets {
         let all = self.sets.iter().enumerate();
         all.flat_map(|(set, samples)| Batch::all(network, set, &samples.samples, most_rows(network))).collect()
     }
+
+    /// Most bytes of activations of a pass with `tracks` tracks: all values of one, the last hidden states of the others.
+    pub fn activation_bytes(&self, network: &Network, tracks: u64) -> u64 {
+        let batches = self.batches(network);
+        let bytes = |value: usize| {
+            let (rows, width) = network.values[value];
+            batches.iter().map(|batch| 4 * u64::from(batch.rows(rows)) * u64::from(width)).sum::<u64>()
+        };
+        let last = network.last_uses();
+        let (mut live, mut most) = (0, 0);
+        let mut alive: Vec<usize> = Vec::new();
+        for (at, op) in network.ops.iter().enumerate() {
+            alive.extend(op.writes().map(|value| value.0).inspect(|value| live += bytes(*value)));
+            most = most.max(live);
+            alive.retain(|&value| {
+                let keep = last[value] > at;
+                live -= if keep { 0 } else { bytes(value) };
+                keep
+            });
+        }
+        most + tracks.saturating_sub(1) * bytes(network.hidden.0)
+    }
 }
 
 /// A pass with its parameters.

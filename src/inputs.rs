@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
+use crate::calibrate::candidate::Candidate;
 use crate::checkpoint::Checkpoint;
 use crate::data;
 use crate::error::{Error, Result};
 use crate::features::Sets;
 use crate::forward::{self, Network};
-use crate::recipe::{Recipe, resolve};
+use crate::recipe::{Recipe, Space, resolve};
 use crate::report::DataReport;
 
 /// Network and samples.
@@ -52,6 +53,12 @@ impl Features {
     pub fn data(&self) -> Vec<DataReport> {
         let report = |set: &data::Samples| DataReport { name: set.name.clone(), samples: set.samples.len() };
         self.sets.sets.iter().map(report).collect()
+    }
+
+    /// Most bytes of activations of the pass that `space` takes.
+    pub fn activation_bytes(&self, space: Space) -> u64 {
+        let tracks = if space == Space::Auto { Candidate::all().len() + self.sets.of.len() } else { 1 };
+        self.sets.activation_bytes(&self.network, tracks as u64)
     }
 
     /// What was left out of the samples, or cut short.

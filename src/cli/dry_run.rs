@@ -26,6 +26,7 @@ pub fn text(job: &Job, layout: &Layout, out: Option<&Path>) -> String {
     let calibrate = &job.recipe.calibrate;
     let calibration = match (calibrate.space, calibrate.manifold) {
         (Space::None, _) => "none".to_owned(),
+        (Space::Fsc, _) => format!("fsc, {}, {}", calibrate.fit, calibrate.feature_norm),
         (space, manifold @ (Manifold::Sphere | Manifold::Tensor)) => format!("{space}, {manifold}, {}", calibrate.norm),
         (space, manifold) => format!("{space}, {manifold}"),
     };
@@ -44,6 +45,23 @@ pub fn text(job: &Job, layout: &Layout, out: Option<&Path>) -> String {
     if plan.memory.device_peak() > 0 {
         memory += &format!(", {} GPU", bytes(plan.memory.device_peak()));
     }
+    if let Some(features) = &job.features {
+        let space = job.recipe.calibrate.space;
+        memory += &format!(", {} of activations", bytes(features.activation_bytes(space)));
+    }
+    let features = job.features.iter().map(|features| {
+        let sets = features.data().into_iter().map(|set| format!("{} of {}", set.samples, set.name));
+        let leaves = plural(features.network.leaves.iter().filter(|leaf| leaf.tapped).count(), "operation");
+        (
+            "features",
+            format!(
+                "{} of a {} network; samples: {}",
+                leaves,
+                features.network.family,
+                sets.collect::<Vec<_>>().join(", ")
+            ),
+        )
+    });
     let facts = [
         ("method", format!("{}: {}", plan.method.name, plan.method.formula)),
         (
@@ -57,6 +75,7 @@ pub fn text(job: &Job, layout: &Layout, out: Option<&Path>) -> String {
         ("device", job.opened.name.clone()),
         ("output", out.map_or("not named".to_owned(), |out| out.display().to_string())),
     ];
+    let facts = facts[..2].iter().cloned().chain(features).chain(facts[2..].iter().cloned());
     format!("{}\n{}\nnothing was written: this was a dry run\n", table(&columns, models), pairs(facts))
 }
 
@@ -96,6 +115,12 @@ pub fn document(job: &Job, layout: &Layout, out: Option<&Path>) -> Value {
         "copied": COPIED.map(|(why, words)| (words, count(job, |t| t.action == Action::Copy(why)))).into_iter()
             .collect::<std::collections::BTreeMap<_, _>>(),
         "calibrated": count(job, |tensor| tensor.calibration.is_some()),
+        "features": job.features.as_ref().map(|features| json!({
+            "family": features.network.family,
+            "leaves": features.network.leaves.iter().filter(|leaf| leaf.tapped).map(|l| &l.name).collect::<Vec<_>>(),
+            "data": features.data(),
+            "activation_bytes": features.activation_bytes(job.recipe.calibrate.space),
+        })),
         "ignored": plan.ignored,
         "bytes": {"read": plan.bytes_in(), "written": layout.file_bytes()},
         "memory": {"host": plan.memory.host_peak(), "device": plan.memory.device_peak()},
