@@ -85,7 +85,8 @@ impl<'a> Model<'a> {
     ///
     /// # Errors
     /// A model without an output head, samples without the labels that it needs or with labels outside the head.
-    pub fn evaluate(&self, samples: Samples, progress: &Progress) -> Result<Evaluation> {
+    pub fn evaluate(&self, mut samples: Samples, progress: &Progress) -> Result<Evaluation> {
+        self.relabel(&mut samples)?;
         let tokens = check(&self.network, &self.checkpoints[0], &samples)?;
         let count = samples.samples.len();
         let sets = Sets { sets: vec![samples], of: vec![0] };
@@ -105,6 +106,18 @@ impl<'a> Model<'a> {
             runner.forget(Some(at));
         }
         Ok(summary(count, &predictions, tokens))
+    }
+
+    /// Numbers classes that the samples name as the classifier's `label2id` does, if it knows all of them.
+    fn relabel(&self, samples: &mut Samples) -> Result<()> {
+        let config = self.checkpoints.last().expect("at least the model").config()?;
+        let numbers = config.as_ref().and_then(|config| config.get("label2id"));
+        let number = |name: &String| numbers?.get(name)?.as_u64().and_then(|number| u32::try_from(number).ok());
+        let known: Option<Vec<u32>> = samples.classes.iter().map(number).collect();
+        if let (Some(labels), Some(known)) = (&mut samples.labels, known.filter(|known| !known.is_empty())) {
+            labels.iter_mut().for_each(|label| *label = known[*label as usize]);
+        }
+        Ok(())
     }
 
     /// The value `wanted` for every sample: `[rows, width]` each.
