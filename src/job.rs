@@ -54,6 +54,8 @@ pub struct Job {
     pub opened: Opened,
     /// What feature space takes.
     pub features: Option<Features>,
+    /// Place among the checkpoints of a merge that was made by another program.
+    given: Option<usize>,
     sensitive: Option<HashSet<String>>,
     /// The recipe with absolute paths, so that it can be run again from anywhere.
     resolved: Recipe,
@@ -114,7 +116,7 @@ impl Job {
         let memory = opened.memory.clone();
         let plan = Plan::new(&recipe, method, &checkpoints, &experts, given, sensitive.as_ref(), memory)?;
         let resolved = resolved(&recipe, folder);
-        Ok(Self { recipe, plan, checkpoints, opened, features, sensitive, resolved })
+        Ok(Self { recipe, plan, checkpoints, opened, features, given, sensitive, resolved })
     }
 
     /// Where each tensor will go.
@@ -135,7 +137,7 @@ impl Job {
     pub fn run(&self, output: &Output, progress: &Progress) -> Result<Report> {
         let started = Instant::now();
         let inputs: Vec<&Checkpoint> = self.checkpoints.iter().collect();
-        let side = side_files(&self.checkpoints[0])?;
+        let side = side_files(self.model())?;
         let mut writer = Writer::create(&output.dir, self.layout(output)?, &inputs, output.overwrite)?;
         let engine = Engine { checkpoints: &self.checkpoints, executor: &self.opened.executor, progress };
         let outcome = self.measure(&engine, &writer, progress)?;
@@ -242,13 +244,18 @@ impl Job {
         }
     }
 
-    /// The base's configuration, with the element type of the output if that is another.
+    /// The model whose configuration and tokenizer the output gets: the merge that was given, else the base.
+    fn model(&self) -> &Checkpoint {
+        &self.checkpoints[self.given.unwrap_or(0)]
+    }
+
+    /// Its configuration, with the element type of the output if that is another.
     fn config(&self, bytes: &[u8]) -> Result<Vec<u8>> {
         let Some(dtype) = self.recipe.output_dtype()?.and_then(Dtype::from_torch_name) else {
             return Ok(bytes.to_vec());
         };
         let config: Value = serde_json::from_slice(bytes).map_err(|e| {
-            Error::input(format!("`config.json` of `{}` is not valid JSON: {e}", self.checkpoints[0].name()))
+            Error::input(format!("`config.json` of `{}` is not valid JSON: {e}", self.model().name()))
         })?;
         Ok(serde_json::to_vec_pretty(&with_dtype(config, dtype)).expect("JSON stays JSON"))
     }
