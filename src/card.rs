@@ -1,6 +1,6 @@
 //! The model card: `README.md` of the output folder.
 
-use crate::methods::Method;
+use crate::methods::{GIVEN, Method};
 use crate::recipe::{Recipe, Space};
 use crate::report::Report;
 
@@ -19,15 +19,20 @@ pub fn text(recipe: &Recipe, method: &Method, report: &Report) -> String {
     };
     let hashed = report.inputs.iter().flat_map(|input| &input.files).all(|file| file.sha256.is_some());
     let inputs = if hashed { "sizes and hashes" } else { "sizes" };
+    let (done, recipe) = match method.name == GIVEN.name {
+        true => {
+            (format!("Calibrated with `magic` {}, after a merge by another program", report.version), String::new())
+        }
+        false => (
+            format!("Merged with `magic` {} by `{}` ({})", report.version, method.name, method.paper),
+            format!("## Recipe\n\n```yaml\n{}```\n\n", recipe.to_yaml()),
+        ),
+    };
     format!(
         "---\nbase_model:\n{list}tags:\n- merge\n- magic-merge\n---\n# Merged model\n\n\
-         Merged with `magic` {version} by `{name}` ({paper}){calibration}.\n\n    {formula}\n\n\
-         ## Models\n\n{lines}\n## Recipe\n\n```yaml\n{yaml}```\n\n\
+         {done}{calibration}.\n\n    {formula}\n\n\
+         ## Models\n\n{lines}\n{recipe}\
          Every tensor's norms and factors, and {inputs} of all inputs, are in `magic.json`.\n",
-        yaml = recipe.to_yaml(),
-        version = report.version,
-        name = method.name,
-        paper = method.paper,
         formula = method.formula,
     )
 }

@@ -254,9 +254,8 @@ impl Job {
         let Some(dtype) = self.recipe.output_dtype()?.and_then(Dtype::from_torch_name) else {
             return Ok(bytes.to_vec());
         };
-        let config: Value = serde_json::from_slice(bytes).map_err(|e| {
-            Error::input(format!("`config.json` of `{}` is not valid JSON: {e}", self.model().name()))
-        })?;
+        let config: Value = serde_json::from_slice(bytes)
+            .map_err(|e| Error::input(format!("`config.json` of `{}` is not valid JSON: {e}", self.model().name())))?;
         Ok(serde_json::to_vec_pretty(&with_dtype(config, dtype)).expect("JSON stays JSON"))
     }
 }
