@@ -4,6 +4,7 @@
 
 use std::cell::RefCell;
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use crate::error::Result;
 use crate::kernels::{Access, Args, Slot};
@@ -14,6 +15,8 @@ use crate::recording::{Call, Dims, Extent, Read, Recording, Results, Role, Size}
 pub struct Cpu {
     /// Input buffers between two blocks.
     free: Mutex<Vec<Vec<u32>>>,
+    /// Time in each kernel, while the log is on.
+    spent: Mutex<Vec<(&'static str, Duration)>>,
 }
 
 thread_local! {
@@ -26,12 +29,43 @@ impl Cpu {
     pub fn load(&self, bytes: &[usize], read: &mut Read<'_>) -> Result<Vec<Vec<u32>>> {
         let mut inputs = Vec::with_capacity(bytes.len());
         for (model, &len) in bytes.iter().enumerate() {
-            let mut words = self.free.lock().expect("no panic while held").pop().unwrap_or_default();
-            words.resize(len.div_ceil(4), 0);
+            let mut words = self.buffer(len.div_ceil(4));
+            grow(&mut words, len.div_ceil(4));
             read(model, 0, &mut bytemuck::cast_slice_mut(&mut words)[..len])?;
             inputs.push(words);
         }
         Ok(inputs)
+    }
+
+    /// The smallest free buffer that holds `words`, or else the largest.
+    fn buffer(&self, words: usize) -> Vec<u32> {
+        let mut free = self.free.lock().expect("no panic while held");
+        let best = (0..free.len()).min_by_key(|&i| match free[i].capacity() {
+            enough if enough >= words => (false, enough),
+            less => (true, usize::MAX - less),
+        });
+        best.map_or_else(Vec::new, |best| {
+            let mut buffer = free.swap_remove(best);
+            if buffer.capacity() < words {
+                buffer.clear(); // nothing to be moved along when it grows
+            }
+            buffer
+        })
+    }
+
+    /// Time in each kernel so far, the most first, summed over threads; nothing if the log is off.
+    pub fn spent(&self) -> Vec<(&'static str, Duration)> {
+        let mut spent = self.spent.lock().expect("no panic while held").clone();
+        spent.sort_by_key(|(_, time)| std::cmp::Reverse(*time));
+        spent
+    }
+
+    fn spend(&self, kernel: &'static str, time: Duration) {
+        let mut spent = self.spent.lock().expect("no panic while held");
+        match spent.iter_mut().find(|(name, _)| *name == kernel) {
+            Some((_, sum)) => *sum += time,
+            None => spent.push((kernel, time)),
+        }
     }
 
     /// See [`crate::executor::Executor::unload`].
@@ -58,50 +92,74 @@ impl Cpu {
         arena.resize_with(arena.len().max(recording.buffers.len()), Vec::new);
         results.buffers.resize_with(recording.results().count(), Vec::new);
         let mut next_result = 0;
+        // What comes from elsewhere changes places with this thread's own, which waits there.
         for (buffer, own) in recording.buffers.iter().zip(arena.iter_mut()) {
             match buffer.role {
-                Role::Scratch => own.resize(buffer.size.words(extent), 0),
+                Role::Scratch => grow(own, buffer.size.words(extent)),
                 Role::Result => {
-                    *own = std::mem::take(&mut results.buffers[next_result]);
+                    std::mem::swap(own, &mut results.buffers[next_result]);
                     next_result += 1;
                     own.resize(buffer.size.words(extent), 0);
                     if matches!(buffer.size, Size::Fixed(_)) {
                         own.fill(0);
                     }
                 }
-                Role::Kept(id) => *own = std::mem::take(&mut kept[id]),
+                Role::Kept(id) => std::mem::swap(own, &mut kept[id]),
                 Role::Input(_) | Role::Constant(_) => {}
             }
         }
         for call in &recording.calls {
             let dims = Dims::new(call.grid.as_ref().unwrap_or(extent), recording.planes);
-            launch(call, dims, recording, inputs, &mut arena);
+            let started = log::log_enabled!(log::Level::Info).then(Instant::now);
+            launch(call, dims, recording, extent, inputs, &mut arena);
+            if let Some(started) = started {
+                self.spend(call.kernel.name, started.elapsed());
+            }
         }
         for (buffer, own) in recording.buffers.iter().zip(arena.iter_mut()) {
             if let Role::Kept(id) = buffer.role {
-                kept[id] = std::mem::take(own);
+                std::mem::swap(&mut kept[id], own);
             }
         }
         for (result, (buf, _)) in results.buffers.iter_mut().zip(recording.results()) {
-            *result = std::mem::take(&mut arena[buf.0]);
+            std::mem::swap(result, &mut arena[buf.0]);
         }
         ARENA.set(arena);
     }
 }
 
-fn launch(call: &Call, dims: Dims, recording: &Recording, inputs: &[Vec<u32>], arena: &mut [Vec<u32>]) {
+/// Makes a buffer of any contents hold `words`. One that is longer stays so: to cut and lengthen it would clear it.
+fn grow(buffer: &mut Vec<u32>, words: usize) {
+    if buffer.len() < words {
+        buffer.resize(words, 0);
+    }
+}
+
+fn launch(
+    call: &Call,
+    dims: Dims,
+    recording: &Recording,
+    extent: &Extent,
+    inputs: &[Vec<u32>],
+    arena: &mut [Vec<u32>],
+) {
+    // Of what may be longer, a twin sees what was declared.
+    let words = |buf: usize| recording.buffers[buf].size.words(extent);
     let bound = || call.args.iter().zip(call.kernel.bindings);
     let mut written: Vec<Vec<u32>> =
         bound().filter(|(_, access)| **access == Access::Write).map(|(b, _)| std::mem::take(&mut arena[b.0])).collect();
     let mut writable = written.iter_mut();
     let slots = bound().map(|(buf, access)| match access {
         Access::Write => {
-            Slot::Write(bytemuck::cast_slice_mut(writable.next().expect("one taken for each written binding")))
+            let own = writable.next().expect("one taken for each written binding");
+            let len = if matches!(recording.buffers[buf.0].role, Role::Scratch) { words(buf.0) } else { own.len() };
+            Slot::Write(bytemuck::cast_slice_mut(&mut own[..len]))
         }
         Access::Read => Slot::Read(bytemuck::cast_slice(match &recording.buffers[buf.0].role {
-            Role::Input(model) => &inputs[*model],
+            Role::Input(model) => &inputs[*model][..words(buf.0)],
             Role::Constant(words) => words,
-            Role::Scratch | Role::Result | Role::Kept(_) => &arena[buf.0],
+            Role::Scratch => &arena[buf.0][..words(buf.0)],
+            Role::Result | Role::Kept(_) => &arena[buf.0],
         })),
     });
     let slots = slots.collect();

@@ -1,5 +1,7 @@
 //! The two ways to run a recording: WGSL on a GPU, or the twins on the CPU.
 
+use std::time::Duration;
+
 use crate::cpu::Cpu;
 use crate::error::Result;
 use crate::gpu::Gpu;
@@ -61,6 +63,14 @@ impl Executor {
                 gpu.run_kept(recording, extent, inputs, kept, results)
             }
             _ => unreachable!("inputs were loaded by another executor"),
+        }
+    }
+
+    /// Time in each kernel so far, the most first; known on the CPU, and while the log is on.
+    pub fn spent(&self) -> Vec<(&'static str, Duration)> {
+        match self {
+            Self::Cpu(cpu) => cpu.spent(),
+            Self::Gpu(_) => Vec::new(),
         }
     }
 

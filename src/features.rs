@@ -20,7 +20,7 @@ use crate::progress::Progress;
 use crate::recording::{Buf, Recording, Size};
 
 /// Words of features that are computed at a time.
-const PIECE: u32 = 8 << 20;
+const PIECE: u32 = 2 << 20;
 
 /// Samples for all experts.
 pub struct Sets {

@@ -141,6 +141,7 @@ impl Job {
         let mut writer = Writer::create(&output.dir, self.layout(output)?, &inputs, output.overwrite)?;
         let engine = Engine { checkpoints: &self.checkpoints, executor: &self.opened.executor, progress };
         let outcome = self.measure(&engine, &writer, progress)?;
+        log::info!("pass: {:.3} s", started.elapsed().as_secs_f64());
         let done: HashSet<usize> = outcome.written.iter().map(|(tensor, _)| *tensor).collect();
         let rest: Vec<usize> = (0..self.plan.tensors.len()).filter(|tensor| !done.contains(tensor)).collect();
         let merge = Merge { plan: &self.plan, engine, writer: &writer, strengths: &outcome.strengths };
@@ -188,6 +189,9 @@ impl Job {
         let document = serde_json::to_vec_pretty(&report).expect("a report is plain data");
         writer.file("magic.json", document);
         writer.finish()?;
+        for (kernel, time) in self.opened.executor.spent() {
+            log::info!("CPU time of `{kernel}`: {:.3} s", time.as_secs_f64());
+        }
         Ok(report)
     }
 

@@ -1,6 +1,7 @@
 //! The main path: for each tensor, read, sparsify, combine, calibrate, write.
 
 use std::ops::Range;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
@@ -155,8 +156,8 @@ impl<'a> Prepared<'a> {
         Ok(report)
     }
 
-    /// The merged task vector of blocks `blocks`: of their rows, those for which `keep` holds.
-    pub fn rows(&self, blocks: Range<usize>, keep: &(dyn Fn(u64) -> bool + Sync)) -> Result<TauRows> {
+    /// The merged task vector of blocks `blocks`: all of their rows, or those for which `keep` holds.
+    pub fn rows(&self, blocks: Range<usize>, keep: Option<&(dyn Fn(u64) -> bool + Sync)>) -> Result<TauRows> {
         let (mut list, stack) = self.merged.record(self.tensor);
         let (_, factors) = wsc::record(&mut list, &stack, self.xi, Strength::FULL);
         let (one, tau) = (list.floats("one", &[1.0]), list.result("tau", Size::Planes(1)));
@@ -164,10 +165,27 @@ impl<'a> Prepared<'a> {
         let last = list.results().count() - 1;
         let own = matches!(self.xi, Xi::Rows(..)).then(|| list.results().position(|(buf, _)| buf == factors));
         let own = own.map(|place| place.expect("factors of rows are a result"));
+        let lens: Vec<usize> = blocks.clone().map(|block| self.tensor.block(block).n as usize).collect();
+        let mut all =
+            TauRows { tau: vec![0.0; if keep.is_none() { lens.iter().sum() } else { 0 }], ..TauRows::default() };
+        // Each block has its own place in the whole.
+        let (mut places, mut rest) = (Vec::new(), &mut all.tau[..]);
+        for len in lens.into_iter().filter(|_| keep.is_none()) {
+            let (place, after) = rest.split_at_mut(len);
+            places.push(Mutex::new(place));
+            rest = after;
+        }
+        let first = blocks.start;
         let parts = self.stream.map(&list, blocks, |extent, results| {
             let mut part = TauRows { stats: bytemuck::cast_slice(results.words(0)).to_vec(), ..TauRows::default() };
-            let len = extent.row_len as usize;
-            for (row, tau) in results.floats(last)[..extent.n as usize].chunks(len).enumerate() {
+            let (len, tau) = (extent.row_len as usize, &results.floats(last)[..extent.n as usize]);
+            let Some(keep) = keep else {
+                let block = (extent.first_row / self.tensor.block_rows) as usize - first;
+                places[block].lock().expect("no panic while held").copy_from_slice(tau);
+                part.xi.extend(own.iter().flat_map(|place| &results.floats(*place)[..extent.rows as usize]));
+                return Ok(part);
+            };
+            for (row, tau) in tau.chunks(len).enumerate() {
                 if keep(extent.first_row + row as u64) {
                     part.tau.extend_from_slice(tau);
                     part.xi.extend(own.map(|place| results.floats(place)[row]));
@@ -175,7 +193,7 @@ impl<'a> Prepared<'a> {
             }
             Ok(part)
         })?;
-        let mut all = TauRows::default();
+        drop(places);
         for part in parts {
             all.tau.extend(part.tau);
             all.xi.extend(part.xi);

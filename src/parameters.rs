@@ -389,12 +389,12 @@ fn tau_rows(tensor: &Tensor<'_>, chunk: &Chunk) -> Result<TauRows> {
     let own = prepared.tensor;
     let whole = 0..own.blocks();
     match chunk {
-        _ if u64::from(own.row_len) != tensor.row_len => prepared.rows(whole, &|_| true),
+        _ if u64::from(own.row_len) != tensor.row_len => prepared.rows(whole, None),
         Chunk::Range(range) => {
             let blocks = (range.start / own.block_rows) as usize..range.end.div_ceil(own.block_rows) as usize;
-            prepared.rows(blocks, &|_| true)
+            prepared.rows(blocks, None)
         }
-        Chunk::List(list) => prepared.rows(whole, &|row| list.binary_search(&(row as u32)).is_ok()),
+        Chunk::List(list) => prepared.rows(whole, Some(&|row| list.binary_search(&(row as u32)).is_ok())),
     }
 }
 

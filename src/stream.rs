@@ -61,10 +61,12 @@ impl<'a> Stream<'a> {
             self.engine.progress.check()?;
             let extent = self.tensor.block(index);
             let run = |inputs: &Inputs| {
-                RESULTS.with_borrow_mut(|results| {
-                    self.engine.executor.run(list, &extent, inputs, results)?;
-                    take(&extent, results)
-                })
+                // Taken, not borrowed: while a kernel waits for its threads, this one may run another block.
+                let mut results = RESULTS.take();
+                self.engine.executor.run(list, &extent, inputs, &mut results)?;
+                let taken = take(&extent, &results);
+                RESULTS.set(results);
+                taken
             };
             match &self.resident {
                 Some(resident) => match resident[index].get() {

@@ -3,6 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::convert::{CHUNK, dtype, widen};
+use super::vector::each_large;
 use super::{Access, Args, Kernel, per_quad};
 use crate::recording::{Buf, Recording};
 
@@ -36,13 +37,15 @@ fn twin(args: &mut Args<'_>) {
     let plane = args.params::<Params>().plane as usize;
     let (base, model) = (args.read::<u8>(0), args.read::<u8>(1));
     let tau = &mut args.write::<f32>(2)[plane * n..][..n];
-    let mut scratch = [0f32; CHUNK];
-    for (i, out) in tau.chunks_mut(CHUNK).enumerate() {
-        let b = &mut scratch[..out.len()];
-        widen(base_type, base, i * CHUNK, b);
-        widen(model_type, model, i * CHUNK, out);
-        subtract(out, b);
-    }
+    each_large(tau, 1, |first, tau| {
+        let mut scratch = [0f32; CHUNK];
+        for (i, out) in tau.chunks_mut(CHUNK).enumerate() {
+            let b = &mut scratch[..out.len()];
+            widen(base_type, base, first + i * CHUNK, b);
+            widen(model_type, model, first + i * CHUNK, out);
+            subtract(out, b);
+        }
+    });
 }
 
 #[multiversion::multiversion(targets = "simd")]

@@ -1,8 +1,10 @@
 //! The last step of every merge: `out = base + xi · tau[last]`, rounded once to the output type.
 
 use bytemuck::{Pod, Zeroable};
+use rayon::prelude::*;
 
 use super::convert::{CHUNK, dtype, narrow, widen};
+use super::vector::LARGE;
 use super::{Access, Args, Kernel, per_quad};
 use crate::checkpoint::Dtype;
 use crate::recording::{Buf, Recording, Size};
@@ -56,24 +58,44 @@ fn twin(args: &mut Args<'_>) {
     let (base, tau, xi) = (args.read::<u8>(0), args.read::<f32>(1), args.read::<f32>(2));
     let (out, counts) = (args.write::<u8>(3), &mut args.write::<Counts>(4)[0]);
     let tau = &tau[(dims.planes as usize - 1) * n..][..n];
-    let (mut scratch, mut factors) = ([0f32; CHUNK], [xi[0]; CHUNK]);
-    for (i, t) in tau.chunks(CHUNK).enumerate() {
-        let start = i * CHUNK;
-        let (y, factors) = (&mut scratch[..t.len()], &mut factors[..t.len()]);
-        widen(base_type, base, start, y);
-        if stride != 0 {
-            spread(xi, len, start, factors);
+    let (base, out) = (&base[..n * base_type.size()], &mut out[..n * out_type.size()]);
+    let part = |first: usize, tau: &[f32], base: &[u8], out: &mut [u8]| {
+        let (mut scratch, mut factors, mut counts) = ([0f32; CHUNK], [xi[0]; CHUNK], Counts::default());
+        for (i, t) in tau.chunks(CHUNK).enumerate() {
+            let start = i * CHUNK;
+            let (y, factors) = (&mut scratch[..t.len()], &mut factors[..t.len()]);
+            widen(base_type, base, start, y);
+            if stride != 0 {
+                spread(xi, len, first + start, factors);
+            }
+            add(y, factors, t);
+            let largest = largest(y);
+            if largest >= overflow(out_type) {
+                tally(y, overflow(out_type), &mut counts);
+            }
+            narrow(out_type, y, out, start);
+            // All but NaN comes back as it was, where f32 can hold it.
+            if base_type == out_type && (largest > 0x7f80_0000 || base_type == Dtype::F64) {
+                keep_zeros(out_type.size(), t, base, out, start);
+            }
         }
-        add(y, factors, t);
-        let largest = largest(y);
-        if largest >= overflow(out_type) {
-            tally(y, overflow(out_type), counts);
-        }
-        narrow(out_type, y, out, start);
-        // All but NaN comes back as it was, where f32 can hold it.
-        if base_type == out_type && (largest > 0x7f80_0000 || base_type == Dtype::F64) {
-            keep_zeros(out_type.size(), t, base, out, start);
-        }
+        counts
+    };
+    if n <= LARGE {
+        counts.add(part(0, tau, base, out));
+        return;
+    }
+    let parts = tau.par_chunks(LARGE).zip(base.par_chunks(LARGE * base_type.size()));
+    let parts = parts.zip(out.par_chunks_mut(LARGE * out_type.size())).enumerate();
+    let found: Vec<Counts> = parts.map(|(i, ((tau, base), out))| part(i * LARGE, tau, base, out)).collect();
+    found.into_iter().for_each(|found| counts.add(found));
+}
+
+impl Counts {
+    fn add(&mut self, other: Self) {
+        self.nan += other.nan;
+        self.infinite += other.infinite;
+        self.overflow += other.overflow;
     }
 }
 

@@ -2,6 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::vector::each_large;
 use super::{Access, Args, Kernel, per_quad};
 use crate::recording::{Buf, Recording, Size};
 
@@ -33,8 +34,10 @@ fn twin(args: &mut Args<'_>) {
     let (n, len) = (args.dims.n as usize, args.dims.row_len as usize);
     let stride = args.params::<Params>().stride as usize;
     let (tau, xi) = (&args.read::<f32>(0)[(args.dims.planes as usize - 1) * n..][..n], args.read::<f32>(1));
-    for (row, (out, tau)) in args.write::<f32>(2)[..n].chunks_mut(len).zip(tau.chunks(len)).enumerate() {
-        let factor = xi[row * stride];
-        out.iter_mut().zip(tau).for_each(|(out, t)| *out = factor * t);
-    }
+    each_large(&mut args.write::<f32>(2)[..n], len, |first, part| {
+        for (row, (out, tau)) in part.chunks_mut(len).zip(tau[first..].chunks(len)).enumerate() {
+            let factor = xi[(first / len + row) * stride];
+            out.iter_mut().zip(tau).for_each(|(out, t)| *out = factor * t);
+        }
+    });
 }

@@ -27,6 +27,19 @@ pub fn each_part<T: Send>(out: &mut [T], part: impl Fn(usize, &mut [T]) + Sync) 
     each_row(out, TASK, |i, values| part(i * TASK, values));
 }
 
+/// Elements of a block that are worth sharing out. Blocks of a merge are smaller, one to a thread.
+pub const LARGE: usize = 64 << 10;
+
+/// Calls `part` with the place of its first element and the elements of every part of `out`, whole rows of `row_len`; on
+/// all threads if the block is [`LARGE`].
+pub fn each_large<T: Send>(out: &mut [T], row_len: usize, part: impl Fn(usize, &mut [T]) + Sync) {
+    let size = (LARGE / row_len.max(1)).max(1) * row_len.max(1);
+    if out.len() <= size {
+        return part(0, out);
+    }
+    out.par_chunks_mut(size).enumerate().for_each(|(i, values)| part(i * size, values));
+}
+
 /// Partial sums side by side, so that the compiler can use vectors of any width with the same result.
 pub const LANES: usize = 16;
 

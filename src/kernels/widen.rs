@@ -3,6 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::convert::{dtype, widen};
+use super::vector::each_large;
 use super::{Access, Args, Kernel, per_quad};
 use crate::recording::{Buf, Recording};
 
@@ -34,5 +35,6 @@ fn twin(args: &mut Args<'_>) {
     let n = args.dims.n as usize;
     let plane = args.params::<Params>().plane as usize;
     let model = args.read::<u8>(0);
-    widen(dtype(args.constants[0]), model, 0, &mut args.write::<f32>(1)[plane * n..][..n]);
+    let dtype = dtype(args.constants[0]);
+    each_large(&mut args.write::<f32>(1)[plane * n..][..n], 1, |start, out| widen(dtype, model, start, out));
 }
