@@ -169,23 +169,17 @@ impl<'a> Runner<'a> {
         let mut column = 0;
         for i in 0..open.chunks() {
             self.progress.check()?;
+            let there = loaded.is_some();
             let chunk = match loaded.take() {
                 Some(chunk) => chunk,
                 None => open.load(i)?,
             };
             work(self, &open, &chunk, column)?;
             column += chunk.chunk.len() as u32;
-            if open.chunks() == 1 {
-                loaded = Some(chunk);
-            } else {
-                open.unload(chunk);
-            }
-        }
-        if let Some(chunk) = loaded.take() {
             // Leaves of a block that do not all fit are loaded again for each track.
-            let fits = !self.keep || self.loaded_bytes + chunk.bytes() <= self.library.budget;
-            if fits {
-                self.loaded_bytes += if self.keep { chunk.bytes() } else { 0 };
+            let bytes = if self.keep && !there { chunk.bytes() } else { 0 };
+            if open.chunks() == 1 && self.loaded_bytes + bytes <= self.library.budget {
+                self.loaded_bytes += bytes;
                 loaded = Some(chunk);
             } else {
                 open.unload(chunk);
