@@ -5,7 +5,7 @@ use std::path::Path;
 use magic_merge::checkpoint::{Checkpoint, Layout};
 use magic_merge::job::Job;
 use magic_merge::plan::{Action, Copied, Tensor};
-use magic_merge::recipe::{Manifold, Space};
+use magic_merge::recipe::{Fit, Manifold, Space};
 use serde_json::{Value, json};
 
 use super::tables::{Column, pairs, table};
@@ -26,6 +26,8 @@ pub fn text(job: &Job, layout: &Layout, out: Option<&Path>) -> String {
     let calibrate = &job.recipe.calibrate;
     let calibration = match (calibrate.space, calibrate.manifold) {
         (Space::None, _) => "none".to_owned(),
+        (Space::Fsc, _) if calibrate.fit == Fit::Magnitude => format!("fsc, magnitude, {}", calibrate.feature_norm),
+        (Space::Fsc, _) => format!("fsc, {}", calibrate.fit),
         (space, manifold @ (Manifold::Sphere | Manifold::Tensor)) => format!("{space}, {manifold}, {}", calibrate.norm),
         (space, manifold) => format!("{space}, {manifold}"),
     };
@@ -44,12 +46,16 @@ pub fn text(job: &Job, layout: &Layout, out: Option<&Path>) -> String {
     if plan.memory.device_peak() > 0 {
         memory += &format!(", {} GPU", bytes(plan.memory.device_peak()));
     }
+    let data = job.features.as_ref().map_or(Vec::new(), |features| features.data());
+    let data: Vec<String> =
+        data.iter().map(|set| format!("{} of {}", plural(set.samples, "sample"), set.name)).collect();
     let facts = [
         ("method", format!("{}: {}", plan.method.name, plan.method.formula)),
         (
             "calibration",
             if calibrated > 0 { format!("{calibration}: {}", plural(calibrated, "tensor")) } else { calibration },
         ),
+        ("samples", data.join(", ")),
         ("tensors", tensors),
         ("reads", bytes(plan.bytes_in())),
         ("writes", format!("{} in {}", bytes(layout.file_bytes()), plural(layout.shards().len(), "file"))),
@@ -57,7 +63,11 @@ pub fn text(job: &Job, layout: &Layout, out: Option<&Path>) -> String {
         ("device", job.opened.name.clone()),
         ("output", out.map_or("not named".to_owned(), |out| out.display().to_string())),
     ];
-    format!("{}\n{}\nnothing was written: this was a dry run\n", table(&columns, models), pairs(facts))
+    format!(
+        "{}\n{}\nnothing was written: this was a dry run\n",
+        table(&columns, models),
+        pairs(facts.into_iter().filter(|(_, fact)| !fact.is_empty()))
+    )
 }
 
 /// The plan as a document.
