@@ -305,11 +305,11 @@ fn the_receipt_holds_every_factor_and_candidate() {
         let leaves = list(&features["leaves"]);
         assert_eq!((leaves[0]["leaf"].as_str(), leaves.len()), (Some("model.embed_tokens"), 21), "{space}");
         assert!(leaves.iter().all(|leaf| number(&leaf["xi"]) > 0.0 && list(&leaf["experts"]).len() == 3));
-        let candidates = list(&features["candidates"]);
         if space == "fsc" {
-            assert!(candidates.is_empty());
+            assert_eq!(features["candidates"], Value::Null, "nothing else was tried");
             continue;
         }
+        let candidates = list(&features["candidates"]);
         let chosen: Vec<_> = candidates.iter().filter(|candidate| candidate["chosen"] == true).collect();
         assert_eq!(chosen.len(), 1);
         assert!(candidates.iter().all(|other| number(&other["distance"]) >= number(&chosen[0]["distance"])));
@@ -798,6 +798,18 @@ fn what_cannot_be_done_is_one_error_and_leaves_nothing() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+}
+
+#[test]
+fn every_device_finds_what_is_not_finite() {
+    let sandbox = Sandbox::empty();
+    copy(&sandbox, "fsc/llama/base", "base");
+    spoiled(&sandbox, f32::NAN);
+    for device in devices() {
+        let run = run(&sandbox, &[NANS, "fsc --device", device]);
+        assert!(run.code == Some(1) && run.stderr.contains("are not finite"), "{device}: {}", run.stderr);
+        assert!(!sandbox.path("out").exists(), "{device}");
+    }
 }
 
 #[test]
