@@ -56,7 +56,8 @@ impl Report {
             merged += tensor.merged * tensor.merged;
             calibrated += tensor.calibrated * tensor.calibrated;
         }
-        if calibrated < 0.98 * merged && merged < expert {
+        // In feature space this is what samples say, and a projection's purpose.
+        if self.calibrate == "wsc" && calibrated < 0.98 * merged && merged < expert {
             self.warnings.push(
                 "calibration shortened task vectors that merging had shortened already: these experts agree more than \
                  this manifold expects; `--manifold sphere` keeps their mean length"
