@@ -1,7 +1,7 @@
 //! What a model makes of samples: its loss, its accuracy, and the values on the way.
 
 use crate::checkpoint::Checkpoint;
-use crate::data::Samples;
+use crate::data::{Sample, Samples};
 use crate::error::{Error, Result};
 use crate::executor::Executor;
 use crate::features::{Runner, Sets};
@@ -65,9 +65,12 @@ impl<'a> Model<'a> {
     /// The model in `checkpoints[0]`, with the classifier of `checkpoints[1]` if there is one.
     ///
     /// # Errors
-    /// An architecture that is not known.
+    /// An architecture that is not known, another's classifier that is not there or cannot be used.
     pub fn new(checkpoints: &'a [Checkpoint], executor: &'a Executor, budget: u64) -> Result<Self> {
         let network = forward::network_with(&checkpoints[0], checkpoints.get(1))?;
+        if let Some(head) = checkpoints.get(1) {
+            check_head(&network, &checkpoints[0], head)?;
+        }
         Ok(Self { network, checkpoints, executor, budget })
     }
 
@@ -84,11 +87,12 @@ impl<'a> Model<'a> {
     /// Loss and accuracy on `samples`.
     ///
     /// # Errors
-    /// A model without an output head, samples without the labels that it needs or with labels outside the head.
+    /// A model without an output head or without finite results, samples without the labels that it needs, with labels
+    /// outside the head, or of one token only.
     pub fn evaluate(&self, mut samples: Samples, progress: &Progress) -> Result<Evaluation> {
         self.relabel(&mut samples)?;
         let tokens = check(&self.network, &self.checkpoints[0], &samples)?;
-        let count = samples.samples.len();
+        let (count, data) = (samples.samples.len(), samples.name.clone());
         let sets = Sets { sets: vec![samples], of: vec![0] };
         let library = self.library();
         let batches = sets.batches(&self.network);
@@ -105,7 +109,12 @@ impl<'a> Model<'a> {
             runner.pass.release(track, at);
             runner.forget(Some(at));
         }
-        Ok(summary(count, &predictions, tokens))
+        let found = summary(count, &predictions, tokens);
+        match found.loss.is_finite() {
+            true => Ok(found),
+            false => Err(Error::input(format!("`{}` gives no finite loss on `{data}`", self.checkpoints[0].name()))
+                .hint("there are NaN or infinite numbers in its weights, or its values overflow")),
+        }
     }
 
     /// Numbers classes that the samples name as the classifier's `label2id` does, if it knows all of them.
@@ -155,6 +164,12 @@ pub fn check(network: &Network, model: &Checkpoint, samples: &Samples) -> Result
             .hint("an expert's own classifier will do: `--head EXPERT`"));
     };
     if tokens {
+        let short = |sample: &Sample| matches!(sample, Sample::Tokens(ids) if ids.len() < 2);
+        if samples.samples.iter().all(short) {
+            let what =
+                format!("every sample of `{}` is a single token, after which nothing is predicted", samples.name);
+            return Err(Error::input(what).hint("give samples of at least two tokens"));
+        }
         return Ok(true);
     }
     let classes = network.outputs(leaf);
@@ -168,8 +183,23 @@ pub fn check(network: &Network, model: &Checkpoint, samples: &Samples) -> Result
             "`{}`: sample {i} has label {label}, and the head has {classes} classes (0 to {})",
             samples.name,
             classes - 1
-        ))),
+        ))
+        .hint("labels and classifier belong together: give samples of the task that it was trained on")),
         None => Ok(false),
+    }
+}
+
+/// Whether `head` has a classifier, and the network takes it.
+fn check_head(network: &Network, model: &Checkpoint, head: &Checkpoint) -> Result<()> {
+    let (model, name) = (model.name(), head.name());
+    if !head.tensors().iter().any(|tensor| forward::is_head(&tensor.name)) {
+        return Err(Error::input(format!("`{name}` has no classifier: no tensor `classifier.*`"))
+            .hint("name a checkpoint that was fine-tuned as a classifier: `--head EXPERT`"));
+    }
+    match network.head() {
+        Some((leaf, _)) if forward::is_head(&network.leaves[leaf].weight) => Ok(()),
+        _ => Err(Error::input(format!("`{model}` cannot be used with the classifier of `{name}`"))
+            .hint("a language model has a head of its own: leave `--head` out")),
     }
 }
 

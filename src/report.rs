@@ -56,6 +56,7 @@ impl Report {
             merged += tensor.merged * tensor.merged;
             calibrated += tensor.calibrated * tensor.calibrated;
         }
+        // In feature space this is what samples say, and a projection's purpose.
         if self.calibrate == "wsc" && calibrated < 0.98 * merged && merged < expert {
             self.warnings.push(
                 "calibration shortened task vectors that merging had shortened already: these experts agree more than \

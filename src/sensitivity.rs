@@ -102,6 +102,11 @@ impl Probe<'_> {
     /// Samples that the metric cannot use.
     pub fn run(&self) -> Result<Sensitivity> {
         if self.metric != Metric::Drift {
+            if self.network.head().is_none() {
+                let (model, metric) = (self.library.checkpoints[0].name(), self.metric.name());
+                return Err(Error::input(format!("`{model}` has no output head, which `--metric {metric}` needs"))
+                    .hint("`--metric drift` needs none"));
+            }
             for set in &self.sets.sets {
                 evaluate::check(self.network, &self.library.checkpoints[0], set)?;
             }
@@ -201,7 +206,8 @@ impl Probe<'_> {
         }
         let before = if self.metric == Metric::Accuracy { -before } else { before };
         if scores.iter().any(|score| !score.is_finite()) {
-            return Err(Error::input("the merge gives no finite numbers on these samples"));
+            return Err(Error::input("the merge gives no finite numbers on these samples")
+                .hint("there are NaN or infinite numbers in a model, or `--factor` is too large"));
         }
         Ok((before, scores))
     }

@@ -287,6 +287,16 @@ const BAD: &[Bad] = &[
         code: -1, // where there is no GPU at all, this could not be done; where there are some, it is wrong usage
         phrase: "GPU",
     },
+    Bad { what: "nothing to calibrate", spoil: nothing, args: &["calibrate"], code: 2, phrase: "--merged <PATH>" },
+    Bad { what: "nothing to evaluate", spoil: nothing, args: &["eval", "base"], code: 2, phrase: "--data <PATH>" },
+    Bad { what: "nothing to probe", spoil: nothing, args: &["sensitivity"], code: 2, phrase: "--base <PATH>" },
+    Bad {
+        what: "an unknown metric",
+        spoil: nothing,
+        args: &["sensitivity", "--metric", "los"],
+        code: 2,
+        phrase: "a similar value exists: 'loss'",
+    },
     Bad { what: "nothing to inspect", spoil: nothing, args: &["inspect"], code: 2, phrase: "<PATH>" },
     Bad { what: "no model", spoil: nothing, args: &["inspect", "no/such/model"], code: 2, phrase: "does not exist" },
     Bad {
@@ -510,39 +520,93 @@ fn completions_know_the_flags() {
 #[test]
 fn help_and_version() {
     let sandbox = Sandbox::empty();
-    for command in ["merge", "inspect", "devices", "methods", "demo", "completions"] {
-        assert!(sandbox.run(&[command, "--help"]).good().stdout.contains("Usage: magic"), "{command}");
+    let commands: [(&str, &[&str]); 9] = [
+        ("merge", &["--calibrate", "--fit", "--data", "--samples", "--propagate", "--sensitive"]),
+        ("calibrate", &["--merged", "--calibrate", "--fit", "--data", "--samples", "--propagate", "--sensitive"]),
+        ("eval", &["<MODEL>", "--data", "--head", "--samples"]),
+        ("sensitivity", &["--metric", "--factor", "--top", "--data", "[default: drift]"]),
+        ("inspect", &["<PATH>"]),
+        ("devices", &["--json"]),
+        ("methods", &["--json"]),
+        ("demo", &["--out", "--method"]),
+        ("completions", &["<SHELL>"]),
+    ];
+    let all = sandbox.run(&["--help"]).good().stdout;
+    for (command, words) in commands {
+        let help = sandbox.run(&[command, "--help"]).good().stdout;
+        assert!(help.contains(&format!("Usage: magic {command}")), "{help}");
+        assert!(words.iter().all(|word| help.contains(word)), "{help}");
+        assert!(all.contains(&format!("\n  {command}")), "{all}");
     }
     assert!(sandbox.run(&["--version"]).good().stdout.starts_with("magic "));
     let bare = sandbox.run(&[]);
     assert_eq!((bare.code, bare.stdout.as_str()), (Some(2), ""));
 }
 
+/// The demo, with temporary files in a folder that is watched.
+fn demo(sandbox: &Sandbox, args: &[&str]) -> common::Run {
+    fs::create_dir_all(sandbox.path("tmp")).unwrap();
+    let mut command = sandbox.command(&[&["demo", "--device", "cpu"], args].concat());
+    common::Run::from(command.env("TMPDIR", sandbox.path("tmp")).output().unwrap())
+}
+
 #[test]
 fn the_demo_shows_what_calibration_does() {
     let sandbox = Sandbox::empty();
-    fs::create_dir(sandbox.path("tmp")).unwrap();
-    let run = |args: &[&str]| {
-        let mut command = sandbox.command(&[&["demo", "--device", "cpu"], args].concat());
-        common::Run::from(command.env("TMPDIR", sandbox.path("tmp")).output().unwrap()).good()
-    };
-    let document = run(&["--json"]).json();
-    assert_eq!(document["schema"], "magic-demo/1");
-    let spread = |key: &str| {
-        let ratios = document["merges"].as_array().unwrap().iter().map(|merge| merge[key].as_f64().unwrap());
-        ratios.clone().fold(0.0, f64::max) / ratios.fold(f64::INFINITY, f64::min)
-    };
-    assert!(spread("calibrated_ratio") < 2.0 && spread("ratio") > 4.0, "{document}");
-    assert!(run(&["--method", "ties"]).stdout.contains("magic merge RECIPE.yml --out DIR"));
-    assert_eq!(fs::read_dir(sandbox.path("tmp")).unwrap().count(), 0);
+    let document = demo(&sandbox, &["--json", "--out", "kept"]).good().json();
+    assert_eq!(document["schema"], "magic-demo/2");
+    let merges = document["merges"].as_array().unwrap();
+    let (methods, spaces) =
+        (["linear", "task_arithmetic", "ties", "dare_linear"], ["none", "wsc", "fsc", "dsc", "auto"]);
+    let tasks = document["tasks"].as_array().unwrap().len();
+    for method in methods {
+        let accuracy = |space: &str| {
+            let row = merges.iter().find(|row| row["method"] == method && row["calibrate"] == space);
+            let row = row.unwrap_or_else(|| panic!("{method} {space}"));
+            let accuracy: Vec<f64> = row["accuracy"].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect();
+            let mean = row["mean_accuracy"].as_f64().unwrap();
+            assert_eq!(accuracy.len(), tasks, "{method} {space}");
+            assert!((accuracy.iter().sum::<f64>() / tasks as f64 - mean).abs() < 1e-9, "{method} {space}");
+            mean
+        };
+        let [none, wsc, fsc, dsc, auto] = spaces.map(accuracy);
+        let best = none.max(wsc).max(fsc).max(dsc);
+        assert!(auto >= best - 0.005 && auto >= none - 0.005, "{method}: auto {auto}, best {best}, none {none}");
+        if method == "linear" {
+            assert!(wsc > none && fsc > none && dsc > none, "{none} {wsc} {fsc} {dsc}");
+        }
+        for space in spaces {
+            let dir = if space == "none" { method.to_owned() } else { format!("{method}_{space}") };
+            assert!(sandbox.path(&format!("kept/{dir}/model.safetensors")).is_file(), "{dir}");
+        }
+    }
+    assert_eq!(merges.len(), methods.len() * spaces.len());
 
-    run(&["--method", "ties", "--out", "kept", "-q"]);
-    sandbox.run(&["merge", "kept/ties_wsc/recipe.yml", "--device", "cpu", "--out", "again"]).good();
-    assert_eq!(sandbox.read("again/model.safetensors"), sandbox.read("kept/ties_wsc/model.safetensors"));
-    assert_eq!(sandbox.run(&["demo", "--device", "cpu", "--out", "kept"]).code, Some(1));
-    let failed = sandbox.run(&["demo", "--device", "cpu", "--out", "failed", "--method", "slerp"]);
+    let kept: serde_json::Value = serde_json::from_slice(&sandbox.read("kept/demo.json")).unwrap();
+    assert_eq!(kept, document);
+    let report = String::from_utf8(sandbox.read("kept/report.md")).unwrap();
+    assert!(report.contains("| ties density=0.2 |"), "{report}");
+    assert!(sandbox.path("kept/models/base/model.safetensors").is_file());
+    sandbox.run(&["merge", "kept/ties_dsc/recipe.yml", "--device", "cpu", "--out", "again"]).good();
+    assert_eq!(sandbox.read("again/model.safetensors"), sandbox.read("kept/ties_dsc/model.safetensors"));
+
+    let before = sandbox.listing();
+    let refused = demo(&sandbox, &["--out", "kept"]);
+    assert_eq!(refused.code, Some(1), "{}", refused.stderr);
+    let failed = demo(&sandbox, &["--out", "failed", "--method", "slerp"]);
     assert_eq!(failed.code, Some(2), "{}", failed.stderr);
-    assert!(!sandbox.path("failed").exists());
+    assert_eq!(sandbox.listing(), before);
+}
+
+#[test]
+fn the_demo_of_one_method_leaves_nothing() {
+    let sandbox = Sandbox::empty();
+    let words = demo(&sandbox, &["--method", "linear"]).good().stdout;
+    for word in ["magic merge RECIPE.yml --out DIR", "auto → ", "linear", "turned"] {
+        assert!(words.contains(word), "{word} in {words}");
+    }
+    assert!(!words.contains("ties density=0.2"), "{words}");
+    assert_eq!(fs::read_dir(sandbox.path("tmp")).unwrap().count(), 0);
 }
 
 #[test]

@@ -7,8 +7,9 @@ use std::sync::atomic::Ordering;
 use serde::Serialize;
 
 use crate::calibrate::candidate::{Candidate, Factors};
+use crate::calibrate::fsc::Measured;
 use crate::checkpoint::Writer;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::features::{Runner, Sets};
 use crate::forward::network::{Leaf, Op, Rows, Value};
 use crate::forward::{self, Network};
@@ -103,6 +104,22 @@ impl FeaturePass<'_> {
         if sensitive { xi.min(1.0) } else { xi }
     }
 
+    /// What is measured at a leaf.
+    ///
+    /// # Errors
+    /// Features that are not finite: what comes of them would say nothing, and nor would all that comes after.
+    fn measured(&self, runner: &mut Runner<'_>, track: usize, at: usize, strength: Strength) -> Result<Measured> {
+        let measured = runner.measure(track, at, strength)?;
+        let Some(k) = measured.not_finite() else { return Ok(measured) };
+        let leaf = &self.network.leaves[self.network.ops[at].leaf().expect("a leaf was measured")];
+        let sources = self.tensors(leaf).find_map(|tensor| self.plan.tensors[tensor].sources.get(1 + k));
+        let expert = sources.map_or("an expert", |source| self.library.checkpoints[source.checkpoint].name());
+        let what = format!("the features of `{}` are not finite on the samples of `{expert}`", leaf.name);
+        Err(Error::input(what)
+            .hint("there are NaN or infinite numbers in a model, or its values overflow on these samples")
+            .hint("weight-space calibration looks at no features: `--calibrate wsc`"))
+    }
+
     /// Places in the plan of a leaf's tensors.
     fn tensors(&self, leaf: &Leaf) -> impl Iterator<Item = usize> {
         let names = [Some(&leaf.weight), leaf.bias.as_ref(), leaf.copy.as_ref()];
@@ -130,7 +147,7 @@ impl FeaturePass<'_> {
             let leaf = &network.leaves[leaf];
             let mut strength = Strength::FULL;
             if self.tapped(leaf) && runner.is_merged(at)? {
-                let measured = runner.measure(track, at, Strength::FULL)?;
+                let measured = self.measured(&mut runner, track, at, Strength::FULL)?;
                 let xi = self.bounded(leaf, measured.factor(fit, norm));
                 let factors = Factors { fsc: [xi; 2], dsc: [xi; 2] };
                 strength = Candidate::full(self.calibrate.space, fit).strength(&factors);
@@ -196,7 +213,7 @@ impl FeaturePass<'_> {
                         if measures && self.tapped(part) && runner.is_merged(at)? {
                             let Kind::Candidate(space) = kind else { unreachable!("experts measure nothing") };
                             let strength = candidates[space].strength(&Factors::ONE);
-                            let measured = runner.measure(track, at, strength)?;
+                            let measured = self.measured(&mut runner, track, at, strength)?;
                             let xi = [Fit::Magnitude, Fit::Projection]
                                 .map(|fit| self.bounded(part, measured.factor(fit, norm)));
                             match space {

@@ -58,6 +58,15 @@ pub struct Measured {
 }
 
 impl Measured {
+    /// The first expert of which a feature is not a finite number, or of whose samples the merge's are not.
+    pub fn not_finite(&self) -> Option<usize> {
+        let broken = |side: usize| {
+            move |positions: &Vec<Position>| positions.iter().any(|position| !position.l1[side].is_finite())
+        };
+        let mut experts = self.experts.iter();
+        experts.position(broken(0)).or_else(|| self.experts.iter().position(broken(1)))
+    }
+
     /// ξ of each expert alone, by magnitude: mean ‖a‖ / ‖c‖ over its positions.
     pub fn ratios(&self, norm: Norm) -> Vec<f64> {
         let mean = |positions: &Vec<Position>| {

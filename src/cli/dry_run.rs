@@ -5,7 +5,7 @@ use std::path::Path;
 use magic_merge::checkpoint::{Checkpoint, Layout};
 use magic_merge::job::Job;
 use magic_merge::plan::{Action, Copied, Tensor};
-use magic_merge::recipe::{Manifold, Space};
+use magic_merge::recipe::{Fit, Manifold, Space};
 use serde_json::{Value, json};
 
 use super::tables::{Column, pairs, table};
@@ -26,7 +26,8 @@ pub fn text(job: &Job, layout: &Layout, out: Option<&Path>) -> String {
     let calibrate = &job.recipe.calibrate;
     let calibration = match (calibrate.space, calibrate.manifold) {
         (Space::None, _) => "none".to_owned(),
-        (Space::Fsc, _) => format!("fsc, {}, {}", calibrate.fit, calibrate.feature_norm),
+        (Space::Fsc, _) if calibrate.fit == Fit::Magnitude => format!("fsc, magnitude, {}", calibrate.feature_norm),
+        (Space::Fsc, _) => format!("fsc, {}", calibrate.fit),
         (space, manifold @ (Manifold::Sphere | Manifold::Tensor)) => format!("{space}, {manifold}, {}", calibrate.norm),
         (space, manifold) => format!("{space}, {manifold}"),
     };

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use magic_merge::checkpoint::Checkpoint;
 use magic_merge::evaluate::{Evaluation, Model};
+use magic_merge::inputs::Features;
 use magic_merge::job::Job;
 use magic_merge::progress::Progress;
 use magic_merge::recipe::Quick;
@@ -75,10 +76,17 @@ pub fn sensitivity(args: &SensitivityArgs, global: &Global, printer: &Printer) -
     let progress = Arc::new(Progress::default());
     interrupt::stops(&progress)?;
     let metric = Metric::named(&args.metric).expect("one of the words");
-    if !args.factor.is_finite() || args.factor == 1.0 {
+    let factor = args.factor as f32; // as it is multiplied by
+    if !factor.is_finite() || factor == 1.0 {
         return Err(
             Error::usage(format!("`--factor` is {}, which shows nothing", args.factor)).hint("the paper's is 1.1")
         );
+    }
+    if args.top == 0 {
+        return Err(Error::usage("`--top` is 0").hint("it takes a whole number from 1"));
+    }
+    if let Some(path) = &args.out {
+        check_writable(path)?;
     }
     let quick = Quick {
         base: Some(args.base.clone()),
@@ -92,6 +100,7 @@ pub fn sensitivity(args: &SensitivityArgs, global: &Global, printer: &Printer) -
         ..Quick::default()
     };
     let job = Job::new(quick.recipe()?, None, &global.wanted())?;
+    printer.warnings(&job.features.as_ref().map_or(Vec::new(), Features::warnings));
     let bar = Bar::start(global, &progress, Total::default());
     let found = job.sensitivity(metric, args.factor, args.top, &progress)?;
     drop(bar);
@@ -104,6 +113,14 @@ pub fn sensitivity(args: &SensitivityArgs, global: &Global, printer: &Printer) -
         return printer.document(&found);
     }
     printer.summary(&text(&found, args.out.as_deref()))
+}
+
+/// Whether the file can be written, before the work of which it holds the result. What is there stays as it is.
+fn check_writable(path: &Path) -> Result<()> {
+    let failed = |e| Error::write(path, &e).hint("`--out` is a file, in a folder that is there");
+    let there = path.exists();
+    std::fs::OpenOptions::new().append(true).create(true).open(path).map_err(failed)?;
+    if there { Ok(()) } else { std::fs::remove_file(path).map_err(failed) }
 }
 
 fn text(found: &Sensitivity, out: Option<&Path>) -> String {

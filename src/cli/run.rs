@@ -6,6 +6,7 @@ use std::sync::Arc;
 use clap::CommandFactory;
 use magic_merge::checkpoint::Checkpoint;
 use magic_merge::error::Kind;
+use magic_merge::inputs::Features;
 use magic_merge::job::{Job, Output};
 use magic_merge::methods::Method;
 use magic_merge::progress::Progress;
@@ -108,6 +109,7 @@ fn plan(job: &Job, output: Option<&Output>, shard_size: u64, printer: &Printer) 
         job.check(output)?;
     }
     printer.warnings(&job.plan.warnings);
+    printer.warnings(&job.features.as_ref().map_or(Vec::new(), Features::warnings));
     let out = output.map(|output| output.dir.as_path());
     if printer.json() {
         return printer.document(&dry_run::document(job, &layout, out));

@@ -104,7 +104,7 @@ pub fn load(path: &Path, wants: &Wants, model: &Checkpoint, limit: Option<usize>
         (Source::Images, Wants::Tokens { .. }) => return Err(mismatch(&at, "a folder of images", wants, model)),
     };
     if samples.samples.is_empty() {
-        return Err(Error::input(format!("`{at}` has no sample")));
+        return Err(Error::input(format!("`{at}` has no sample")).hint("give at least one"));
     }
     samples.name = at;
     Ok(samples)

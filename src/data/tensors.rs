@@ -59,10 +59,12 @@ impl Source<'_> {
             [all, ref each @ ..] if each == wanted => all,
             ref each if each == wanted => 1,
             ref other => {
-                return Err(self.bad(&format!(
-                    "has `{PIXELS}` of shape {other:?}, but the model `{}` takes images {wanted:?}",
-                    shown(self.model.name())
-                )));
+                return Err(self
+                    .bad(&format!(
+                        "has `{PIXELS}` of shape {other:?}, but the model `{}` takes images {wanted:?}",
+                        shown(self.model.name())
+                    ))
+                    .hint("process the images with the model's own processor"));
             }
         };
         if !info.dtype.is_float() {

@@ -58,7 +58,7 @@ pub fn network(checkpoint: &Checkpoint) -> Result<Network> {
     network_with(checkpoint, None)
 }
 
-/// [`network`] with the classifier of `head`, if it has one.
+/// [`network()`] with the classifier of `head`, if it has one.
 pub fn network_with(checkpoint: &Checkpoint, head: Option<&Checkpoint>) -> Result<Network> {
     let model = checkpoint.name();
     let shapes = |name: &str| {

@@ -1,7 +1,7 @@
 //! What the twins of a forward pass share: rows on all threads, functions that the compiler turns into vectors, and
 //! matrix products.
 
-use gemm::Parallelism;
+use gemm_common::Parallelism;
 use rayon::prelude::*;
 
 /// Elements that are worth a task of their own.
@@ -167,20 +167,21 @@ pub fn product(
     let (keep, one) = (if add { 1.0 } else { 0.0 }, 1.0f32);
     // SAFETY: the slices hold matrices of these shapes, as was just checked, and `out` is borrowed alone.
     unsafe {
-        gemm::gemm(
-            m,
+        // The kernels prefer columns to rows: outᵀ = yᵀ · xᵀ.
+        gemm_f32::gemm::f32::get_gemm_fn()(
             n,
+            m,
             k,
             out.as_mut_ptr(),
-            1,
             stride as isize,
+            1,
             add,
-            x.values.as_ptr(),
-            x.right as isize,
-            x.down as isize,
             y.values.as_ptr(),
-            y.right as isize,
             y.down as isize,
+            y.right as isize,
+            x.values.as_ptr(),
+            x.down as isize,
+            x.right as isize,
             keep,
             one,
             false,
