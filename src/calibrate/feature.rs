@@ -99,9 +99,18 @@ impl FeaturePass<'_> {
         leaf.tapped && !self.plan.uncalibrated.is_match(&leaf.weight)
     }
 
+    fn is_sensitive(&self, leaf: &Leaf) -> bool {
+        self.sensitive.is_some_and(|names| names.contains(&leaf.weight))
+    }
+
     fn bounded(&self, leaf: &Leaf, xi: f64) -> f64 {
-        let sensitive = self.sensitive.is_some_and(|names| names.contains(&leaf.weight));
-        if sensitive { xi.min(1.0) } else { xi }
+        if self.is_sensitive(leaf) { xi.min(1.0) } else { xi }
+    }
+
+    /// What `candidate` makes of a leaf; no scale lengthens a sensitive one.
+    fn strength(&self, candidate: Candidate, leaf: &Leaf, factors: &Factors) -> Strength {
+        let scale = if self.is_sensitive(leaf) { candidate.scale.min(1.0) } else { candidate.scale };
+        Candidate { scale, ..candidate }.strength(factors)
     }
 
     /// What is measured at a leaf.
@@ -224,7 +233,7 @@ impl FeaturePass<'_> {
                         }
                         version = match kind {
                             Kind::Expert(k) => Version::Expert(k),
-                            Kind::Candidate(i) => Version::Merged(candidates[i].strength(&factors[leaf])),
+                            Kind::Candidate(i) => Version::Merged(self.strength(candidates[i], part, &factors[leaf])),
                         };
                     }
                     runner.step(track, at, &own, version)?;
@@ -244,7 +253,7 @@ impl FeaturePass<'_> {
         let mut strengths = vec![chosen.strength(&Factors::ONE); self.plan.tensors.len()];
         let mut leaves = Vec::new();
         for (leaf, part) in network.leaves.iter().enumerate() {
-            let strength = chosen.strength(&factors[leaf]);
+            let strength = self.strength(chosen, part, &factors[leaf]);
             self.tensors(part).for_each(|tensor| strengths[tensor] = strength);
             if !experts[leaf].is_empty() {
                 let one = Candidate { strength: 1.0, scale: 1.0, ..chosen };

@@ -159,9 +159,10 @@ pub struct Calibration {
     /// Norm of the manifolds sphere and tensor [default: l1]
     #[arg(long, value_name = "NAME", value_parser = words(Norm::WORDS), help_heading = "Calibration")]
     pub norm: Option<String>,
-    /// How feature space reads its features: by their magnitude, or by the least-squares scale, which counts direction too
+    /// How feature space reads its features [default: magnitude]
     ///
-    /// `magnitude` (the default) is the paper's; `projection` shrinks where experts contradict each other.
+    /// `magnitude` is the paper's: the ratio of their norms. `projection` is the least-squares scale, which counts
+    /// direction too and shrinks where experts contradict each other.
     #[arg(long, value_name = "NAME", value_parser = words(Fit::WORDS), help_heading = "Calibration")]
     pub fit: Option<String>,
     /// Unlabelled samples for feature space: once for all experts, or once for each in their order
@@ -173,10 +174,12 @@ pub struct Calibration {
     /// Most samples of each set [default: 10]
     #[arg(long, value_name = "N", help_heading = "Calibration")]
     pub samples: Option<usize>,
-    /// Hidden states that feature space sees: those of the merge as it is, or of the calibrated leaves before [default: merged]
+    /// Hidden states that feature space sees [default: merged]
+    ///
+    /// `merged`: those of the merge as it is, as in the paper; `calibrated`: those that the calibrated operations before give.
     #[arg(long, value_name = "NAME", value_parser = words(Propagate::WORDS), help_heading = "Calibration")]
     pub propagate: Option<String>,
-    /// JSON list of tensors that may only shrink; all others may then only grow
+    /// JSON list of tensors that may only shrink; in weight space all others may then only grow
     #[arg(long, value_name = "FILE.json", value_parser = utf8(), help_heading = "Calibration")]
     pub sensitive: Option<String>,
 }
