@@ -51,16 +51,11 @@ pub fn text(job: &Job, layout: &Layout, out: Option<&Path>) -> String {
         memory += &format!(", {} of activations", bytes(features.activation_bytes(space)));
     }
     let features = job.features.iter().map(|features| {
-        let sets = features.data().into_iter().map(|set| format!("{} of {}", set.samples, set.name));
+        let sets = features.data().into_iter().map(|set| format!("{} of {}", plural(set.samples, "sample"), set.name));
         let leaves = plural(features.network.leaves.iter().filter(|leaf| leaf.tapped).count(), "operation");
         (
             "features",
-            format!(
-                "{} of a {} network; samples: {}",
-                leaves,
-                features.network.family,
-                sets.collect::<Vec<_>>().join(", ")
-            ),
+            format!("{} of a {} network; {}", leaves, features.network.family, sets.collect::<Vec<_>>().join(", ")),
         )
     });
     let facts = [
