@@ -89,8 +89,7 @@ impl<'a> Model<'a> {
     /// # Errors
     /// A model without an output head or without finite results, samples without the labels that it needs, with labels
     /// outside the head, or of one token only.
-    pub fn evaluate(&self, mut samples: Samples, progress: &Progress) -> Result<Evaluation> {
-        self.relabel(&mut samples)?;
+    pub fn evaluate(&self, samples: Samples, progress: &Progress) -> Result<Evaluation> {
         let tokens = check(&self.network, &self.checkpoints[0], &samples)?;
         let (count, data) = (samples.samples.len(), samples.name.clone());
         let sets = Sets { sets: vec![samples], of: vec![0] };
@@ -117,15 +116,32 @@ impl<'a> Model<'a> {
         }
     }
 
-    /// Numbers classes that the samples name as the classifier's `label2id` does, if it knows all of them.
-    fn relabel(&self, samples: &mut Samples) -> Result<()> {
+    /// Numbers classes that the samples name as the classifier's `label2id` does. Where it names none itself, the names
+    /// stay numbered in their order, and a warning says so.
+    ///
+    /// # Errors
+    /// A name that a classifier with names does not know.
+    pub fn relabel(&self, samples: &mut Samples) -> Result<()> {
+        let (Some(labels), false) = (&mut samples.labels, samples.classes.is_empty()) else { return Ok(()) };
         let config = self.checkpoints.last().expect("at least the model").config()?;
-        let numbers = config.as_ref().and_then(|config| config.get("label2id"));
-        let number = |name: &String| numbers?.get(name)?.as_u64().and_then(|number| u32::try_from(number).ok());
-        let known: Option<Vec<u32>> = samples.classes.iter().map(number).collect();
-        if let (Some(labels), Some(known)) = (&mut samples.labels, known.filter(|known| !known.is_empty())) {
-            labels.iter_mut().for_each(|label| *label = known[*label as usize]);
-        }
+        let numbers = config.as_ref().and_then(|config| config.get("label2id")).and_then(|map| map.as_object());
+        let named = numbers.filter(|map| !map.keys().all(|name| name.starts_with("LABEL_")));
+        let Some(named) = named else {
+            let order: Vec<String> =
+                samples.classes.iter().enumerate().map(|(i, name)| format!("`{name}` is {i}")).collect();
+            samples.warnings.push(format!("the classifier names no classes, so that {}", order.join(", ")));
+            return Ok(());
+        };
+        let number = |name: &String| {
+            let number = named.get(name).and_then(|number| number.as_u64()).and_then(|n| u32::try_from(n).ok());
+            number.ok_or_else(|| {
+                let known: Vec<&str> = named.keys().take(20).map(String::as_str).collect();
+                Error::input(format!("`{}`: the classifier knows no class `{name}`", samples.name))
+                    .hint(format!("its classes (`label2id`) are {}", known.join(", ")))
+            })
+        };
+        let known: Vec<u32> = samples.classes.iter().map(number).collect::<Result<_>>()?;
+        labels.iter_mut().for_each(|label| *label = known[*label as usize]);
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! What feature space takes besides the models: the network, and samples for every expert.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use crate::calibrate::candidate::Candidate;
@@ -8,6 +9,7 @@ use crate::data;
 use crate::error::{Error, Result};
 use crate::features::Sets;
 use crate::forward::{self, Network};
+use crate::plan::{Action, Plan};
 use crate::recipe::{Recipe, Space, resolve};
 use crate::report::DataReport;
 
@@ -61,8 +63,22 @@ impl Features {
         self.sets.activation_bytes(&self.network, tracks as u64)
     }
 
-    /// What was left out of the samples, or cut short.
-    pub fn warnings(&self) -> Vec<String> {
-        self.sets.sets.iter().flat_map(|set| set.warnings.clone()).collect()
+    /// What was left out of the samples or cut short, and what of the merge the forward pass does not reach.
+    pub fn warnings(&self, plan: &Plan) -> Vec<String> {
+        let mut warnings: Vec<String> = self.sets.sets.iter().flat_map(|set| set.warnings.clone()).collect();
+        let leaves = &self.network.leaves;
+        let names: HashSet<&String> = leaves
+            .iter()
+            .flat_map(|leaf| [Some(&leaf.weight), leaf.bias.as_ref(), leaf.copy.as_ref()])
+            .flatten()
+            .collect();
+        let merged = plan.tensors.iter().filter(|tensor| tensor.action == Action::Merge);
+        let mut beyond = merged.filter(|tensor| !names.contains(&tensor.name));
+        if let Some(first) = beyond.next() {
+            let count = 1 + beyond.count();
+            let what = format!("{count} merged tensors take no part in the forward pass, `{}` first", first.name);
+            warnings.push(format!("{what}: features say nothing about them"));
+        }
+        warnings
     }
 }

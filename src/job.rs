@@ -163,7 +163,7 @@ impl Job {
             tensors,
             features: self.features.as_ref().map(|features| FeatureReport {
                 family: features.network.family.clone(),
-                fit: self.recipe.calibrate.fit.as_str(),
+                fit: outcome.candidates.iter().find(|c| c.chosen).map_or(self.recipe.calibrate.fit.as_str(), |c| c.fit),
                 norm: self.recipe.calibrate.feature_norm.as_str(),
                 data: features.data(),
                 activation_bytes: outcome.activation_bytes,
@@ -172,8 +172,11 @@ impl Job {
             }),
             ignored: self.plan.ignored.clone(),
             bytes: Bytes { read: self.plan.bytes_in(), written: writer.layout().total_bytes() },
-            warnings: [&self.plan.warnings[..], &self.features.as_ref().map_or(Vec::new(), Features::warnings)]
-                .concat(),
+            warnings: [
+                &self.plan.warnings[..],
+                &self.features.as_ref().map_or(Vec::new(), |features| features.warnings(&self.plan)),
+            ]
+            .concat(),
             seconds: 0.0,
         };
         report.warn();

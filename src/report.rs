@@ -46,6 +46,9 @@ pub struct Report {
     pub seconds: f64,
 }
 
+/// A factor in feature space that is worth a warning.
+const LARGE: f64 = 10.0;
+
 impl Report {
     /// Adds a warning for each kind of result that is no number, and one if calibration took length from a merge
     /// that was short already.
@@ -57,12 +60,20 @@ impl Report {
             calibrated += tensor.calibrated * tensor.calibrated;
         }
         // In feature space this is what samples say, and a projection's purpose.
-        if self.calibrate == "wsc" && calibrated < 0.98 * merged && merged < expert {
+        if self.calibrate == "wsc" && calibrated < 0.98 * merged && merged <= 1.001 * expert {
             self.warnings.push(
                 "calibration shortened task vectors that merging had shortened already: these experts agree more than \
                  this manifold expects; `--manifold sphere` keeps their mean length"
                     .into(),
             );
+        }
+        let leaves = self.features.iter().flat_map(|features| &features.leaves);
+        if let Some(leaf) = leaves.filter(|leaf| leaf.xi > LARGE).max_by(|a, b| a.xi.total_cmp(&b.xi)) {
+            self.warnings.push(format!(
+                "features of `{}` are enlarged {:.0} times: the merge all but cancels what the experts learned there; \
+                 `--fit projection` does not enlarge what cancels",
+                leaf.leaf, leaf.xi
+            ));
         }
         type Count = fn(&TensorReport) -> u64;
         let kinds: [(&str, Count); 3] = [

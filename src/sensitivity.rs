@@ -131,7 +131,7 @@ impl Probe<'_> {
                 self.network,
                 &batches,
                 &self.sets.of,
-                &[self.network.hidden],
+                &[self.network.seen],
                 true,
                 self.progress,
             )?;

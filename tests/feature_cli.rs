@@ -255,6 +255,18 @@ fn a_model_is_evaluated_with_the_classifier_of_another() {
 }
 
 #[test]
+fn sensitivity_of_networks_whose_head_sees_one_position() {
+    let sandbox = Sandbox::empty();
+    for family in ["vit", "bert", "clip_vision"] {
+        let args = format!(
+            "sensitivity --base @fsc/{family}/base --model @fsc/{family}/expert0 --data @fsc/{family}/task0.safetensors --json"
+        );
+        let found = run(&sandbox, &[&args]).good().json();
+        assert!(number(&list(&found["tensors"])[0]["worse"]) > 0.0, "{family}: {found}");
+    }
+}
+
+#[test]
 fn sensitivity_finds_the_tensor_that_matters() {
     let sandbox = Sandbox::empty();
     let base = tensors(&golden("fsc/llama/base/model.safetensors"));

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use magic_merge::checkpoint::Checkpoint;
 use magic_merge::evaluate::{Evaluation, Model};
-use magic_merge::inputs::Features;
 use magic_merge::job::Job;
 use magic_merge::progress::Progress;
 use magic_merge::recipe::Quick;
@@ -48,7 +47,8 @@ pub fn eval(args: &Eval, global: &Global, printer: &Printer) -> Result<()> {
     let mut sets = Vec::new();
     let bar = Bar::start(global, &progress, Total::default());
     for path in &args.data {
-        let samples = data::load(Path::new(path), &model.network.wants, &checkpoints[0], args.samples)?;
+        let mut samples = data::load(Path::new(path), &model.network.wants, &checkpoints[0], args.samples)?;
+        model.relabel(&mut samples)?;
         printer.warnings(&samples.warnings);
         let data = samples.name.clone();
         let measures = opened.memory.pool()?.install(|| model.evaluate(samples, &progress))?;
@@ -100,7 +100,7 @@ pub fn sensitivity(args: &SensitivityArgs, global: &Global, printer: &Printer) -
         ..Quick::default()
     };
     let job = Job::new(quick.recipe()?, None, &global.wanted())?;
-    printer.warnings(&job.features.as_ref().map_or(Vec::new(), Features::warnings));
+    printer.warnings(&job.features.as_ref().map_or(Vec::new(), |features| features.warnings(&job.plan)));
     let bar = Bar::start(global, &progress, Total::default());
     let found = job.sensitivity(metric, args.factor, args.top, &progress)?;
     drop(bar);

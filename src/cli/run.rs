@@ -6,7 +6,6 @@ use std::sync::Arc;
 use clap::CommandFactory;
 use magic_merge::checkpoint::Checkpoint;
 use magic_merge::error::Kind;
-use magic_merge::inputs::Features;
 use magic_merge::job::{Job, Output};
 use magic_merge::methods::Method;
 use magic_merge::progress::Progress;
@@ -109,7 +108,7 @@ fn plan(job: &Job, output: Option<&Output>, shard_size: u64, printer: &Printer) 
         job.check(output)?;
     }
     printer.warnings(&job.plan.warnings);
-    printer.warnings(&job.features.as_ref().map_or(Vec::new(), Features::warnings));
+    printer.warnings(&job.features.as_ref().map_or(Vec::new(), |features| features.warnings(&job.plan)));
     let out = output.map(|output| output.dir.as_path());
     if printer.json() {
         return printer.document(&dry_run::document(job, &layout, out));
