@@ -237,12 +237,6 @@ impl<'a> Open<'a> {
         self.weight.prepared.is_some() || self.bias.as_ref().is_some_and(|bias| bias.prepared.is_some())
     }
 
-    /// Places in the plan of the tensors that are merged.
-    pub fn merged(&self) -> impl Iterator<Item = &Prepared<'a>> {
-        let bias = self.bias.iter().filter_map(|bias| bias.prepared.as_ref());
-        self.weight.prepared.iter().chain(bias)
-    }
-
     /// Loads chunk `at`.
     pub fn load(&self, at: usize) -> Result<Loaded> {
         let chunk = self.chunks[at].clone();

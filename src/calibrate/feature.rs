@@ -121,7 +121,7 @@ impl FeaturePass<'_> {
         let measured = runner.measure(track, at, strength)?;
         let Some(k) = measured.not_finite() else { return Ok(measured) };
         let leaf = &self.network.leaves[self.network.ops[at].leaf().expect("a leaf was measured")];
-        let sources = self.tensors(leaf).find_map(|tensor| self.plan.tensors[tensor].sources.get(1 + k));
+        let sources = self.tensors(leaf).into_iter().find_map(|tensor| self.plan.tensors[tensor].sources.get(1 + k));
         let expert = sources.map_or("an expert", |source| self.library.checkpoints[source.checkpoint].name());
         let what = format!("the features of `{}` are not finite on the samples of `{expert}`", leaf.name);
         Err(Error::input(what)
@@ -130,10 +130,10 @@ impl FeaturePass<'_> {
     }
 
     /// Places in the plan of a leaf's tensors.
-    fn tensors(&self, leaf: &Leaf) -> impl Iterator<Item = usize> {
+    fn tensors(&self, leaf: &Leaf) -> Vec<usize> {
         let names = [Some(&leaf.weight), leaf.bias.as_ref(), leaf.copy.as_ref()];
         let place = |name: &String| self.plan.tensors.iter().position(|tensor| tensor.name == *name);
-        names.into_iter().flatten().filter_map(place).collect::<Vec<_>>().into_iter()
+        names.into_iter().flatten().filter_map(place).collect()
     }
 
     /// FSC and DSC: one pass, in which each leaf that was loaded whole is written at once.
@@ -166,7 +166,7 @@ impl FeaturePass<'_> {
             let seen = if self.calibrate.propagate == Propagate::Calibrated { strength } else { Strength::FULL };
             runner.step(track, at, &all, Version::Merged(seen))?;
             runner.pass.release(track, at);
-            self.tensors(leaf).for_each(|tensor| outcome.strengths[tensor] = strength);
+            self.tensors(leaf).into_iter().for_each(|tensor| outcome.strengths[tensor] = strength);
             let (open, loaded) = runner.take(at)?;
             if let Some(loaded) = loaded {
                 for (tensor, report) in open.write(&loaded, writer, strength)? {
@@ -254,7 +254,7 @@ impl FeaturePass<'_> {
         let mut leaves = Vec::new();
         for (leaf, part) in network.leaves.iter().enumerate() {
             let strength = self.strength(chosen, part, &factors[leaf]);
-            self.tensors(part).for_each(|tensor| strengths[tensor] = strength);
+            self.tensors(part).into_iter().for_each(|tensor| strengths[tensor] = strength);
             if !experts[leaf].is_empty() {
                 let one = Candidate { strength: 1.0, scale: 1.0, ..chosen };
                 let Strength { shift, times } = one.strength(&factors[leaf]);

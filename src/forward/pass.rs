@@ -129,18 +129,6 @@ impl<'a> Pass<'a> {
         });
     }
 
-    /// Frees all that `track` has.
-    pub fn drop_track(&mut self, track: usize) {
-        let kept = &mut self.kept;
-        self.values.retain(|(of, ..), id| {
-            let keep = *of != track;
-            if !keep {
-                kept.give(*id);
-            }
-            keep
-        });
-    }
-
     /// Runs a list over what is kept; the results are there until the next run.
     pub fn run(&mut self, list: &Recording) -> Result<&Results> {
         if !list.calls.is_empty() {
