@@ -47,6 +47,7 @@ pub mod job;
 pub mod kept;
 pub mod kernel;
 pub mod kernels;
+pub mod linalg;
 pub mod memory;
 pub mod merge;
 pub mod methods;
