@@ -17,16 +17,18 @@ use magic_merge::executor::{Executor, Inputs};
 use magic_merge::gpu::{Choice, Gpu, Options, adapter};
 use magic_merge::kernels::activate::Act;
 use magic_merge::kernels::attention::Heads;
+use magic_merge::kernels::blend::Along;
 use magic_merge::kernels::checksum::{CHECKSUM, Params as Sum};
+use magic_merge::kernels::drop_ranked::Chances;
 use magic_merge::kernels::factor::{Bounds, Factor, Rule, Strength};
 use magic_merge::kernels::histogram::{BINS, DIGITS};
 use magic_merge::kernels::matmul::{Place, Shape, Weight};
 use magic_merge::kernels::patches::Image;
 use magic_merge::kernels::trim::Threshold;
 use magic_merge::kernels::{
-    ALL, Access, Kernel, activate, add, affine, attention, combine, count, delta, deviation, drop, elect, factor, gate,
-    gather, histogram, loss, matmul, matvec, matvec_t, normalize, norms, patches, rescale, residual, rope, scale, trim,
-    widen,
+    ALL, Access, Kernel, activate, add, affine, attention, blend, clip, combine, consensus, delta, deviation, drop,
+    drop_ranked, elect, factor, gate, gather, gram, gram_t, histogram, loss, mask, matmul, matvec, matvec_t, normalize,
+    norms, patches, rank, rescale, residual, rope, scale, trim, variance, widen,
 };
 use magic_merge::recording::{Buf, Extent, Recording, Results, Size};
 
@@ -157,14 +159,21 @@ const CASES: &[Case] = &[
             each_plane(move |list, plane| histogram::record(list, tau, plane, prefix, DIGITS[1], bins))
         })
     },
-    case("count", 16.0, Expect::Bits, |s| {
-        let (tau, counts) = (s.tau(false), s.out(Size::Rows(PLANES)));
-        each_plane(move |list, plane| count::record(list, tau, plane, 0.05f32.to_bits(), counts))
-    }),
     case("trim", 32.0, Expect::Bits, |s| {
         let tau = s.tau(true);
-        let threshold = Threshold { key: 0.02f32.to_bits(), tie_row: 1, tie_quota: 1 };
-        each_plane(move |list, plane| trim::record(list, tau, plane, threshold))
+        let keep = Threshold::new(0.02f32.to_bits(), 1);
+        each_plane(move |list, plane| trim::record(list, tau, plane, keep, Threshold::NOTHING))
+    }),
+    case("rank", 32.0, Expect::Bits, |s| {
+        let (tau, sorted, ranks) = (s.tau(false), s.list.scratch("sorted", rank::scratch()), s.out(Size::Planes(1)));
+        each_plane(move |list, plane| rank::record(list, tau, plane, sorted, ranks))
+    }),
+    case("drop_ranked", 48.0, Expect::Bits, |s| {
+        let (tau, sorted, ranks) = (s.tau(true), s.list.scratch("sorted", rank::scratch()), Size::Planes(1));
+        let ranks = s.list.scratch("ranks", ranks);
+        rank::record(&mut s.list, tau, 0, sorted, ranks);
+        let chances = Chances { density: 0.5, epsilon: 0.15, row_len: ROW };
+        each_plane(move |list, plane| drop_ranked::record(list, ranks, tau, plane, [1, plane], chances, 1.0))
     }),
     case("drop", 32.0, Expect::Bits, |s| {
         let tau = s.tau(true);
@@ -176,7 +185,37 @@ const CASES: &[Case] = &[
     }),
     case("elect", 16.0, NEAR, |s| {
         let (tau, weights) = (s.tau(true), s.list.floats("weights", &[1.0; 3]));
-        Box::new(move |list| elect::record(list, weights, 1.0, true, tau))
+        Box::new(move |list| elect::record(list, weights, 1.0, true, true, tau))
+    }),
+    case("variance", 16.0, NEAR, |s| {
+        let (tau, out) = (s.tau(false), s.out(Size::Planes(1)));
+        Box::new(move |list| variance::record(list, tau, out))
+    }),
+    case("mask", 4.0 + 24.0, Expect::Bits, |s| {
+        let (tau, by) = (s.tau(true), s.list.scratch("by", Size::Planes(1)));
+        variance::record(&mut s.list, tau, by);
+        Box::new(move |list| mask::record(list, by, Threshold::new(0.02f32.to_bits(), 1), tau))
+    }),
+    case("consensus", 16.0, NEAR, |s| {
+        let (tau, weights) = (s.tau(true), s.list.floats("weights", &[1.0; 3]));
+        Box::new(move |list| consensus::record(list, weights, 0.4, 2, 1.0, tau))
+    }),
+    case("clip", 8.0, Expect::Bits, |s| {
+        let tau = s.tau(true);
+        Box::new(move |list| clip::record(list, tau, 0.01))
+    }),
+    case("gram", 16.0, NEAR, |s| {
+        let (tau, out) = (s.tau(false), s.out(gram::size(PLANES, ROW, ROW)));
+        Box::new(move |list| gram::record(list, tau, ROW, out))
+    }),
+    case("gram_t", 16.0 + 2.5, NEAR, |s| {
+        let (tau, out) = (s.tau(false), s.out(Size::Groups(gram::pairs(PLANES))));
+        Box::new(move |list| gram_t::record(list, tau, out))
+    }),
+    case("blend", 2.0 + 16.0, NEAR, |s| {
+        let (tau, base) = (s.tau(true), s.bf16[0]);
+        let weights = s.list.floats("weights", &values((PLANES * ROW) as usize, 0.5, 10));
+        Box::new(move |list| blend::record(list, base, weights, tau, 1, Along::Columns))
     }),
     case("norms", 16.0, NEAR, |s| {
         let (tau, stats) = (s.tau(false), s.out(norms::size(PLANES)));
@@ -230,10 +269,7 @@ const CASES: &[Case] = &[
         row_len: 3,
         ..case("rescale", 2.0 + 4.0 + 2.0 + 4.0 / 3.0, Expect::Stored { ulps: 1, atol: 0.0 }, |s| {
             let (tau, base) = (s.tau(false), s.bf16[0]);
-            let xi = s.list.scratch("xi", Size::Rows(PLANES));
-            for plane in 0..PLANES {
-                count::record(&mut s.list, tau, plane, 0, xi);
-            }
+            let xi = s.list.table("xi", 1, &values(s.n.div_ceil(3) as usize, 1.0, 11));
             let (out, counts) = (s.out(Size::Stored(Dtype::BF16)), s.out(Size::Fixed(rescale::COUNTS)));
             Box::new(move |list| rescale::record(list, base, tau, xi, out, counts))
         })

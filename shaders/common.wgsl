@@ -28,6 +28,33 @@ fn flat_group(group: vec3<u32>, groups: vec3<u32>) -> u32 {
     return group.y * groups.x + group.x;
 }
 
+// True if element `i` of the block, of magnitude bits `key`, is among the largest of its tensor: above the threshold, or
+// equal to it and before the element `ties` of the tensor.
+fn stays(dims: Dims, i: u32, key: u32, threshold: u32, ties_lo: u32, ties_hi: u32) -> bool {
+    let lo = dims.first_lo + i;
+    let hi = dims.first_hi + select(0u, 1u, lo < i); // carry
+    let before = hi < ties_hi || (hi == ties_hi && lo < ties_lo);
+    return key > threshold || (key == threshold && before);
+}
+
+// The random word of element `i` of the block. pcg4d of Jarzynski and Olano, "Hash Functions for GPU Rendering"
+// (JCGT 9(3), 2020), makes four words from a counter and a key.
+fn random_word(dims: Dims, i: u32, key_lo: u32, key_hi: u32) -> u32 {
+    let lo = dims.first_lo + i;
+    let hi = dims.first_hi + select(0u, 1u, lo < i); // carry
+    var v = vec4<u32>((lo >> 2u) | (hi << 30u), hi >> 2u, key_lo, key_hi) * 1664525u + 1013904223u;
+    v.x += v.y * v.w;
+    v.y += v.z * v.x;
+    v.z += v.x * v.y;
+    v.w += v.y * v.z;
+    v ^= v >> vec4<u32>(16u);
+    v.x += v.y * v.w;
+    v.y += v.z * v.x;
+    v.z += v.x * v.y;
+    v.w += v.y * v.z;
+    return v[lo & 3u];
+}
+
 // Bits of the f32 that equals a small float: `mantissa` bits of mantissa, `bias`, sign at bit `top`.
 fn widen_small(bits: u32, mantissa: u32, bias: u32, top: u32) -> u32 {
     let sign = (bits >> top) << 31u;

@@ -5,6 +5,7 @@ struct Params {
     dims: Dims,
     scale: f32,
     normalize: u32,
+    weighted: u32,    // whether votes count by weight
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
@@ -23,7 +24,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         var plus = 0.0;
         var minus = 0.0;
         for (var k = 0u; k < experts; k++) {
-            let u = weights[k] * tau[k * n + i];
+            let u = select(1.0, weights[k], p.weighted != 0u) * tau[k * n + i];
             plus += select(0.0, u, u > 0.0);
             minus += select(-u, 0.0, u >= 0.0);
         }

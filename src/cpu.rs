@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::Result;
 use crate::kernels::{Access, Args, Slot};
-use crate::recording::{Call, Dims, Extent, Read, Recording, Results, Role, Size};
+use crate::recording::{Call, Dims, Extent, Read, Recording, Results, Role, Size, rows_of};
 
 /// Executor on the CPU.
 #[derive(Default)]
@@ -105,7 +105,7 @@ impl Cpu {
                     }
                 }
                 Role::Kept(id) => std::mem::swap(own, &mut kept[id]),
-                Role::Input(_) | Role::Constant(_) => {}
+                Role::Input(_) | Role::Constant(_) | Role::Table(_) => {}
             }
         }
         for call in &recording.calls {
@@ -158,6 +158,7 @@ fn launch(
         Access::Read => Slot::Read(bytemuck::cast_slice(match &recording.buffers[buf.0].role {
             Role::Input(model) => &inputs[*model][..words(buf.0)],
             Role::Constant(words) => words,
+            Role::Table(words) => rows_of(words, recording.buffers[buf.0].size, extent),
             Role::Scratch => &arena[buf.0][..words(buf.0)],
             Role::Result | Role::Kept(_) => &arena[buf.0],
         })),

@@ -271,16 +271,14 @@ impl Job {
 /// nothing else does: its own is zero.
 fn experts(recipe: &Recipe, method: &Method) -> Vec<usize> {
     let all = 0..recipe.models.len();
-    match method.combine {
-        Combine::Models | Combine::Scale => all.collect(),
-        Combine::TaskVectors | Combine::Elect | Combine::Slerp => {
-            let others: Vec<usize> = recipe.experts().collect();
-            match method.experts {
-                _ if !others.is_empty() => others,
-                Some(count) => all.rev().take(count).collect(),
-                None => all.collect(),
-            }
-        }
+    if !method.merges_task_vectors(recipe) {
+        return all.collect();
+    }
+    let others: Vec<usize> = recipe.experts().collect();
+    match method.experts {
+        _ if !others.is_empty() => others,
+        Some(count) => all.rev().take(count).collect(),
+        None => all.collect(),
     }
 }
 

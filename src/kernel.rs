@@ -58,6 +58,13 @@ impl Dims {
     }
 }
 
+impl Dims {
+    /// Tensor-wide index of the block's first element.
+    pub fn first(&self) -> u64 {
+        u64::from(self.first_hi) << 32 | u64::from(self.first_lo)
+    }
+}
+
 /// How a kernel uses a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {

@@ -40,6 +40,8 @@ pub struct Memory {
     block: (u64, u64),
     /// Largest tensor that stays between passes.
     resident: u64,
+    /// Most bytes of a decomposition, one of which is in work at a time: what it gives, and what it works with.
+    whole: (u64, u64),
 }
 
 /// What one tensor takes.
@@ -56,6 +58,8 @@ pub struct Shape<'a> {
     pub stored: u64,
     /// Planes of the task-vector stack.
     pub planes: u64,
+    /// Words besides it, for each element and for each row.
+    pub beside: (u64, u64),
     /// Bytes of an output element.
     pub out: u64,
     /// How often the tensor is read.
@@ -65,7 +69,7 @@ pub struct Shape<'a> {
 impl Memory {
     /// Memory of `host` and `vram` bytes, of which nothing is taken yet.
     pub fn new(device: Device, host: u64, vram: u64) -> Self {
-        Self { lanes: device.lanes, device, host, vram, block: (0, 0), resident: 0 }
+        Self { lanes: device.lanes, device, host, vram, block: (0, 0), resident: 0, whole: (0, 0) }
     }
 
     /// The same memory, untouched, for `lanes` blocks at a time; `None` for none.
@@ -81,12 +85,12 @@ impl Memory {
         let row = u64::from(shape.row_len);
         let lanes = self.lanes as u64;
         // Statistics and factors of a row, and partial sums of the spectral rule, besides the elements themselves.
-        let per_row =
-            4 * (4 * shape.planes + 3) + if shape.align > 1 { 4 * shape.planes * row / shape.align } else { 0 };
+        let per_row = 4 * (4 * shape.planes + 3 + shape.beside.1)
+            + if shape.align > 1 { 4 * shape.planes * row / shape.align } else { 0 };
         let available = |total: u64| total.saturating_sub(OVERHEAD.min(total / 2));
         // Half is for blocks, half for tensors that stay.
         let (host_half, vram_half) = (available(self.host) / 2 / lanes, self.vram / 2 / lanes);
-        let per_element = shape.stored + 4 * shape.planes + shape.out;
+        let per_element = shape.stored + 4 * (shape.planes + shape.beside.0) + shape.out;
         let mut row_bytes = row * per_element + per_row;
         if self.device.gpu {
             // Results once more, to be read back; and buffers are rounded up by an eighth at most.
@@ -140,6 +144,21 @@ impl Memory {
         Ok((rows, stays))
     }
 
+    /// Takes note of a decomposition that gives `result` bytes and works with `work`.
+    pub fn decompose(&mut self, result: u64, work: u64) {
+        self.whole = (self.whole.0.max(result), self.whole.1.max(work));
+    }
+
+    /// Bytes that a decomposition may take on the device.
+    pub fn decomposition(&self) -> u64 {
+        self.vram / 2
+    }
+
+    /// By how many bytes decompositions exceed the limit of host memory.
+    pub fn excess(&self) -> u64 {
+        self.host_peak().saturating_sub(self.host) * u64::from(self.whole.1 > 0)
+    }
+
     /// Bytes of parameters that a pass through a network loads at a time.
     pub fn parameters(&self) -> u64 {
         (if self.device.gpu { self.vram } else { self.host } / 2).max(LEAST_PARAMETERS)
@@ -157,7 +176,8 @@ impl Memory {
 
     /// Most host memory that the merge takes, in bytes.
     pub fn host_peak(&self) -> u64 {
-        OVERHEAD + self.lanes as u64 * (self.block.0 + if self.device.gpu { 0 } else { self.resident })
+        let blocks = self.lanes as u64 * (self.block.0 + if self.device.gpu { 0 } else { self.resident });
+        OVERHEAD + blocks + self.whole.0 + self.whole.1
     }
 
     /// Most device memory that it takes, in bytes.

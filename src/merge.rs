@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use crate::calibrate::wsc::{self, Xi};
 use crate::checkpoint::Writer;
+use crate::decompose::Route;
 use crate::error::Result;
 use crate::kernels::factor::Strength;
 use crate::kernels::norms::Stats;
@@ -14,7 +15,7 @@ use crate::kernels::rescale::{self, Counts};
 use crate::kernels::scale;
 use crate::methods::combine::Combination;
 use crate::methods::merged::Merged;
-use crate::methods::sparsify;
+use crate::methods::{Combine, sparsify, whole};
 use crate::plan::{Action, Plan, Tensor};
 use crate::recording::{Results, Size};
 use crate::report::TensorReport;
@@ -36,9 +37,14 @@ pub struct Merge<'a> {
 }
 
 impl Merge<'_> {
-    /// Merges the tensors `which`, several at a time, each in blocks. Reports come with the tensors' places.
+    /// Merges the tensors `which`, several at a time, each in blocks; those that are decomposed first, one at a time, on
+    /// all threads. Reports come with the tensors' places.
     pub fn run(&self, which: &[usize]) -> Result<Vec<(usize, TensorReport)>> {
         let pool = self.plan.memory.pool()?;
+        let whole = |index: &usize| matches!(self.plan.tensors[*index].combine, Combine::Decompose(_));
+        let (whole, which): (Vec<usize>, Vec<usize>) = which.iter().partition(|index| whole(index));
+        let alone = |index: usize| Ok((index, self.done(index)?));
+        let mut reports = pool.install(|| whole.into_iter().map(alone).collect::<Result<Vec<_>>>())?;
         let next = AtomicU64::new(0);
         let failed = AtomicBool::new(false);
         // Each thread takes the next tensor; while it waits for the blocks of its own, it works on those of others.
@@ -49,29 +55,29 @@ impl Merge<'_> {
                 let Some(&index) = which.get(place).filter(|_| !failed.load(Ordering::Relaxed)) else {
                     return Ok(reports);
                 };
-                let tensor = &self.plan.tensors[index];
-                match self.tensor(index, tensor) {
+                match self.done(index) {
                     Ok(report) => reports.push((index, report)),
                     Err(error) => {
                         failed.store(true, Ordering::Relaxed);
                         return Err(error);
                     }
                 }
-                self.engine.progress.tensors.fetch_add(1, Ordering::Relaxed);
             }
         };
-        let mut reports = Vec::new();
         for part in pool.broadcast(work) {
             reports.extend(part?);
         }
         Ok(reports)
     }
 
-    fn tensor(&self, index: usize, tensor: &Tensor) -> Result<TensorReport> {
-        match &tensor.action {
+    fn done(&self, index: usize) -> Result<TensorReport> {
+        let tensor = &self.plan.tensors[index];
+        let report = match &tensor.action {
             Action::Copy(_) => self.copy(index, tensor).map(|()| TensorReport::copied(tensor)),
             Action::Merge => self.merge(index),
-        }
+        }?;
+        self.engine.progress.tensors.fetch_add(1, Ordering::Relaxed);
+        Ok(report)
     }
 
     fn copy(&self, index: usize, tensor: &Tensor) -> Result<()> {
@@ -109,6 +115,7 @@ pub struct Prepared<'a> {
     stream: Stream<'a>,
     merged: Merged,
     xi: Xi,
+    route: Option<Route>,
     started: Instant,
 }
 
@@ -127,12 +134,16 @@ impl<'a> Prepared<'a> {
     /// Reads the tensor as often as the method takes.
     pub fn new(plan: &'a Plan, engine: &'a Engine<'a>, index: usize) -> Result<Self> {
         let (started, tensor) = (Instant::now(), &plan.tensors[index]);
-        let stream = Stream::new(engine, tensor);
+        let mut stream = Stream::new(engine, tensor);
         let masks = sparsify::masks(&stream, plan.method.sparsify, &tensor.settings, plan.seed)?;
-        let combination = Combination::new(&stream, plan.method.combine, &tensor.settings)?;
+        let combination = Combination::new(&stream, tensor.combine, &masks, &tensor.settings, plan.models)?;
+        let route = match tensor.combine {
+            Combine::Decompose(rule) => Some(whole::merge(&mut stream, rule, plan.memory.decomposition())?),
+            _ => None,
+        };
         let merged = Merged { masks, combination };
         let xi = wsc::xi(&stream, &merged, tensor.calibration)?;
-        Ok(Self { index, tensor, engine, stream, merged, xi, started })
+        Ok(Self { index, tensor, engine, stream, merged, xi, route, started })
     }
 
     /// Merges, calibrates and writes the tensor.
@@ -152,7 +163,7 @@ impl<'a> Prepared<'a> {
         })?;
         let mut report = TensorReport::merged(tensor, strength);
         blocks.iter().for_each(|block| report.add(block));
-        report.finish(self.started.elapsed());
+        report.finish(self.route.as_ref(), self.started.elapsed());
         Ok(report)
     }
 
@@ -212,7 +223,7 @@ impl<'a> Prepared<'a> {
         for (row, stats) in rows.stats.chunks(self.tensor.experts() + 1).enumerate() {
             report.row(stats, strength.of(*rows.xi.get(row).unwrap_or(&rows.xi[0])));
         }
-        report.finish(self.started.elapsed());
+        report.finish(self.route.as_ref(), self.started.elapsed());
         report
     }
 }

@@ -396,12 +396,12 @@ fn factors(list: &mut Recording, side: &Side, strength: Strength) -> crate::reco
     let xi: Vec<f32> = side.rows.xi.iter().map(|&xi| strength.of(xi)).collect();
     match &xi[..] {
         [one] => list.floats("xi", &[*one]),
-        rows if rows.len() == side.extent.rows as usize => list.row_floats("xi", rows),
+        rows if rows.len() == side.extent.rows as usize => list.table("xi", 1, rows),
         // Rows of the merge that are not those of the leaf: a factor for each of the merge's.
         rows => {
             let each = side.extent.rows as usize / rows.len().max(1);
             let spread: Vec<f32> = rows.iter().flat_map(|xi| std::iter::repeat_n(*xi, each)).collect();
-            list.row_floats("xi", &spread)
+            list.table("xi", 1, &spread)
         }
     }
 }

@@ -6,10 +6,13 @@ use globset::{Glob, GlobSet, GlobSetBuilder};
 
 use crate::calibrate::measure::{Calibration, Measure};
 use crate::checkpoint::{Checkpoint, Dtype, Layout, OutTensor, TensorInfo};
+use crate::decompose;
 use crate::error::{Error, Result};
+use crate::kernels::blend::Along;
 use crate::kernels::factor::Bounds;
 use crate::kernels::residual::MAX_EXPERTS;
 use crate::memory::{Memory, Shape};
+use crate::methods::combine::parts;
 use crate::methods::{Combine, Method, Rescale, Settings, Sparsify};
 use crate::recipe::{Depth, Recipe, Space};
 use crate::recording::{Extent, FLAT_ROW, GROUP_ROWS};
@@ -69,6 +72,8 @@ pub struct Tensor {
     pub action: Action,
     /// The method's parameters.
     pub settings: Settings,
+    /// How its task vectors become one.
+    pub combine: Combine,
     /// Its calibration, if it has one.
     pub calibration: Option<Calibration>,
     /// Elements of a row in the view that its blocks are cut from.
@@ -116,6 +121,8 @@ impl Tensor {
 pub struct Plan {
     /// The method.
     pub method: &'static Method,
+    /// Whether it merges models as they are, and not their task vectors.
+    pub models: bool,
     /// Seed of the random masks.
     pub seed: u64,
     /// All tensors of the output, in the base's order.
@@ -236,8 +243,14 @@ impl Planner<'_> {
             // Fewer blocks at a time leave each more room.
             memory = whole.with_lanes(memory.lanes / 2).ok_or(error)?;
         }
+        if memory.excess() > 0 {
+            let (more, limit) = (memory.excess().div_ceil(1_000_000), "`--memory`");
+            warnings.push(format!("decompositions take whole tensors: about {more} MB more than {limit} allows"));
+        }
         let uncalibrated = self.uncalibrated.clone();
-        Ok(Plan { method: self.method, seed: self.recipe.seed, tensors, ignored, memory, warnings, uncalibrated })
+        let models = !self.method.merges_task_vectors(self.recipe);
+        let (method, seed) = (self.method, self.recipe.seed);
+        Ok(Plan { method, models, seed, tensors, ignored, memory, warnings, uncalibrated })
     }
 
     /// Shares out the memory.
@@ -248,13 +261,18 @@ impl Planner<'_> {
                 name: &tensor.name,
                 elements: tensor.elements,
                 row_len: tensor.row_len,
-                align: if spectral { u64::from(GROUP_ROWS) } else { 1 },
+                align: if spectral || by_columns(tensor) { u64::from(GROUP_ROWS) } else { 1 },
                 stored: tensor.sources.iter().map(|source| source.dtype.size() as u64).sum(),
                 planes: tensor.experts() as u64 + 1,
+                beside: beside(self.method, tensor),
                 out: tensor.out_dtype.size() as u64,
                 passes: passes(self.method, tensor),
             };
             (tensor.block_rows, tensor.resident) = memory.share(&shape)?;
+            if let Combine::Decompose(rule) = tensor.combine {
+                let shape = (tensor.shape[0] as usize, tensor.shape[1] as usize);
+                memory.decompose(tensor.elements * 4, decompose::working_bytes(rule, shape, tensor.experts()));
+            }
         }
         Ok(())
     }
@@ -308,9 +326,16 @@ impl Planner<'_> {
         let settings = self.method.settings(self.recipe, &self.models, name, self.depth.t(name))?;
         let calibration = if action == Action::Merge { self.calibration(info) } else { None };
         let by_leaf = matches!(self.recipe.calibrate.space, Space::Fsc | Space::Dsc | Space::Auto);
-        let rows = calibration.is_some_and(|c| c.measure.needs_rows()) || by_leaf && info.shape.len() > 1;
-        let row_len =
-            if rows { info.elements() / info.shape[0] } else { u64::from(FLAT_ROW).min(info.elements()).max(1) };
+        let combine = self.method.combine(name, &info.shape, &settings);
+        let matrix = info.shape.len() > 1;
+        let ranked = self.method.sparsify == Sparsify::Ranked && action == Action::Merge;
+        let rows = calibration.is_some_and(|c| c.measure.needs_rows())
+            || matrix && (by_leaf || ranked || matches!(combine, Combine::Sphere(_)));
+        let row_len = match () {
+            () if rows => info.elements() / info.shape[0],
+            () if ranked => info.elements(), // a vector is one row
+            () => u64::from(FLAT_ROW).min(info.elements()).max(1),
+        };
         let row_len = u32::try_from(row_len).map_err(|_| {
             Error::input(format!("`{name}` has rows of {row_len} elements, more than can be calibrated"))
                 .hint(format!("leave it out of the calibration: `calibrate: {{exclude: [\"{name}\"]}}`"))
@@ -325,6 +350,7 @@ impl Planner<'_> {
             given: self.given.is_some() && action == Action::Merge,
             action,
             settings,
+            combine,
             calibration,
             row_len,
             block_rows: 1,
@@ -411,20 +437,55 @@ fn patterns(key: &str, list: &[String]) -> Result<GlobSet> {
     set.build().map_err(bad)
 }
 
-/// How often a tensor is read, as far as it is known beforehand.
+/// Whether inner products of columns are taken.
+fn by_columns(tensor: &Tensor) -> bool {
+    match tensor.combine {
+        Combine::Sphere(rule) => matches!(parts(rule, &tensor.settings, tensor), Some((Along::Columns, _))),
+        _ => false,
+    }
+}
+
+/// Words that a block takes besides its stack, its statistics and what is stored: for each element, and for each row.
+fn beside(method: &Method, tensor: &Tensor) -> (u64, u64) {
+    let planes = tensor.experts() as u64 + 1;
+    let pairs = planes * (planes + 1) / 2;
+    let elements = match method.sparsify {
+        Sparsify::Ranked => 5,
+        Sparsify::Varying => 1,
+        Sparsify::Keep | Sparsify::Largest | Sparsify::Middle | Sparsify::Random => 0,
+    };
+    let row_len = u64::from(tensor.row_len);
+    let rows = match tensor.combine {
+        Combine::Slerp => pairs,
+        Combine::Sphere(rule) => match parts(rule, &tensor.settings, tensor) {
+            Some((Along::Rows, unit)) => row_len / u64::from(unit) * (pairs + planes),
+            Some((Along::Columns, _)) => pairs + pairs * row_len / u64::from(GROUP_ROWS),
+            None => pairs,
+        },
+        _ => 0,
+    };
+    let whole = u64::from(matches!(tensor.combine, Combine::Decompose(_)));
+    (elements + whole, rows)
+}
+
+/// How often a tensor is read, as far as it is known beforehand. One that is decomposed is read in passes of its own.
 fn passes(method: &Method, tensor: &Tensor) -> u32 {
     let settings = &tensor.settings;
     let sparse = settings.densities.iter().any(|&density| density < 1.0);
-    let mut passes = 1;
-    if method.sparsify == Sparsify::Largest && sparse {
-        passes += 4;
-    }
+    let mut passes = match method.sparsify {
+        _ if matches!(tensor.combine, Combine::Decompose(_)) => return 1,
+        Sparsify::Largest if sparse => 5,
+        Sparsify::Middle => 9,
+        Sparsify::Varying if settings.select_topk < 1.0 => 6,
+        _ => 1,
+    };
     if method.sparsify != Sparsify::Keep && sparse && settings.rescale == Rescale::L1 {
         passes += 1;
     }
-    if method.combine == Combine::Slerp {
-        passes += 1;
-    }
+    passes += match tensor.combine {
+        Combine::Slerp | Combine::Sphere(_) | Combine::Energies => 1 + u32::from(by_columns(tensor)),
+        _ => 0,
+    };
     match tensor.calibration.map(|c| c.measure) {
         Some(Measure::Tensor(_)) => passes += 1,
         Some(Measure::Spectral) => passes += 20,

@@ -37,6 +37,13 @@ pub enum Size {
     Fixed(u32),
 }
 
+/// The words of a [`Role::Table`] of `width` words a row that belong to a block.
+pub fn rows_of<'a>(table: &'a [u32], size: Size, extent: &Extent) -> &'a [u32] {
+    let words = size.words(extent);
+    let first = extent.first_row as usize * (words / (extent.rows as usize).max(1));
+    &table[first..first + words]
+}
+
 impl Size {
     /// Words of 4 bytes for a block.
     pub fn words(self, extent: &Extent) -> usize {
@@ -58,6 +65,8 @@ pub enum Role {
     Input(usize),
     /// Filled here, once, and read only.
     Constant(Arc<[u32]>),
+    /// The same for each row of the whole tensor; a block sees its own rows.
+    Table(Arc<[u32]>),
     /// Neither known before nor needed after.
     Scratch,
     /// Handed back after the run. [`Size::Fixed`] results start at zero; all others are wholly written by a kernel.
@@ -145,9 +154,9 @@ impl Recording {
         there.map_or_else(|| self.buffer(label, size, Role::Kept(id)), Buf)
     }
 
-    /// A factor for each row of the block.
-    pub fn row_floats(&mut self, label: &'static str, values: &[f32]) -> Buf {
-        self.buffer(label, Size::Rows(1), Role::Constant(bytemuck::cast_slice(values).into()))
+    /// `width` f32 values for each row of the tensor.
+    pub fn table(&mut self, label: &'static str, width: u32, values: &[f32]) -> Buf {
+        self.buffer(label, Size::Rows(width), Role::Table(bytemuck::cast_slice(values).into()))
     }
 
     /// The element type of a [`Size::Stored`] buffer.

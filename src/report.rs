@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::calibrate::feature::{CandidateReport, LeafReport};
 use crate::checkpoint::FileDigest;
+use crate::decompose::Route;
 use crate::kernels::factor::Strength;
 use crate::kernels::norms::Stats;
 use crate::kernels::rescale::Counts;
@@ -74,6 +75,16 @@ impl Report {
                  `--fit projection` does not enlarge what cancels",
                 leaf.leaf, leaf.xi
             ));
+        }
+        let over = |tensor: &&TensorReport| matches!(tensor.route, Some(Route::Host(_)));
+        let mut over = self.tensors.iter().filter(over);
+        if let Some(TensorReport { name, route: Some(Route::Host(why)), .. }) = over.next() {
+            let more = match over.count() {
+                0 => String::new(),
+                others => format!(" and {others} more tensors"),
+            };
+            self.warnings
+                .push(format!("`{name}`{more} went the slower way, through a decomposition on the host: {why}"));
         }
         type Count = fn(&TensorReport) -> u64;
         let kinds: [(&str, Count); 3] = [
@@ -194,6 +205,9 @@ pub struct TensorReport {
     pub infinite: u64,
     /// Finite results that the output type rounds to infinity or NaN.
     pub overflow: u64,
+    /// How it was decomposed, if it was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub route: Option<Route>,
     /// Time on this tensor.
     pub seconds: f64,
     #[serde(skip)]
@@ -231,6 +245,7 @@ impl TensorReport {
             nan: 0,
             infinite: 0,
             overflow: 0,
+            route: None,
             seconds: 0.0,
             rows: 0,
         }
@@ -274,8 +289,9 @@ impl TensorReport {
         }
     }
 
-    /// Turns squares into norms and the sum of ξ into its mean.
-    pub fn finish(&mut self, elapsed: Duration) {
+    /// Turns squares into norms and the sum of ξ into its mean; `route` is that of a decomposition.
+    pub fn finish(&mut self, route: Option<&Route>, elapsed: Duration) {
+        self.route = route.cloned();
         self.experts.iter_mut().for_each(|square| *square = square.sqrt());
         self.merged = self.merged.sqrt();
         self.calibrated = self.calibrated.sqrt();

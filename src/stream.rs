@@ -30,6 +30,8 @@ pub struct Stream<'a> {
     engine: &'a Engine<'a>,
     /// Blocks that stay loaded between passes, where the memory allows.
     resident: Option<Vec<OnceLock<Inputs>>>,
+    /// What was computed from the whole tensor, element by element: one input more than the tensor has sources.
+    computed: Option<Vec<f32>>,
 }
 
 thread_local! {
@@ -41,7 +43,18 @@ impl<'a> Stream<'a> {
     /// The stream of `tensor`.
     pub fn new(engine: &'a Engine<'a>, tensor: &'a Tensor) -> Self {
         let resident = tensor.resident.then(|| (0..tensor.blocks()).map(|_| OnceLock::new()).collect());
-        Self { tensor, engine, resident }
+        Self { tensor, engine, resident, computed: None }
+    }
+
+    /// Adds an input that was computed from the whole tensor. Blocks that are loaded already do not have it.
+    pub fn give(&mut self, computed: Vec<f32>) {
+        debug_assert!(self.resident.is_none() && computed.len() as u64 == self.tensor.elements);
+        self.computed = Some(computed);
+    }
+
+    /// What the stream draws on.
+    pub fn engine(&self) -> &'a Engine<'a> {
+        self.engine
     }
 
     /// Bytes of all inputs of a block.
@@ -95,10 +108,16 @@ impl<'a> Stream<'a> {
 
     fn load(&self, extent: &Extent) -> Result<Inputs> {
         let sources = &self.tensor.sources;
-        let bytes: Vec<usize> = sources.iter().map(|source| extent.n as usize * source.dtype.size()).collect();
+        let stored = sources.iter().map(|source| source.dtype.size());
+        let sizes = stored.chain(self.computed.iter().map(|_| size_of::<f32>()));
+        let bytes: Vec<usize> = sizes.map(|size| extent.n as usize * size).collect();
         let first = extent.first_row * u64::from(extent.row_len);
         self.engine.executor.load(&bytes, &mut |model, offset, buffer| {
-            let source = &sources[model];
+            let Some(source) = sources.get(model) else {
+                let computed = &self.computed.as_deref().unwrap_or_default()[first as usize..];
+                buffer.copy_from_slice(&bytemuck::cast_slice(computed)[offset as usize..][..buffer.len()]);
+                return Ok(());
+            };
             let at = first * source.dtype.size() as u64 + offset;
             self.engine.checkpoints[source.checkpoint].read_at(source.tensor, at, buffer)
         })

@@ -3,6 +3,10 @@
 mod common;
 #[path = "common/formats.rs"]
 mod formats;
+#[path = "kernels/selection.rs"]
+mod selection;
+#[path = "kernels/sphere.rs"]
+mod sphere;
 
 use common::{SIZES, SPECIAL, extent, gpu, run_cpu, run_gpu, special_values, store, values, words};
 use magic_merge::checkpoint::Dtype;
@@ -17,11 +21,13 @@ use magic_merge::kernels::norms::{self, Stats};
 use magic_merge::kernels::patches::Image;
 use magic_merge::kernels::trim::Threshold;
 use magic_merge::kernels::{
-    ALL, Kernel, activate, add, affine, attention, checksum, combine, count, delta, deviation, drop, elect, factor,
-    gate, gather, histogram, loss, matmul, matvec, matvec_t, normalize, patches, rescale, residual, rope, scale, trim,
-    widen,
+    ALL, Kernel, activate, add, affine, attention, blend, checksum, clip, combine, consensus, delta, deviation, drop,
+    drop_ranked, elect, factor, gate, gather, gram, gram_t, histogram, loss, mask, matmul, matvec, matvec_t, normalize,
+    patches, rank, rescale, residual, rope, scale, trim, variance, widen,
 };
 use magic_merge::recording::{Buf, Buffer, Extent, GROUP_ROWS, Recording, Role, Size};
+use selection::{clip, consensus, drop_ranked, mask, rank, trim, variance};
+use sphere::{blend, gram, gram_t};
 
 /// What a result must be.
 enum Wanted {
@@ -284,64 +290,6 @@ fn histogram(check: &dyn Fn(&Case)) {
     }
 }
 
-fn count(check: &dyn Fn(&Case)) {
-    for extent in [flat(), grids(), vec![tall()]].concat() {
-        let n = extent.n as usize;
-        let planes = [ties(n, 6), ties(n, 7)];
-        for keys in [[0, 0], [key(0.25), key(1.0)], [key(f32::NAN), u32::MAX]] {
-            let mut case = Case::new(extent, 2);
-            let tau = case.stack(&planes);
-            let rows =
-                (0..n).step_by(extent.row_len as usize).map(|start| start..n.min(start + extent.row_len as usize));
-            let of =
-                |k: usize, row: std::ops::Range<usize>| planes[k][row].iter().filter(|x| key(**x) == keys[k]).count();
-            let wanted = rows.flat_map(|row| [0, 1].map(|k| of(k, row.clone()) as u32)).collect();
-            let counts = case.result(Size::Rows(2), Wanted::Words(wanted));
-            for (plane, &key) in keys.iter().enumerate() {
-                count::record(&mut case.list, tau, plane as u32, key, counts);
-            }
-            check(&case);
-        }
-    }
-}
-
-/// The `keep` largest magnitudes of `values`, of equals those with the lower index, by sorting all: their threshold,
-/// and what is left.
-fn trimmed(values: &[f32], row_len: usize, keep: usize) -> (Threshold, Vec<f32>) {
-    let mut order: Vec<usize> = (0..values.len()).collect();
-    order.sort_by_key(|&i| (std::cmp::Reverse(key(values[i])), i));
-    let mut left = vec![0.0; values.len()];
-    order[..keep].iter().for_each(|&i| left[i] = values[i]);
-    let last = order[..keep].last().map(|&i| {
-        let row = i / row_len;
-        let tied = (row * row_len..=i).filter(|&j| key(values[j]) == key(values[i])).count();
-        Threshold { key: key(values[i]), tie_row: row as u32, tie_quota: tied as u32 }
-    });
-    (last.unwrap_or(Threshold::NOTHING), left)
-}
-
-fn trim(check: &dyn Fn(&Case)) {
-    for whole in [flat(), grids()].concat() {
-        let (n, len) = (whole.n as usize, whole.row_len as usize);
-        for values in [ties(n, 8), values(n, 0.1, 9), vec![-0.0; n]] {
-            for keep in [0, 1, n / 3, n / 2, n - 1, n] {
-                let (threshold, left) = trimmed(&values, len, keep);
-                // The tensor in two blocks.
-                let cut = (n / 2 / len * len).max(len.min(n));
-                for (start, end) in [(0, cut), (cut, n)].into_iter().filter(|(start, end)| start < end) {
-                    let block = extent((end - start) as u32, whole.row_len);
-                    let mut case = Case::new(Extent { first_row: (start / len) as u64, ..block }, 1);
-                    let words = left[start..end].iter().map(|x| x.to_bits());
-                    case.wanted.push(Wanted::Words(words.collect()));
-                    let tau = case.writable(&[values[start..end].to_vec()]);
-                    trim::record(&mut case.list, tau, 0, threshold);
-                    check(&case);
-                }
-            }
-        }
-    }
-}
-
 /// Blocks whose first elements are in the midst of a quad, about 2³² and above 2³⁴, where the counter carries.
 fn far() -> Vec<Extent> {
     let at = |first_row, row_len, n| Extent { first_row, ..extent(n, row_len) };
@@ -425,8 +373,9 @@ fn combine(check: &dyn Fn(&Case)) {
 }
 
 /// One entry of a TIES merge.
-fn elected(terms: &[(f64, f64)], scale: f64, normalize: bool) -> (f64, f64) {
-    let sign = if terms.iter().map(|(w, x)| w * x).sum::<f64>() >= 0.0 { 1.0 } else { -1.0 };
+fn elected(terms: &[(f64, f64)], scale: f64, normalize: bool, weighted: bool) -> (f64, f64) {
+    let votes = terms.iter().map(|(w, x)| if weighted { w * x } else { *x });
+    let sign = if votes.sum::<f64>() >= 0.0 { 1.0 } else { -1.0 };
     let agreeing = terms.iter().filter(|(w, x)| w * x * sign > 0.0);
     let (merged, slack) = sum(agreeing.clone().map(|(w, x)| w * x));
     let (weight, weight_slack) = sum(agreeing.map(|(w, _)| *w));
@@ -450,7 +399,8 @@ fn elect(check: &dyn Fn(&Case)) {
             for i in 0..n {
                 // No vote so close that rounding decides it.
                 let (total, slack) = sum(terms(&planes, &mixed, i).into_iter().map(|(w, x)| w * x));
-                if total.abs() <= slack {
+                let (plain, plain_slack) = sum(terms(&planes, &mixed, i).into_iter().map(|(_, x)| x));
+                if total.abs() <= slack || plain.abs() <= plain_slack {
                     planes.iter_mut().for_each(|plane| plane[i] = 0.5);
                 }
             }
@@ -461,14 +411,14 @@ fn elect(check: &dyn Fn(&Case)) {
             let opposed: Vec<f32> = (0..experts).map(|k| if k % 2 == 0 { 0.5 } else { -0.5 }).collect();
             let [ones, thirds] = [1.0, 0.3].map(|weight| vec![weight; experts]);
             for (planes, weights) in [(&planes, &mixed), (&even, &ones), (&even, &thirds), (&even, &opposed)] {
-                for (scale, normalize) in [(1.0, true), (0.4f32, false)] {
+                for (scale, normalize, weighted) in [(1.0, true, true), (0.4f32, false, true), (1.0, true, false)] {
                     let mut case = Case::new(extent, experts + 1);
-                    let merged = (0..n).map(|i| elected(&terms(planes, weights, i), scale.into(), normalize));
+                    let merged = (0..n).map(|i| elected(&terms(planes, weights, i), scale.into(), normalize, weighted));
                     let given = planes.iter().flatten().map(|x| (f64::from(*x), 0.0));
                     case.wanted.push(Wanted::Near(given.chain(merged).collect()));
                     let tau = case.writable(planes);
                     let weights = case.list.floats("weights", weights);
-                    elect::record(&mut case.list, weights, scale, normalize, tau);
+                    elect::record(&mut case.list, weights, scale, normalize, weighted, tau);
                     check(&case);
                 }
             }
@@ -685,7 +635,11 @@ fn scale(check: &dyn Fn(&Case)) {
             let mut case = Case::new(extent, 2);
             let wanted = Wanted::Near(wanted.collect());
             let tau = case.stack(&planes);
-            let xi = if per_row { case.list.row_floats("xi", &xi) } else { case.list.floats("xi", &xi) };
+            let xi = if per_row {
+                case.list.table("xi", 1, &[vec![0.0; extent.first_row as usize], xi].concat())
+            } else {
+                case.list.floats("xi", &xi)
+            };
             let out = case.result(Size::Planes(1), wanted);
             scale::record(&mut case.list, tau, xi, out);
             check(&case);
@@ -1265,7 +1219,7 @@ macro_rules! tests {
 }
 
 tests! {
-    delta widen histogram count trim drop combine elect norms residual factor matvec matvec_t rescale scale checksum gather
+    delta widen histogram trim drop rank drop_ranked combine elect variance mask consensus clip gram gram_t blend norms residual factor matvec matvec_t rescale scale checksum gather
     patches normalize affine matmul matmul_small matmul_skinny rope attention activate gate add loss deviation
 }
 

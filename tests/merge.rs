@@ -7,7 +7,7 @@ mod models;
 use std::path::Path;
 
 use magic_merge::device::Wanted;
-use magic_merge::methods::{Combine, METHODS, Method};
+use magic_merge::methods::{Combine, METHODS, Method, Sparsify};
 use models::{Run, name, write, write_all};
 use safetensors::SafeTensors;
 use safetensors::tensor::Dtype;
@@ -28,9 +28,12 @@ fn devices() -> Vec<&'static str> {
 /// A run of `method` with parameters that make it do all it can.
 fn run(dir: &Path, method: &'static Method, calibrate: Option<&'static str>) -> Run {
     let mut run = Run::new(dir, method.name, method.experts.unwrap_or(3) as u64);
-    let has = |param: &str| method.params.contains(&param);
-    run.params.extend(has("density").then(|| "density=0.3".to_owned()));
-    run.params.extend(has("t").then(|| "t=0.3".to_owned()));
+    for (param, value) in [("density", 0.3), ("select_topk", 0.4)] {
+        run.params.extend(method.takes(param).then(|| format!("{param}={value}")));
+    }
+    // Where a fraction of an entry is meant, of one that is 0.01 at most.
+    let t = if method.combine == Combine::Near { 0.003 } else { 0.3 };
+    run.params.extend(method.takes("t").then(|| format!("t={t}")));
     run.calibrate = calibrate.filter(|_| method.combine != Combine::Scale);
     if method.combine == Combine::Scale {
         run.base = None;
@@ -77,7 +80,10 @@ fn special_values_that_all_models_share_keep_their_bits() {
             safetensors::tensor::serialize_to_file([("a.weight", view)], None, &name(dir.path(), model.into()))
                 .expect("a written file");
         }
-        for method in METHODS.iter().filter(|method| !matches!(method.combine, Combine::Slerp | Combine::Scale)) {
+        // Not those that compute with the values of all models and not with differences.
+        let computes =
+            |method: &&Method| matches!(method.combine, Combine::Slerp | Combine::Scale) || method.name == "karcher";
+        for method in METHODS.iter().filter(|method| !computes(method)) {
             for device in devices() {
                 let mut run = run(dir.path(), method, None);
                 run.models.truncate(2);
@@ -126,13 +132,114 @@ fn memory_and_threads_change_no_byte() {
     }
 }
 
+fn is_random(method: &Method) -> bool {
+    matches!(method.sparsify, Sparsify::Random | Sparsify::Ranked)
+}
+
+/// f32 values of a tensor.
+fn floats(bytes: &[u8]) -> Vec<f32> {
+    bytemuck::pod_collect_to_vec(bytes)
+}
+
+#[test]
+fn any_number_of_experts_and_idle_ones_give_numbers_that_devices_agree_on() {
+    let dir = folder();
+    write_all(dir.path(), Dtype::F32, 16, 0.01);
+    let base = tensors(&std::fs::read(name(dir.path(), 0)).expect("a model"));
+    // The base by another name: by its own it would take no part.
+    let same = dir.path().join("same.safetensors");
+    std::fs::copy(name(dir.path(), 0), &same).expect("a copy");
+    for method in METHODS {
+        for count in [1usize, 2, 8, 16] {
+            if method.experts.is_some_and(|only| only != count) {
+                continue;
+            }
+            // All different; one that learned nothing; one that is there twice.
+            let all: Vec<_> = (1..=count as u64).map(|model| name(dir.path(), model)).collect();
+            let mut idle = all.clone();
+            idle[count - 1] = same.clone();
+            let mut twice = all.clone();
+            twice[count - 1] = all[0].clone();
+            for (what, models) in [("different", all), ("idle", idle), ("twice", twice)] {
+                let mut run = run(dir.path(), method, Some("wsc"));
+                run.models = models;
+                let outs: Vec<_> = devices()
+                    .into_iter()
+                    .map(|device| {
+                        run.wanted.device = device.into();
+                        tensors(&run.run().0)
+                    })
+                    .collect();
+                for (i, (tensor, base)) in
+                    base.iter().enumerate().filter(|(_, (tensor, _))| tensor != "model.positions")
+                {
+                    let values: Vec<Vec<f32>> = outs.iter().map(|out| floats(&out[i].1)).collect();
+                    let place = format!("{} of {count}, {what}: `{tensor}`", method.name);
+                    assert!(values[0].iter().all(|x| x.is_finite()), "{place}");
+                    let norm = |x: &mut dyn Iterator<Item = f32>| x.map(|x| f64::from(x * x)).sum::<f64>().sqrt();
+                    let base = floats(base);
+                    let tau = norm(&mut values[0].iter().zip(&base).map(|(x, b)| x - b));
+                    for other in &values[1..] {
+                        let off = norm(&mut values[0].iter().zip(other).map(|(x, y)| x - y));
+                        let rounding = 1.2e-7 * norm(&mut base.iter().copied());
+                        assert!(off <= 1e-5 * tau + rounding, "{place}: {off:e} of {tau:e}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_does_not_fit_the_device_is_decomposed_on_the_host_and_says_so() {
+    let dir = folder();
+    for model in 0..=2u64 {
+        let data: Vec<f32> = models::noise(model).take(1000 * 1001).collect();
+        let view = safetensors::tensor::TensorView::new(Dtype::F32, vec![1000, 1001], bytemuck::cast_slice(&data));
+        safetensors::tensor::serialize_to_file([("a.weight", view.expect("a tensor"))], None, &name(dir.path(), model))
+            .expect("a file");
+    }
+    for device in devices().into_iter().filter(|device| *device != "cpu") {
+        let run = |vram: Option<u64>| {
+            let mut run = Run::new(dir.path(), "iso_c", 2);
+            run.wanted = Wanted { device: device.into(), vram, ..Wanted::default() };
+            let (bytes, report) = run.run();
+            (floats(&tensors(&bytes)[0].1), report.warnings)
+        };
+        let ((large, none), (small, some)) = (run(None), run(Some(16 << 20)));
+        assert!(none.is_empty(), "{none:?}");
+        assert!(some.iter().any(|warning| warning.contains("on the host")), "{some:?}");
+        let off = large.iter().zip(&small).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(off < 1e-5, "{off:e}");
+    }
+}
+
+#[test]
+fn a_narrower_output_is_the_wider_one_rounded() {
+    let dir = folder();
+    write_all(dir.path(), Dtype::BF16, 3, 0.05);
+    for method in METHODS {
+        for device in devices() {
+            let mut run = run(dir.path(), method, Some("wsc"));
+            run.wanted.device = device.into();
+            let narrow = tensors(&run.run().0);
+            run.dtype = Some("float32");
+            let wide = tensors(&run.run().0);
+            for ((tensor, narrow), (_, wide)) in narrow.iter().zip(&wide).filter(|((t, _), _)| t != "model.positions") {
+                let narrow: Vec<u16> = bytemuck::pod_collect_to_vec(narrow);
+                let rounded: Vec<u16> = floats(wide).into_iter().map(|x| half::bf16::from_f32(x).to_bits()).collect();
+                assert!(narrow == rounded, "{} on {device}: `{tensor}`", method.name);
+            }
+        }
+    }
+}
+
 #[test]
 fn the_order_of_experts_does_not_matter() {
     let dir = folder();
     write_all(dir.path(), Dtype::F32, 3, 0.01);
     // Not the random methods: an expert's mask is keyed by its place.
-    for method in METHODS.iter().filter(|m| m.experts.is_none() && m.sparsify != magic_merge::methods::Sparsify::Random)
-    {
+    for method in METHODS.iter().filter(|m| m.experts.is_none() && !is_random(m)) {
         let forward = run(dir.path(), method, Some("wsc"));
         let mut backward = run(dir.path(), method, Some("wsc"));
         backward.models.reverse();

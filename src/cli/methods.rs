@@ -9,7 +9,8 @@ use super::tables::{Column, table};
 pub fn text() -> String {
     let columns = [Column::Left("method"), Column::Left("formula"), Column::Left("parameters"), Column::Left("from")];
     let row = |method: &Method| {
-        vec![method.name.to_owned(), method.formula.to_owned(), method.params.join(" "), method.paper.to_owned()]
+        let params: Vec<&str> = method.params.iter().map(|(name, _)| *name).collect();
+        vec![method.name.to_owned(), method.formula.to_owned(), params.join(" "), method.paper.to_owned()]
     };
     table(&columns, METHODS.iter().map(row))
 }
@@ -20,7 +21,7 @@ pub fn document() -> Value {
         json!({
             "name": method.name,
             "formula": method.formula,
-            "parameters": method.params,
+            "parameters": method.params.iter().map(|(name, default)| ((*name).to_owned(), (*default).into())).collect::<serde_json::Map<_, Value>>(),
             "paper": method.paper,
             "needs_base": method.base == Base::Required,
             "experts": method.experts,

@@ -8,7 +8,7 @@ use super::proof::Proof;
 use super::{DeviceInputs, Fault, Gpu};
 use crate::error::{Error, Result};
 use crate::kernels::Kernel;
-use crate::recording::{Dims, Extent, Recording, Results, Role, Size};
+use crate::recording::{Dims, Extent, Recording, Results, Role, Size, rows_of};
 
 /// A buffer, and how much of it a kernel sees.
 #[derive(Clone, Copy)]
@@ -102,7 +102,12 @@ fn own_buffers(gpu: &Gpu, recording: &Recording, extent: &Extent) -> Result<Vec<
             return Ok(None);
         }
         let lease = gpu.pool.take(&gpu.device, Kind::Storage, bytes, buffer.label)?;
-        if let Role::Constant(words) = &buffer.role {
+        let words = match &buffer.role {
+            Role::Constant(words) => words,
+            Role::Table(words) => rows_of(words, buffer.size, extent),
+            _ => &[],
+        };
+        if !words.is_empty() {
             gpu.device.queue.write_buffer(&lease, 0, bytemuck::cast_slice(words));
         }
         Ok(Some(lease))

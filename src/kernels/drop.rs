@@ -57,23 +57,26 @@ type Words = [[u32; 4]; QUADS];
 fn twin(args: &mut Args<'_>) {
     let n = args.dims.n as usize;
     let p = args.params::<Params>();
-    let key = [p.key_lo, p.key_hi];
-    let first = u64::from(args.dims.first_hi) << 32 | u64::from(args.dims.first_lo);
     let tau = &mut args.write::<f32>(0)[p.plane as usize * n..][..n];
+    with_words(args.dims.first(), [p.key_lo, p.key_hi], tau, |_, piece, words| {
+        apply(piece, words, p.threshold, p.scale);
+    });
+}
+
+/// Calls `part` with the place, the elements and the random words of every part of `tau`, whose first element is number
+/// `first` of its tensor.
+pub(super) fn with_words(first: u64, key: [u32; 2], tau: &mut [f32], mut part: impl FnMut(usize, &mut [f32], &[u32])) {
     // A block may start in the midst of a quad: the first piece is shorter then.
-    let lead = (first.next_multiple_of(4) - first) as usize;
-    let (head, body) = tau.split_at_mut(lead.min(n));
+    let lead = ((first.next_multiple_of(4) - first) as usize).min(tau.len());
+    let (head, body) = tau.split_at_mut(lead);
     let mut words: Words = [[0; 4]; QUADS];
     if !head.is_empty() {
         random(&mut words, first / 4, key);
-        for (i, x) in head.iter_mut().enumerate() {
-            let kept = words[0][(first % 4) as usize + i] <= p.threshold;
-            *x = if kept { *x * p.scale } else { 0.0 };
-        }
+        part(0, head, &words[0][(first % 4) as usize..]);
     }
     for (i, piece) in body.chunks_mut(4 * QUADS).enumerate() {
         random(&mut words, first.div_ceil(4) + (i * QUADS) as u64, key);
-        apply(piece, words.as_flattened(), p.threshold, p.scale);
+        part(lead + i * 4 * QUADS, piece, words.as_flattened());
     }
 }
 

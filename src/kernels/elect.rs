@@ -13,6 +13,7 @@ use crate::recording::{Buf, Recording};
 struct Params {
     scale: f32,
     normalize: u32,
+    weighted: u32,
 }
 
 /// Bindings: weights (one an expert), tau (planes).
@@ -27,14 +28,15 @@ pub static ELECT: Kernel = Kernel {
 };
 
 /// Appends: `tau[last] = scale ·` the sum of the weighted entries that agree with the elected sign, divided by the
-/// weights that took part if `normalize` (a divisor of zero counts as one).
-pub fn record(list: &mut Recording, weights: Buf, scale: f32, normalize: bool, tau: Buf) {
-    list.call(&ELECT, &[], &Params { scale, normalize: normalize.into() }, &[weights, tau]);
+/// weights that took part if `normalize` (a divisor of zero counts as one). Votes count by weight if `weighted`.
+pub fn record(list: &mut Recording, weights: Buf, scale: f32, normalize: bool, weighted: bool, tau: Buf) {
+    let params = Params { scale, normalize: normalize.into(), weighted: weighted.into() };
+    list.call(&ELECT, &[], &params, &[weights, tau]);
 }
 
 fn twin(args: &mut Args<'_>) {
     let (n, experts) = (args.dims.n as usize, args.dims.planes as usize - 1);
-    let Params { scale, normalize } = args.params();
+    let Params { scale, normalize, weighted } = args.params();
     let weights = args.read::<f32>(0);
     let (tau, merged) = args.write::<f32>(1).split_at_mut(experts * n);
     let (mut sum, mut divisor) = ([0f32; CHUNK], [0f32; CHUNK]);
@@ -46,7 +48,7 @@ fn twin(args: &mut Args<'_>) {
         divisor.fill(0.0);
         out.fill(0.0);
         for (k, &weight) in weights.iter().enumerate() {
-            add_scaled(sum, weight, plane(k));
+            add_scaled(sum, if weighted != 0 { weight } else { 1.0 }, plane(k));
         }
         for (k, &weight) in weights.iter().enumerate() {
             add_agreeing(out, divisor, sum, weight, plane(k));

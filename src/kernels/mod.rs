@@ -6,30 +6,38 @@ pub mod activate;
 pub mod add;
 pub mod affine;
 pub mod attention;
+pub mod blend;
 pub mod checksum;
+pub mod clip;
 pub mod combine;
+pub mod consensus;
 pub mod convert;
-pub mod count;
 pub mod delta;
 pub mod deviation;
 pub mod drop;
+pub mod drop_ranked;
 pub mod elect;
 pub mod factor;
 pub mod gate;
 pub mod gather;
+pub mod gram;
+pub mod gram_t;
 pub mod histogram;
 pub mod loss;
+pub mod mask;
 pub mod matmul;
 pub mod matvec;
 pub mod matvec_t;
 pub mod normalize;
 pub mod norms;
 pub mod patches;
+pub mod rank;
 pub mod rescale;
 pub mod residual;
 pub mod rope;
 pub mod scale;
 pub mod trim;
+pub mod variance;
 mod vector;
 pub mod widen;
 
@@ -44,11 +52,19 @@ pub static ALL: &[&Kernel] = &[
     &delta::DELTA,
     &widen::WIDEN,
     &histogram::HISTOGRAM,
-    &count::COUNT,
     &trim::TRIM,
     &drop::DROP,
+    &rank::RANK,
+    &drop_ranked::DROP_RANKED,
     &combine::COMBINE,
     &elect::ELECT,
+    &variance::VARIANCE,
+    &mask::MASK,
+    &consensus::CONSENSUS,
+    &clip::CLIP,
+    &gram::GRAM,
+    &gram_t::GRAM_T,
+    &blend::BLEND,
     &norms::NORMS,
     &residual::RESIDUAL,
     &factor::FACTOR,

@@ -1,26 +1,31 @@
-//! Keeps the largest magnitudes of a task vector: the sparsification of TIES (arXiv 2306.01708, §3).
+//! Keeps the largest magnitudes of a task vector (TIES, arXiv 2306.01708, §3), without the very largest where those go
+//! too (Model Breadcrumbs, arXiv 2312.06795).
 
 use bytemuck::{Pod, Zeroable};
 
 use super::{Access, Args, Kernel, per_quad};
 use crate::recording::{Buf, Recording};
 
-/// What stays: every entry whose magnitude has bits above `key`, and the first ties in the order of the tensor.
-/// Twin of the own parameters in `shaders/trim.wgsl`, after the plane.
+/// The largest magnitudes of a tensor: those with bits above `key`, and of those that equal it the ones that come first.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Threshold {
     /// Bits of the magnitude at the cut.
-    pub key: u32,
-    /// Ties in rows before this one stay, ties after it go.
-    pub tie_row: u32,
-    /// Ties that stay in that row.
-    pub tie_quota: u32,
+    key: u32,
+    /// Ties before this element of the tensor are in the set.
+    ties: [u32; 2],
 }
 
 impl Threshold {
-    /// Nothing stays.
-    pub const NOTHING: Self = Self { key: u32::MAX, tie_row: 0, tie_quota: 0 };
+    /// No entry.
+    pub const NOTHING: Self = Self { key: u32::MAX, ties: [0; 2] };
+    /// All entries.
+    pub const EVERYTHING: Self = Self { key: 0, ties: [u32::MAX; 2] };
+
+    /// Entries above `key`, and those that equal it before element `ties` of the tensor.
+    pub fn new(key: u32, ties: u64) -> Self {
+        Self { key, ties: [ties as u32, (ties >> 32) as u32] }
+    }
 }
 
 /// Own parameters; twin of `Params` in `shaders/trim.wgsl`.
@@ -28,7 +33,8 @@ impl Threshold {
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 struct Params {
     plane: u32,
-    threshold: Threshold,
+    keep: Threshold,
+    top: Threshold,
 }
 
 /// Binding: tau (planes).
@@ -42,40 +48,44 @@ pub static TRIM: Kernel = Kernel {
     twin,
 };
 
-/// Appends: entries of `tau[plane]` below the threshold become zero. Rows are those of the block's extent.
-pub fn record(list: &mut Recording, tau: Buf, plane: u32, threshold: Threshold) {
-    list.call(&TRIM, &[], &Params { plane, threshold }, &[tau]);
+/// Appends: entries of `tau[plane]` that are not in `keep`, or are in `top`, become zero.
+pub fn record(list: &mut Recording, tau: Buf, plane: u32, keep: Threshold, top: Threshold) {
+    list.call(&TRIM, &[], &Params { plane, keep, top }, &[tau]);
+}
+
+/// True if element `at` of the tensor, of magnitude bits `key`, is in the set. Twin of `stays` in `shaders/common.wgsl`.
+#[inline(always)]
+pub fn stays(threshold: Threshold, at: u64, key: u32) -> bool {
+    let ties = u64::from(threshold.ties[1]) << 32 | u64::from(threshold.ties[0]);
+    key > threshold.key || key == threshold.key && at < ties
 }
 
 fn twin(args: &mut Args<'_>) {
-    let dims = args.dims;
-    let Params { plane, threshold } = args.params();
-    let tau = &mut args.write::<f32>(0)[plane as usize * dims.n as usize..][..dims.n as usize];
-    for (row, values) in (dims.first_row..).zip(tau.chunks_mut(dims.row_len as usize)) {
-        if row == threshold.tie_row {
-            keep_with_quota(values, threshold);
-        } else {
-            keep(values, threshold.key, row < threshold.tie_row);
-        }
+    let n = args.dims.n as usize;
+    let Params { plane, keep, top } = args.params();
+    let first = args.dims.first();
+    let mut rest = &mut args.write::<f32>(0)[plane as usize * n..][..n];
+    // Between the two places where ties change their fate, all are treated alike.
+    let end = |threshold: Threshold| {
+        let ties = u64::from(threshold.ties[1]) << 32 | u64::from(threshold.ties[0]);
+        ties.saturating_sub(first).min(n as u64) as usize
+    };
+    let (mut start, mut cuts) = (0, [end(keep), end(top), n]);
+    cuts.sort_unstable();
+    for cut in cuts {
+        let (part, after) = rest.split_at_mut(cut - start);
+        let ties = |threshold: Threshold| start < end(threshold);
+        keep_between(part, (keep.key, ties(keep)), (top.key, ties(top)));
+        (start, rest) = (cut, after);
     }
 }
 
 #[multiversion::multiversion(targets = "simd")]
-fn keep(values: &mut [f32], key: u32, ties: bool) {
+fn keep_between(values: &mut [f32], keep: (u32, bool), top: (u32, bool)) {
     for x in values {
         let own = x.to_bits() & 0x7fff_ffff;
-        *x = if own > key || (ties && own == key) { *x } else { 0.0 };
-    }
-}
-
-fn keep_with_quota(values: &mut [f32], threshold: Threshold) {
-    let mut left = threshold.tie_quota;
-    for x in values {
-        let own = x.to_bits() & 0x7fff_ffff;
-        if own == threshold.key && left > 0 {
-            left -= 1;
-        } else if own <= threshold.key {
-            *x = 0.0;
-        }
+        let kept = own > keep.0 || keep.1 && own == keep.0;
+        let gone = own > top.0 || top.1 && own == top.0;
+        *x = if kept && !gone { *x } else { 0.0 };
     }
 }

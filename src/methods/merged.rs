@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::kernels::norms;
 use crate::methods::combine::Combination;
-use crate::methods::sparsify::Mask;
+use crate::methods::sparsify::Masks;
 use crate::plan::Tensor;
 use crate::recording::Recording;
 use crate::stack::Stack;
@@ -13,7 +13,7 @@ use crate::totals::{Totals, totals};
 /// How the merged task vector of one tensor comes about, all numbers known.
 pub struct Merged {
     /// What of each expert takes part.
-    pub masks: Vec<Mask>,
+    pub masks: Masks,
     /// How the parts become one.
     pub combination: Combination,
 }
@@ -23,15 +23,13 @@ impl Merged {
     pub fn record(&self, tensor: &Tensor) -> (Recording, Stack) {
         let mut list = Recording::new(tensor.experts() as u32 + 1);
         let stack = Stack::record(&mut list, tensor, tensor.experts());
-        for (k, mask) in self.masks.iter().enumerate() {
-            mask.record(&mut list, stack.tau, k as u32);
-        }
         if tensor.given {
             stack.given(&mut list, tensor, tensor.sources.len() - 1);
             return (list, stack);
         }
-        self.combination.record(&mut list, &stack);
-        if !self.masks.iter().all(Mask::is_identity) {
+        self.masks.record(&mut list, stack.tau);
+        self.combination.record(&mut list, &stack, tensor);
+        if !self.masks.is_identity() {
             stack.differences(&mut list); // calibration compares with what the experts learned, not with what was kept
         }
         (list, stack)

@@ -1,187 +1,193 @@
 //! Sparsification: what of each expert's task vector takes part in the merge.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use crate::error::Result;
 use crate::kernels::drop as random;
-use crate::kernels::histogram::{BINS, DIGITS};
+use crate::kernels::drop_ranked::Chances;
 use crate::kernels::trim::Threshold;
-use crate::kernels::{count, histogram, norms, trim};
+use crate::kernels::{drop_ranked, mask, norms, rank, trim, variance};
 use crate::methods::{Rescale, Settings, Sparsify};
+use crate::plan::Tensor;
 use crate::recording::{Buf, Recording, Size};
+use crate::select::{self, Source};
 use crate::stack::Stack;
 use crate::stream::Stream;
 use crate::totals::{Totals, totals};
 
 /// What stays of one expert's task vector, and its scale.
 #[derive(Clone, Debug)]
-pub struct Mask {
-    threshold: Option<Threshold>,
-    random: Option<([u32; 2], f64)>,
+struct Mask {
+    /// The largest entries, and those of them that go again.
+    band: Option<(Threshold, Threshold)>,
+    random: Option<Random>,
     scale: f32,
 }
 
+/// A random choice.
+#[derive(Clone, Copy, Debug)]
+struct Random {
+    key: [u32; 2],
+    density: f64,
+    /// Where they depend on ranks.
+    ranked: Option<Chances>,
+}
+
 impl Mask {
-    /// True if it changes nothing.
-    pub fn is_identity(&self) -> bool {
-        self.threshold.is_none() && self.random.is_none() && self.scale == 1.0
+    const ALL: Self = Self { band: None, random: None, scale: 1.0 };
+    const NONE: Self = Self { scale: 0.0, ..Self::ALL };
+
+    fn is_identity(&self) -> bool {
+        self.band.is_none() && self.random.is_none() && self.scale == 1.0
     }
 
-    /// Appends the masking of `tau[plane]`.
-    pub fn record(&self, list: &mut Recording, tau: Buf, plane: u32) {
-        if let Some(threshold) = self.threshold {
-            trim::record(list, tau, plane, threshold);
+    /// Appends the masking of `tau[plane]`; `ranks` are buffers to sort in and for the result.
+    fn record(&self, list: &mut Recording, tau: Buf, plane: u32, ranks: Option<(Buf, Buf)>) {
+        if let Some((keep, top)) = self.band {
+            trim::record(list, tau, plane, keep, top);
         }
-        if self.random.is_some() || self.scale != 1.0 {
-            let (key, density) = self.random.unwrap_or(([0; 2], 1.0));
-            random::record(list, tau, plane, key, density, self.scale);
+        match self.random {
+            Some(Random { key, ranked: Some(chances), .. }) => {
+                let (sorted, ranks) = ranks.expect("a ranked mask has its buffers");
+                rank::record(list, tau, plane, sorted, ranks);
+                drop_ranked::record(list, ranks, tau, plane, key, chances, self.scale);
+            }
+            Some(Random { key, density, ranked: None }) => {
+                random::record(list, tau, plane, key, density, self.scale);
+            }
+            None if self.scale != 1.0 => random::record(list, tau, plane, [0; 2], 1.0, self.scale),
+            None => {}
+        }
+    }
+}
+
+/// What stays of all experts' task vectors of one tensor.
+#[derive(Clone, Debug)]
+pub struct Masks {
+    each: Vec<Mask>,
+    /// The entries that vary most stay, in all alike.
+    varying: Option<Threshold>,
+}
+
+impl Masks {
+    /// True if they change nothing.
+    pub fn is_identity(&self) -> bool {
+        self.varying.is_none() && self.each.iter().all(Mask::is_identity)
+    }
+
+    /// Appends the masking of the first planes of `tau`.
+    pub fn record(&self, list: &mut Recording, tau: Buf) {
+        let ranked = |mask: &Mask| mask.random.is_some_and(|random| random.ranked.is_some());
+        let ranks = self
+            .each
+            .iter()
+            .any(ranked)
+            .then(|| (list.scratch("sorted", rank::scratch()), list.scratch("ranks", Size::Planes(1))));
+        for (k, mask) in self.each.iter().enumerate() {
+            mask.record(list, tau, k as u32, ranks);
+        }
+        if let Some(threshold) = self.varying {
+            let variances = list.scratch("variances", Size::Planes(1));
+            variance::record(list, tau, variances);
+            mask::record(list, variances, threshold, tau);
         }
     }
 }
 
 /// The masks of all experts for one tensor. Reads the tensor as often as an exact answer takes: not at all for
 /// plain methods, four or five times for an exact threshold, once for the L1 rescaling.
-pub fn masks(stream: &Stream<'_>, rule: Sparsify, settings: &Settings, seed: u64) -> Result<Vec<Mask>> {
-    let name = &stream.tensor.name;
-    let thresholds = match rule {
-        Sparsify::Largest => thresholds(stream, &settings.densities)?,
-        Sparsify::Keep | Sparsify::Random => vec![None; settings.densities.len()],
+pub fn masks(stream: &Stream<'_>, rule: Sparsify, settings: &Settings, seed: u64) -> Result<Masks> {
+    let n = stream.tensor.elements;
+    let mut each = match rule {
+        Sparsify::Keep | Sparsify::Varying => vec![Mask::ALL; settings.weights.len()],
+        Sparsify::Largest => largest(stream, settings)?,
+        Sparsify::Middle => middle(stream, settings)?,
+        Sparsify::Random | Sparsify::Ranked => chances(stream.tensor, rule, settings, seed),
     };
-    let mut masks = Vec::new();
-    for (expert, (&density, threshold)) in settings.densities.iter().zip(thresholds).enumerate() {
-        let random = (rule == Sparsify::Random && density < 1.0).then(|| (random::key(seed, name, expert), density));
-        masks.push(Mask { threshold, random, scale: 1.0 });
-    }
+    let varying = match rule {
+        Sparsify::Varying if settings.select_topk < 1.0 => {
+            // Entries in which all experts agree take no part in the count.
+            let wanted = share(settings.select_topk, n - select::zeros(stream, Source::Variance)?);
+            Some(select::cuts(stream, Source::Variance, &[wanted])?[0])
+        }
+        _ => None,
+    };
     match settings.rescale {
         Rescale::None => {}
         Rescale::InverseDensity => {
-            for (mask, &density) in masks.iter_mut().zip(&settings.densities) {
-                mask.scale = if density > 0.0 { (1.0 / density) as f32 } else { 1.0 };
+            for (mask, &density) in each.iter_mut().zip(&settings.densities).filter(|(_, density)| **density > 0.0) {
+                mask.scale = (1.0 / density) as f32;
             }
         }
-        Rescale::L1 if masks.iter().all(Mask::is_identity) => {}
-        Rescale::L1 => {
-            let scales = l1_scales(stream, &masks)?;
-            masks.iter_mut().zip(scales).for_each(|(mask, scale)| mask.scale = scale);
-        }
+        Rescale::L1 if each.iter().all(Mask::is_identity) => {}
+        Rescale::L1 => each = l1_scaled(stream, each)?,
     }
-    Ok(masks)
+    Ok(Masks { each, varying })
 }
 
-/// ‖τ‖₁ / ‖m ∘ τ‖₁ for each expert; 1 where nothing is left.
-fn l1_scales(stream: &Stream<'_>, masks: &[Mask]) -> Result<Vec<f32>> {
-    let experts = masks.len();
-    let mut list = Recording::new(experts as u32);
-    let stack = Stack::record(&mut list, stream.tensor, experts);
+/// ⌊share · n⌋.
+fn share(share: f64, n: u64) -> u64 {
+    (share * n as f64).floor() as u64
+}
+
+/// The ⌊density·n⌋ largest.
+fn largest(stream: &Stream<'_>, settings: &Settings) -> Result<Vec<Mask>> {
+    let n = stream.tensor.elements;
+    let wanted: Vec<u64> = settings.densities.iter().map(|&density| share(density, n)).collect();
+    let keep = select::cuts(stream, Source::Experts, &wanted)?;
+    Ok(keep.into_iter().map(|keep| band(keep, Threshold::NOTHING)).collect())
+}
+
+/// The ⌊density·n⌋ that come after the ⌊gamma·n⌋ largest; fewer of these go where there are not as many others.
+fn middle(stream: &Stream<'_>, settings: &Settings) -> Result<Vec<Mask>> {
+    let n = stream.tensor.elements;
+    let counts = settings.densities.iter().zip(&settings.gammas).map(|(&density, &gamma)| {
+        let kept = share(density, n);
+        let top = share(gamma, n).min(n - kept);
+        (kept + top, top)
+    });
+    let (kept, top): (Vec<u64>, Vec<u64>) = counts.unzip();
+    let keep = select::cuts(stream, Source::Experts, &kept)?;
+    let top = select::cuts(stream, Source::Experts, &top)?;
+    Ok(keep.into_iter().zip(top).map(|(keep, top)| band(keep, top)).collect())
+}
+
+fn band(keep: Threshold, top: Threshold) -> Mask {
+    match (keep, top) {
+        (Threshold::EVERYTHING, Threshold::NOTHING) => Mask::ALL,
+        band => Mask { band: Some(band), ..Mask::ALL },
+    }
+}
+
+/// Each element by chance.
+fn chances(tensor: &Tensor, rule: Sparsify, settings: &Settings, seed: u64) -> Vec<Mask> {
+    let experts = settings.densities.iter().zip(&settings.epsilons).enumerate();
+    let mask = |(expert, (&density, &epsilon)): (usize, (&f64, &f64))| match density {
+        d if d >= 1.0 => Mask::ALL,
+        d if d <= 0.0 => Mask::NONE,
+        _ => {
+            let ranked = (rule == Sparsify::Ranked).then_some(Chances { density, epsilon, row_len: tensor.row_len });
+            let key = random::key(seed, &tensor.name, expert);
+            Mask { random: Some(Random { key, density, ranked }), ..Mask::ALL }
+        }
+    };
+    experts.map(mask).collect()
+}
+
+/// With the scale ‖τ‖₁ / ‖m ∘ τ‖₁ for each expert; 1 where nothing is left.
+fn l1_scaled(stream: &Stream<'_>, mut each: Vec<Mask>) -> Result<Vec<Mask>> {
+    let mut list = Recording::new(each.len() as u32); // random masks and thresholds ask for no plane of the merge
+    let stack = Stack::record(&mut list, stream.tensor, each.len());
     let before = list.result("before", norms::size(list.planes));
     norms::record(&mut list, stack.tau, before);
-    for (k, mask) in masks.iter().enumerate() {
-        mask.record(&mut list, stack.tau, k as u32);
-    }
+    let masks = Masks { each: each.clone(), varying: None };
+    masks.record(&mut list, stack.tau);
     let after = list.result("after", norms::size(list.planes));
     norms::record(&mut list, stack.tau, after);
     let totals = totals(stream, &list)?;
-    let ratio = |(before, after): (&Totals, &Totals)| if after.l1 > 0.0 { (before.l1 / after.l1) as f32 } else { 1.0 };
-    Ok(totals[0].iter().zip(&totals[1]).map(ratio).collect())
-}
-
-/// The search for the k-th largest magnitude of one expert.
-struct Search {
-    /// Bits of the key that are known.
-    prefix: u32,
-    /// Entries still to be kept among those that start with `prefix`.
-    wanted: u64,
-    /// Entries that start with `prefix`.
-    found: u64,
-}
-
-/// The exact cut that keeps ⌊density·n⌋ entries of each expert; `None` keeps all.
-fn thresholds(stream: &Stream<'_>, densities: &[f64]) -> Result<Vec<Option<Threshold>>> {
-    let n = stream.tensor.elements;
-    let kept = |density: f64| (density * n as f64).floor() as u64;
-    let mut searches: Vec<Option<Search>> = densities
-        .iter()
-        .map(|&d| (kept(d) > 0 && kept(d) < n).then(|| Search { prefix: 0, wanted: kept(d), found: n }))
-        .collect();
-    if searches.iter().any(Option::is_some) {
-        for digit in DIGITS {
-            let mut list = Recording::new(densities.len() as u32);
-            let bins = list.result("bins", Size::Fixed(BINS * list.planes));
-            let stack = Stack::record(&mut list, stream.tensor, densities.len());
-            for (k, search) in searches.iter().enumerate() {
-                if let Some(search) = search {
-                    histogram::record(&mut list, stack.tau, k as u32, search.prefix, digit, bins);
-                }
-            }
-            // Summed as they come: a histogram for each block of a large tensor would not fit the memory.
-            let totals: Vec<AtomicU64> = (0..BINS * list.planes).map(|_| AtomicU64::new(0)).collect();
-            stream.map(&list, 0..stream.tensor.blocks(), |_, results| {
-                for (total, &count) in totals.iter().zip(results.words(0)).filter(|(_, count)| **count > 0) {
-                    total.fetch_add(u64::from(count), Ordering::Relaxed);
-                }
-                Ok(())
-            })?;
-            let totals: Vec<u64> = totals.into_iter().map(AtomicU64::into_inner).collect();
-            for (search, bins) in searches.iter_mut().zip(totals.chunks(BINS as usize)) {
-                if let Some(search) = search {
-                    descend(search, bins, digit.bits);
-                }
-            }
+    let ratio = |before: &Totals, after: &Totals| if after.l1 > 0.0 { before.l1 / after.l1 } else { 1.0 };
+    for (mask, (before, after)) in each.iter_mut().zip(totals[0].iter().zip(&totals[1])) {
+        if !mask.is_identity() {
+            mask.scale *= ratio(before, after) as f32;
         }
     }
-    let quotas = quotas(stream, &searches)?;
-    Ok(searches
-        .iter()
-        .zip(quotas)
-        .zip(densities)
-        .map(|((search, quota), &density)| match search {
-            Some(search) => {
-                let (tie_row, tie_quota) = quota.unwrap_or((u32::MAX, u32::MAX));
-                Some(Threshold { key: search.prefix, tie_row, tie_quota })
-            }
-            None => (kept(density) == 0).then_some(Threshold::NOTHING),
-        })
-        .collect())
-}
-
-/// Takes the bin that holds the last wanted entry: one digit more is known.
-fn descend(search: &mut Search, bins: &[u64], bits: u32) {
-    for digit in (0..1 << bits).rev() {
-        let count = bins[digit];
-        if count >= search.wanted {
-            search.prefix = search.prefix << bits | digit as u32;
-            search.found = count;
-            return;
-        }
-        search.wanted -= count;
-    }
-    unreachable!("the bins hold fewer entries than were counted before");
-}
-
-/// Where some ties of the threshold stay and some go: the row that is split, and how many stay in it.
-fn quotas(stream: &Stream<'_>, searches: &[Option<Search>]) -> Result<Vec<Option<(u32, u32)>>> {
-    let experts = searches.len();
-    let split = |search: &Option<Search>| search.as_ref().is_some_and(|s| s.wanted < s.found && s.prefix > 0);
-    if !searches.iter().any(split) {
-        return Ok(vec![None; experts]);
-    }
-    let mut list = Recording::new(experts as u32);
-    let ties = list.result("ties", Size::Rows(list.planes));
-    let stack = Stack::record(&mut list, stream.tensor, experts);
-    for (k, search) in searches.iter().enumerate() {
-        count::record(&mut list, stack.tau, k as u32, search.as_ref().map_or(0, |s| s.prefix), ties);
-    }
-    let rows = stream.map(&list, 0..stream.tensor.blocks(), |_, results| Ok(results.words(0).to_vec()))?.concat();
-    let quota = |(k, search): (usize, &Option<Search>)| {
-        let mut left = search.as_ref().filter(|_| split(search))?.wanted;
-        for (row, counts) in rows.chunks(experts).enumerate() {
-            let count = u64::from(counts[k]);
-            if left < count {
-                return Some((row as u32, left as u32));
-            }
-            left -= count;
-        }
-        None
-    };
-    Ok(searches.iter().enumerate().map(quota).collect())
+    Ok(each)
 }

@@ -76,6 +76,10 @@ pub const PARAMS: &[Param] = &[
     Param { name: "max_iter", takes: Takes::Count, per_model: false },
     Param { name: "tol", takes: POSITIVE, per_model: false },
     Param { name: "eps", takes: POSITIVE, per_model: false },
+    Param { name: "mask_lambda", takes: POSITIVE, per_model: false },
+    Param { name: "votes", takes: Takes::Count, per_model: false },
+    Param { name: "common_fraction", takes: FRACTION, per_model: false },
+    Param { name: "embeddings", takes: Takes::Flag, per_model: false },
 ];
 
 impl Param {

@@ -94,6 +94,10 @@ pub struct Run {
     pub calibrate: Option<&'static str>,
     /// `mixed` and so on.
     pub manifold: Option<&'static str>,
+    /// Element type of the output.
+    pub dtype: Option<&'static str>,
+    /// Of the random masks.
+    pub seed: u64,
     /// Device, memory, threads.
     pub wanted: Wanted,
 }
@@ -108,6 +112,8 @@ impl Run {
             params: Vec::new(),
             calibrate: None,
             manifold: None,
+            dtype: None,
+            seed: 0,
             wanted: Wanted { device: "cpu".into(), ..Wanted::default() },
         }
     }
@@ -122,6 +128,8 @@ impl Run {
             params: self.params.clone(),
             calibrate: self.calibrate.map(str::to_owned),
             manifold: self.manifold.map(str::to_owned),
+            dtype: self.dtype.map(str::to_owned),
+            seed: Some(self.seed),
             ..Quick::default()
         };
         let recipe = quick.recipe().expect("a valid recipe");

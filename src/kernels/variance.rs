@@ -1,0 +1,67 @@
+//! Variance over the experts at each element: where they differ (SCE, arXiv 2408.07990, §3).
+
+use super::convert::CHUNK;
+use super::{Access, Args, Kernel, per_quad};
+use crate::recording::{Buf, Recording};
+
+/// Bindings: tau (planes), out (`[n]`).
+pub static VARIANCE: Kernel = Kernel {
+    name: "variance",
+    wgsl: include_str!("../../shaders/variance.wgsl"),
+    entry: "main",
+    constants: &[],
+    bindings: &[Access::Read, Access::Write],
+    groups: per_quad,
+    twin,
+};
+
+/// Appends: `out` = population variance over all planes of `tau` but the last.
+pub fn record(list: &mut Recording, tau: Buf, out: Buf) {
+    list.call(&VARIANCE, &[], &(), &[tau, out]);
+}
+
+fn twin(args: &mut Args<'_>) {
+    let (n, experts) = (args.dims.n as usize, args.dims.planes as usize - 1);
+    let tau = args.read::<f32>(0);
+    let out = &mut args.write::<f32>(1)[..n];
+    let mut mean = [0f32; CHUNK];
+    for (i, out) in out.chunks_mut(CHUNK).enumerate() {
+        let len = out.len();
+        let mean = &mut mean[..len];
+        let plane = |k: usize| &tau[k * n + i * CHUNK..][..len];
+        let first = plane(0);
+        mean.fill(0.0);
+        (1..experts).for_each(|k| add_difference(mean, plane(k), first));
+        begin(out, mean, experts as f32);
+        (1..experts).for_each(|k| add_square(out, plane(k), first, mean));
+        divide(out, experts as f32);
+    }
+}
+
+#[multiversion::multiversion(targets = "simd")]
+fn add_difference(mean: &mut [f32], x: &[f32], first: &[f32]) {
+    for ((mean, x), first) in mean.iter_mut().zip(x).zip(first) {
+        *mean += x - first;
+    }
+}
+
+#[multiversion::multiversion(targets = "simd")]
+fn begin(out: &mut [f32], mean: &mut [f32], experts: f32) {
+    for (out, mean) in out.iter_mut().zip(mean) {
+        *mean /= experts;
+        *out = *mean * *mean;
+    }
+}
+
+#[multiversion::multiversion(targets = "simd")]
+fn add_square(out: &mut [f32], x: &[f32], first: &[f32], mean: &[f32]) {
+    for (((out, x), first), mean) in out.iter_mut().zip(x).zip(first).zip(mean) {
+        let d = (x - first) - mean;
+        *out += d * d;
+    }
+}
+
+#[multiversion::multiversion(targets = "simd")]
+fn divide(out: &mut [f32], experts: f32) {
+    out.iter_mut().for_each(|out| *out /= experts);
+}
