@@ -13,6 +13,7 @@ use crate::device::{self, Opened, Wanted};
 use crate::error::{Error, Result};
 use crate::inputs::Features;
 use crate::kernels::factor::Strength;
+use crate::lora::Models;
 use crate::merge::Merge;
 use crate::methods::{Combine, GIVEN, Method};
 use crate::parameters::Library;
@@ -94,19 +95,12 @@ impl Job {
             (Some(base), combine) if combine != Combine::Scale => base,
             _ => &recipe.models[models[0]].model,
         };
-        let mut checkpoints = vec![Checkpoint::open(reference, &search)?];
-        let mut place_of = |spec: &str| match checkpoints.iter().position(|opened| opened.name() == spec) {
-            Some(place) => Ok(place),
-            None => {
-                checkpoints.push(Checkpoint::open(spec, &search)?);
-                Ok(checkpoints.len() - 1)
-            }
-        };
-        let mut experts = Vec::new();
-        for model in models {
-            experts.push((model, place_of(&recipe.models[model].model)?));
-        }
-        let given = merged.map(&mut place_of).transpose()?;
+        let specs: Vec<&str> = models.iter().map(|&model| recipe.models[model].model.as_str()).chain(merged).collect();
+        let opened = Models::open(recipe.base.as_deref(), reference, &specs, false, &search)?;
+        let experts: Vec<(usize, usize)> =
+            models.iter().map(|&model| (model, opened.place(&recipe.models[model].model))).collect();
+        let given = merged.map(|spec| opened.place(spec));
+        let Models { checkpoints, .. } = opened;
         let sensitive = sensitive(&recipe.calibrate.sensitive, folder)?;
         let features = match recipe.calibrate.space {
             Space::Fsc | Space::Dsc | Space::Auto => Some(Features::open(&recipe, &experts, &checkpoints[0], folder)?),

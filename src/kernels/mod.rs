@@ -30,7 +30,7 @@ pub mod residual;
 pub mod rope;
 pub mod scale;
 pub mod trim;
-mod vector;
+pub(crate) mod vector;
 pub mod widen;
 
 pub use crate::kernel::{Access, Args, Dims, Kernel, Slot, WORKGROUP};

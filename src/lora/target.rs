@@ -1,0 +1,1 @@
+//! Under which names factors are written.
