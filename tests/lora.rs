@@ -104,3 +104,320 @@ fn one_adapter_of_weight_one_gives_the_merged_model() {
     let receipt = fs::read_to_string(sandbox.path("plain/magic.json")).unwrap();
     assert!(receipt.contains("adapter_model.safetensors"));
 }
+
+/// Values that depend on the seed alone.
+fn noise(seed: u64) -> impl Iterator<Item = f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    std::iter::repeat_with(move || {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        ((z ^ (z >> 27)) >> 40) as f32 / (1 << 23) as f32 - 1.0
+    })
+}
+
+/// Writes a file of f32 tensors.
+fn write(path: &Path, tensors: &[(String, Vec<usize>, Vec<f32>)]) {
+    let bytes: Vec<Vec<u8>> =
+        tensors.iter().map(|(_, _, values)| values.iter().flat_map(|x| x.to_le_bytes()).collect()).collect();
+    let views = tensors.iter().zip(&bytes).map(|((name, shape, _), bytes)| {
+        let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes);
+        (name.clone(), view.expect("data has the length of the shape"))
+    });
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    safetensors::serialize_to_file(views, None, path).unwrap();
+}
+
+fn merge(sandbox: &Sandbox, models: &[&str], args: &[&str], out: &str) -> cli::Run {
+    let mut all = vec!["merge", "--device", "cpu", "--out", out];
+    models.iter().for_each(|model| all.extend(["--model", *model]));
+    all.extend(args);
+    sandbox.run(&all)
+}
+
+fn output(sandbox: &Sandbox, out: &str) -> Tensors {
+    tensors(&sandbox.path(&format!("{out}/model.safetensors")))
+}
+
+#[test]
+fn adapters_merge_as_their_whole_models_do() {
+    let sandbox = Sandbox::empty();
+    let base = base("llama");
+    let (adapters, wholes) = (["plain", "second", "rslora"].map(adapter), ["plain", "second", "rslora"].map(merged));
+    for (name, args) in [
+        ("ties", &["--method", "ties", "--param", "density=0.5", "--calibrate", "wsc"][..]),
+        ("dare", &["--method", "dare_linear", "--param", "density=0.5"]),
+        ("sphere", &["--method", "linear", "--calibrate", "wsc", "--manifold", "sphere"]),
+    ] {
+        let args = [args, &["--base", &base]].concat();
+        merge(&sandbox, &adapters.each_ref().map(String::as_str), &args, name).good();
+        let whole = format!("{name}-whole");
+        merge(&sandbox, &wholes.each_ref().map(String::as_str), &args, &whole).good();
+        assert_near(name, &output(&sandbox, name), &output(&sandbox, &whole), 2e-5);
+        // Neither memory nor threads change a bit.
+        for (i, more) in [["--threads", "1"], ["--threads", "3"], ["--memory", "64MB"]].iter().enumerate() {
+            let again = format!("{name}-{i}");
+            merge(&sandbox, &adapters.each_ref().map(String::as_str), &[&args[..], more].concat(), &again).good();
+            assert_eq!(output(&sandbox, name), output(&sandbox, &again), "{name} {more:?}");
+        }
+    }
+}
+
+#[test]
+fn the_gpu_sees_the_same_adapters() {
+    if common::gpu().is_none() {
+        return;
+    }
+    let sandbox = Sandbox::empty();
+    let (base, a, b) = (base("llama"), adapter("plain"), adapter("patterns"));
+    let args = ["--base", &base, "--method", "ties", "--param", "density=0.5", "--calibrate", "wsc"];
+    merge(&sandbox, &[&a, &b], &args, "cpu").good();
+    let run = ["merge", "--device", "gpu", "--out", "gpu", "--model", &a, "--model", &b];
+    sandbox.run(&[&run[..], &args].concat()).good();
+    assert_near("gpu", &output(&sandbox, "gpu"), &output(&sandbox, "cpu"), 1e-6);
+}
+
+#[test]
+fn other_forms_of_the_same_adapter() {
+    let sandbox = Sandbox::empty();
+    let (base, adapter) = (base("llama"), adapter("plain"));
+    merge(&sandbox, &[&adapter], &["--base", &base, "--method", "linear"], "one").good();
+    // The file of the adapter, mergekit's form, and a base whose names lack the prefix.
+    merge(
+        &sandbox,
+        &[&format!("{adapter}/adapter_model.safetensors")],
+        &["--base", &base, "--method", "linear"],
+        "two",
+    )
+    .good();
+    sandbox.write(
+        "r.yml",
+        &format!("merge_method: linear\nbase_model: {base}\nmodels: [{{model: \"{base}+{adapter}\"}}]\n"),
+    );
+    sandbox.run(&["merge", "r.yml", "--device", "cpu", "--out", "three"]).good();
+    for other in ["two", "three"] {
+        assert_eq!(output(&sandbox, "one"), output(&sandbox, other), "{other}");
+    }
+    sandbox.run(&["merge", "three/recipe.yml", "--device", "cpu", "--out", "four"]).good();
+    let bare: Vec<_> = tensors(Path::new(&format!("{base}/model.safetensors")))
+        .into_iter()
+        .map(|(name, (shape, values))| (name.trim_start_matches("model.").to_owned(), shape, values))
+        .collect();
+    write(&sandbox.path("bare/model.safetensors"), &bare);
+    merge(&sandbox, &[&adapter], &["--base", "bare", "--method", "linear"], "five").good();
+    let five: Tensors = output(&sandbox, "five");
+    for (name, (_, values)) in &output(&sandbox, "one") {
+        assert_eq!(&five[name.trim_start_matches("model.")].1, values, "{name}");
+    }
+    let shown = sandbox.run(&["inspect", "--json", &adapter]).good().json();
+    assert_eq!(shown["models"][0]["tensors"].as_array().unwrap().len(), 8);
+    let shown = sandbox.run(&["inspect", "--json", "--base", &base, &adapter]).good().json();
+    assert_eq!(shown["models"][0]["tensors"].as_array().unwrap().len(), 29);
+}
+
+/// `adapter` over `base` as the written folder `out` has it.
+fn applied(sandbox: &Sandbox, base: &str, out: &str) -> Tensors {
+    read(&format!("{base}+{}", sandbox.path(out).to_str().unwrap()), 1 << 20)
+}
+
+#[test]
+fn adapters_in_adapter_out() {
+    let sandbox = Sandbox::empty();
+    let base = base("llama");
+    let (a, b) = (adapter("plain"), adapter("patterns"));
+    let method = ["--method", "task_arithmetic", "--calibrate", "wsc"];
+    merge(&sandbox, &[&a, &b], &[&method[..], &["--base", &base]].concat(), "whole").good();
+    let expected = output(&sandbox, "whole");
+    // With the base and without it: the sum of the ranks holds everything.
+    let run =
+        merge(&sandbox, &[&a, &b], &[&method[..], &["--base", &base, "--lora-out", "64"]].concat(), "with").good();
+    assert!(run.stdout.contains("‖ΔW − BA‖"), "{}", run.stdout);
+    merge(&sandbox, &[&a, &b], &[&method[..], &["--lora-out", "64"]].concat(), "alone").good();
+    for out in ["with", "alone"] {
+        assert_near(out, &applied(&sandbox, &base, out), &expected, 1e-5);
+        let config: serde_json::Value =
+            serde_json::from_slice(&sandbox.read(&format!("{out}/adapter_config.json"))).unwrap();
+        assert_eq!((&config["peft_type"], &config["bias"]), (&"LORA".into(), &"none".into()));
+        assert_eq!(config["lora_alpha"], config["r"]);
+        assert_eq!(config["base_model_name_or_path"], "llama");
+        let receipt: serde_json::Value = serde_json::from_slice(&sandbox.read(&format!("{out}/magic.json"))).unwrap();
+        assert!(receipt["lora"]["error"].as_f64().unwrap() < 1e-5);
+        assert_eq!(receipt["tensors"].as_array().unwrap().len(), 14);
+        assert!(!sandbox.path(&format!("{out}/config.json")).exists());
+        let rank = receipt["lora"]["rank"].as_u64().unwrap();
+        assert!(rank <= 8, "no rank for rounding: {rank}");
+    }
+    // A recipe that is written runs again to the same bytes; it says what comes out.
+    assert!(String::from_utf8(sandbox.read("alone/recipe.yml")).unwrap().contains("lora_out: 64"));
+    sandbox.run(&["merge", "alone/recipe.yml", "--device", "cpu", "--out", "again"]).good();
+    assert_eq!(sandbox.read("alone/adapter_model.safetensors"), sandbox.read("again/adapter_model.safetensors"));
+    // A rank that is too small loses something, and says so.
+    merge(&sandbox, &[&a, &b], &[&method[..], &["--lora-out", "2", "--dtype", "bfloat16"]].concat(), "small").good();
+    let receipt: serde_json::Value = serde_json::from_slice(&sandbox.read("small/magic.json")).unwrap();
+    assert!(receipt["lora"]["error"].as_f64().unwrap() > 0.01);
+    assert_eq!(receipt["lora"]["rank"], 2);
+    // Replaced by a whole model, no trace of the adapter is left.
+    merge(&sandbox, &[&a, &b], &["--method", "linear", "--base", &base, "--overwrite"], "small").good();
+    assert!(!sandbox.path("small/adapter_config.json").exists());
+}
+
+#[test]
+fn every_form_of_pair_comes_out_again() {
+    let sandbox = Sandbox::empty();
+    for (name, kind, changed) in [("embedding", "llama", true), ("fan", "gpt2", true), ("conv", "convs", true)] {
+        let (base, adapter) = (base(kind), adapter(name));
+        let args = ["--method", "linear", "--base", &base, "--lora-out", "9"];
+        merge(&sandbox, &[&adapter], &args, name).good();
+        assert!(changed);
+        assert_near(name, &applied(&sandbox, &base, name), &tensors(Path::new(&merged(name))), 2e-6);
+    }
+    // What no B·A expresses is named.
+    let (base, adapter) = (base("llama"), adapter("saved"));
+    let run =
+        merge(&sandbox, &[&adapter], &["--method", "linear", "--base", &base, "--lora-out", "24"], "saved").good();
+    assert!(run.stderr.contains("q_proj.bias` is left out"), "{}", run.stderr);
+}
+
+#[test]
+fn an_adapter_is_extracted_from_whole_models() {
+    let sandbox = Sandbox::empty();
+    let base = base("llama");
+    let (a, b) = (merged("plain"), merged("second"));
+    let args = ["--method", "task_arithmetic", "--base", &base];
+    merge(&sandbox, &[&a, &b], &args, "whole").good();
+    merge(&sandbox, &[&a, &b], &[&args[..], &["--lora-out", "16"]].concat(), "out").good();
+    assert_near("extracted", &applied(&sandbox, &base, "out"), &output(&sandbox, "whole"), 1e-5);
+    let config: serde_json::Value = serde_json::from_slice(&sandbox.read("out/adapter_config.json")).unwrap();
+    assert_eq!(config["target_modules"].as_array().unwrap().len(), 3);
+    let run = merge(&sandbox, &[&a, &b], &[&args[..], &["--lora-out", "4", "--dry-run"]].concat(), "dry").good();
+    assert!(run.stdout.contains("rank 4 at most") && !sandbox.path("dry").exists(), "{}", run.stdout);
+    sandbox
+        .run(&["merge", "--emit-recipe", "--base", &base, "--model", &a, "--method", "linear", "--lora-out", "4"])
+        .good();
+}
+
+#[test]
+fn feature_space_and_an_adapter_out() {
+    let sandbox = Sandbox::empty();
+    let base = base("llama");
+    let (a, b) = (adapter("plain"), adapter("second"));
+    let ids: Vec<u8> = (0..40i64).flat_map(|i| (i * 7 % 24).to_le_bytes()).collect();
+    let view = safetensors::tensor::TensorView::new(safetensors::Dtype::I64, vec![4, 10], &ids).unwrap();
+    safetensors::serialize_to_file([("input_ids", view)], None, &sandbox.path("data.safetensors")).unwrap();
+    for space in ["fsc", "dsc", "auto"] {
+        let args = ["--method", "linear", "--base", &base, "--calibrate", space, "--data", "data.safetensors"];
+        merge(&sandbox, &[&a, &b], &args, space).good();
+        let out = format!("{space}-lora");
+        merge(&sandbox, &[&a, &b], &[&args[..], &["--lora-out", "16"]].concat(), &out).good();
+        assert_near(space, &applied(&sandbox, &base, &out), &output(&sandbox, space), 1e-5);
+    }
+}
+
+/// A LoRA of a diffusion tool: for each module its down and up names, shapes, alpha.
+type Module<'a> = (&'a str, [usize; 2], usize, Option<f32>);
+
+fn kohya(path: &Path, modules: &[Module<'_>], seed: u64) -> Vec<(String, Vec<f32>)> {
+    single(path, modules, seed, (".lora_down.weight", ".lora_up.weight"))
+}
+
+/// Writes the file, and gives each module's ΔW.
+fn single(path: &Path, modules: &[Module<'_>], seed: u64, ends: (&str, &str)) -> Vec<(String, Vec<f32>)> {
+    let mut file = Vec::new();
+    let mut deltas = Vec::new();
+    for (i, (module, [outputs, inputs], rank, alpha)) in modules.iter().enumerate() {
+        let down: Vec<f32> = noise(seed * 100 + i as u64).take(rank * inputs).collect();
+        let up: Vec<f32> = noise(seed * 100 + 50 + i as u64).take(outputs * rank).collect();
+        let scale = alpha.map_or(1.0, |alpha| alpha / *rank as f32);
+        let delta = (0..outputs * inputs).map(|e| {
+            scale * (0..*rank).map(|k| up[e / inputs * rank + k] * down[k * inputs + e % inputs]).sum::<f32>()
+        });
+        deltas.push(((*module).to_owned(), delta.collect()));
+        let conv = module.contains("conv");
+        let (a, b) = match conv {
+            true => (vec![*rank, inputs / 9, 3, 3], vec![*outputs, *rank, 1, 1]),
+            false => (vec![*rank, *inputs], vec![*outputs, *rank]),
+        };
+        file.push((format!("{module}{}", ends.0), a, down));
+        file.push((format!("{module}{}", ends.1), b, up));
+        file.extend(alpha.map(|alpha| (format!("{module}.alpha"), Vec::new(), vec![alpha])));
+    }
+    write(path, &file);
+    deltas
+}
+
+/// ΔW of a module of a written file.
+fn delta(file: &Tensors, module: &str, ends: (&str, &str)) -> Vec<f32> {
+    let ((_, down), (_, up)) = (&file[&format!("{module}{}", ends.0)], &file[&format!("{module}{}", ends.1)]);
+    let rank = file[&format!("{module}{}", ends.0)].0[0];
+    let scale = file.get(&format!("{module}.alpha")).map_or(1.0, |(_, alpha)| alpha[0] / rank as f32);
+    let inputs = down.len() / rank;
+    let sum = |e: usize| (0..rank).map(|k| up[e / inputs * rank + k] * down[k * inputs + e % inputs]).sum::<f32>();
+    (0..up.len() / rank * inputs).map(|e| scale * sum(e)).collect()
+}
+
+const A: &[Module<'_>] = &[
+    ("lora_unet_mid_attn1_to_q", [12, 10], 3, Some(1.5)),
+    ("lora_unet_mid_conv", [6, 18], 2, Some(2.0)),
+    ("lora_te_text_model_q_proj", [8, 8], 2, None),
+];
+const B: &[Module<'_>] =
+    &[("lora_unet_mid_attn1_to_q", [12, 10], 2, Some(4.0)), ("lora_unet_mid_conv", [6, 18], 3, None)];
+
+#[test]
+fn files_of_diffusion_tools_are_merged_pair_by_pair() {
+    let sandbox = Sandbox::empty();
+    let a = kohya(&sandbox.path("a.safetensors"), A, 1);
+    let b = kohya(&sandbox.path("b.safetensors"), B, 2);
+    let run = merge(&sandbox, &["a.safetensors=0.75", "b.safetensors=0.25"], &["--method", "linear"], "out").good();
+    assert!(run.stdout.contains("adapter of 3 tensors"), "{}", run.stdout);
+    let file = tensors(&sandbox.path("out/pytorch_lora_weights.safetensors"));
+    let ends = (".lora_down.weight", ".lora_up.weight");
+    assert_eq!(file.len(), 9);
+    for (i, (module, own)) in a.iter().enumerate() {
+        let other = b.get(i).map(|(_, delta)| delta.clone()).unwrap_or(vec![0.0; own.len()]);
+        let expected: Vec<f32> = own.iter().zip(&other).map(|(a, b)| 0.75 * a + 0.25 * b).collect();
+        let d = distance(&delta(&file, module, ends), &expected);
+        assert!(d < 2e-6, "{module}: {d:.1e}");
+    }
+    assert_eq!(file["lora_unet_mid_conv.lora_down.weight"].0, [5, 2, 3, 3]);
+    assert_eq!(file["lora_unet_mid_conv.lora_up.weight"].0, [6, 5, 1, 1]);
+    assert_eq!(file["lora_unet_mid_attn1_to_q.alpha"].1, [5.0]);
+    // Calibrated: row by row as the formula says, and at a rank of choice.
+    let args = ["--method", "linear", "--calibrate", "wsc", "--manifold", "sphere", "--norm", "l2"];
+    merge(&sandbox, &["a.safetensors", "b.safetensors"], &args, "wsc").good();
+    let file = tensors(&sandbox.path("wsc/pytorch_lora_weights.safetensors"));
+    let got = delta(&file, "lora_unet_mid_attn1_to_q", ends);
+    for row in 0..12 {
+        let norm = |x: &[f32]| recorded::norm(x[row * 10..][..10].iter().copied());
+        let mean = (norm(&a[0].1) + norm(&b[0].1)) / 2.0;
+        assert!((norm(&got) / mean - 1.0).abs() < 1e-5);
+    }
+    merge(&sandbox, &["a.safetensors", "b.safetensors"], &[&args[..], &["--lora-out", "2"]].concat(), "two").good();
+    let file = tensors(&sandbox.path("two/pytorch_lora_weights.safetensors"));
+    assert_eq!(file["lora_unet_mid_attn1_to_q.alpha"].1, [2.0]);
+    assert!(sandbox.path("two/magic.json").exists() && !sandbox.path("two/adapter_config.json").exists());
+}
+
+#[test]
+fn naming_schemes_meet() {
+    let sandbox = Sandbox::empty();
+    let a = kohya(&sandbox.path("a.safetensors"), A, 1);
+    let ends = (".lora_A.weight", ".lora_B.weight");
+    let modules: &[Module<'_>] =
+        &[("unet.mid.attn1.to_q", [12, 10], 2, None), ("unet.mid.attn1.to_k", [12, 10], 2, None)];
+    let b = single(&sandbox.path("b.safetensors"), modules, 2, ends);
+    merge(&sandbox, &["a.safetensors", "b.safetensors"], &["--method", "task_arithmetic"], "out").good();
+    let file = tensors(&sandbox.path("out/pytorch_lora_weights.safetensors"));
+    let down = (".lora_down.weight", ".lora_up.weight");
+    let expected: Vec<f32> = a[0].1.iter().zip(&b[0].1).map(|(a, b)| a + b).collect();
+    assert!(distance(&delta(&file, "lora_unet_mid_attn1_to_q", down), &expected) < 2e-6);
+    assert!(distance(&delta(&file, "lora_unet_mid_attn1_to_k", down), &b[1].1) < 2e-6);
+    // The other way round, kohya's names cannot be spelled with points.
+    let run = merge(&sandbox, &["b.safetensors", "a.safetensors"], &["--method", "task_arithmetic"], "bad");
+    assert_eq!(run.code, Some(1));
+    assert!(run.stderr.contains("kohya's names first"), "{}", run.stderr);
+    single(&sandbox.path("c.safetensors"), &modules[..1], 3, (".lora.down.weight", ".lora.up.weight"));
+    merge(&sandbox, &["b.safetensors", "c.safetensors"], &["--method", "task_arithmetic"], "dots").good();
+    let file = tensors(&sandbox.path("dots/pytorch_lora_weights.safetensors"));
+    assert_eq!(file["unet.mid.attn1.to_q.lora_A.weight"].0, [4, 10]);
+    assert!(!file.keys().any(|name| name.ends_with("alpha")));
+}

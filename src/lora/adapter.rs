@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use super::config::Config;
+use super::file;
 use super::keys::{self, Role};
 use super::product::Factors;
-use super::file;
 use crate::checkpoint::text::{list, shown};
 use crate::checkpoint::{Checkpoint, Dtype};
 use crate::error::{Error, Result};
@@ -89,7 +89,8 @@ impl Adapter {
 
     fn file(raw: Checkpoint) -> Result<Self> {
         if raw.tensors().iter().any(|tensor| tensor.name.starts_with("base_model.model.")) {
-            let what = format!("`{}` is the file of a PEFT adapter without its `adapter_config.json`", shown(raw.name()));
+            let what =
+                format!("`{}` is the file of a PEFT adapter without its `adapter_config.json`", shown(raw.name()));
             return Err(Error::input(what).hint("name the folder that holds both"));
         }
         Self::collect(raw, Form::File, None)
@@ -189,7 +190,9 @@ fn pair(raw: &Checkpoint, form: Form, config: Option<&Config>, parts: &Parts, mo
         && !b.shape.contains(&0);
     if !fits {
         let what = format!("the factors of `{name}` in `{at}` do not fit: A is {:?} and B {:?}", a.shape, b.shape);
-        return Err(Error::input(what).hint("A is [r, in] and B [out, r], or [r, in, height, width] and [out, r, 1, 1]"));
+        return Err(
+            Error::input(what).hint("A is [r, in] and B [out, r], or [r, in, height, width] and [out, r, 1, 1]")
+        );
     }
     let rank = a.shape[0];
     let scale = match config {
@@ -247,7 +250,7 @@ pub(super) fn stored(dtype: Dtype, count: usize) -> Vec<u64> {
 }
 
 /// `values` as they are stored, and what that is in f32 again.
-pub(super) fn rounded(dtype: Dtype, values: &mut [f32]) -> Vec<u8> {
+pub(crate) fn rounded(dtype: Dtype, values: &mut [f32]) -> Vec<u8> {
     let mut words = stored(dtype, values.len());
     let bytes: &mut [u8] = &mut bytemuck::cast_slice_mut(&mut words)[..values.len() * dtype.size()];
     narrow(dtype, values, bytes, 0);

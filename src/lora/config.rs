@@ -71,7 +71,8 @@ impl Config {
             && INITS.iter().any(|known| init.starts_with(known))
         {
             let what = format!("`{at}` was initialised by {}, which changed its base", shown(init));
-            let convert = "save it again as plain LoRA: `path_initial_model_for_weight_conversion` of `save_pretrained`";
+            let convert =
+                "save it again as plain LoRA: `path_initial_model_for_weight_conversion` of `save_pretrained`";
             return Err(Error::input(what).hint(convert));
         }
         let flag = |key: &str| match document.get(key) {

@@ -38,7 +38,8 @@ pub fn peft(name: &str, at: &str) -> Result<Role> {
     if rest.contains(".token_adapter.") || rest.contains("trainable_tokens_") {
         return refused("part of single trained tokens");
     }
-    if let Some(kind) = ["hada_", "lokr_", "ia3_", "oft_", "vera_"].iter().find(|kind| rest.contains(&format!(".{kind}")))
+    if let Some(kind) =
+        ["hada_", "lokr_", "ia3_", "oft_", "vera_"].iter().find(|kind| rest.contains(&format!(".{kind}")))
     {
         return refused(&format!("part of another kind of adapter ({})", kind.trim_end_matches('_')));
     }

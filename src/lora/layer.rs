@@ -106,8 +106,11 @@ impl Layer {
             if !info.dtype.is_float() {
                 let (name, dtype) = (shown(&info.name), info.dtype.header_name());
                 let what = format!("`{name}` of `{}` is stored as {dtype}", shown(base.name()));
-                return Err(Error::input(format!("{what}: the adapter `{}` cannot be added", shown(adapter.raw.name())))
-                    .hint("name a base that is not quantised"));
+                return Err(Error::input(format!(
+                    "{what}: the adapter `{}` cannot be added",
+                    shown(adapter.raw.name())
+                ))
+                .hint("name a base that is not quantised"));
             }
             let stored: Vec<u64> = pair.shape.iter().rev().copied().collect();
             let (plain, turned) = (info.shape == pair.shape, pair.shape.len() == 2 && info.shape == stored);
@@ -153,7 +156,9 @@ impl Layer {
                 *transposed = turned;
             }
         }
-        if let (Some(said), true) = (adapter.config.as_ref().and_then(|config| config.base()), log::log_enabled!(log::Level::Info)) {
+        if let (Some(said), true) =
+            (adapter.config.as_ref().and_then(|config| config.base()), log::log_enabled!(log::Level::Info))
+        {
             let last = |path: &str| path.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_owned();
             if last(said) != last(base.name()) {
                 let (name, said, base) = (shown(adapter.raw.name()), shown(said), shown(base.name()));
@@ -191,10 +196,13 @@ impl Layer {
     /// The checkpoint that it makes.
     pub fn checkpoint(self: &Arc<Self>, name: &str) -> Checkpoint {
         let opened = Checkpoint::computed(name, self.tensors.clone(), Box::new(self.clone()));
-        opened.with_files_of(&self.adapter.raw, match &self.below {
-            Below::Model(base) => Some(base),
-            Below::Zeros => None,
-        })
+        opened.with_files_of(
+            &self.adapter.raw,
+            match &self.below {
+                Below::Model(base) => Some(base),
+                Below::Zeros => None,
+            },
+        )
     }
 
     /// What the adapter does to tensor `tensor`.

@@ -33,7 +33,8 @@ pub fn open(spec: &str, search: &[PathBuf]) -> Result<Checkpoint> {
             match open_on(adapter, model, search)? {
                 Ok(layer) => Ok(layer.checkpoint(spec)),
                 Err(_) => {
-                    let what = format!("`{}` is a whole model, not an adapter to put on `{}`", shown(adapter), shown(model));
+                    let what =
+                        format!("`{}` is a whole model, not an adapter to put on `{}`", shown(adapter), shown(model));
                     Err(Error::usage(what).hint("name it as a model of its own"))
                 }
             }
@@ -70,7 +71,9 @@ impl Models {
             match Adapter::find(spec, search) {
                 Ok(Ok(adapter)) => adapters.push((spec, adapter)),
                 Ok(Err(opened)) => whole.push(opened, None),
-                Err(error) if error.kind() == Kind::Usage && spec.contains('+') => whole.push(open(spec, search)?, None),
+                Err(error) if error.kind() == Kind::Usage && spec.contains('+') => {
+                    whole.push(open(spec, search)?, None)
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -83,8 +86,10 @@ impl Models {
             return Err(needs("and others are whole models: it needs a base to stand on"));
         }
         if adapters.iter().any(|(_, adapter)| adapter.form != first.form) {
-            return Err(Error::usage("PEFT adapters and LoRA files of diffusion tools cannot be merged with each other")
-                .hint("convert them to one format first"));
+            return Err(Error::usage(
+                "PEFT adapters and LoRA files of diffusion tools cannot be merged with each other",
+            )
+            .hint("convert them to one format first"));
         }
         if first.form == Form::Peft && !alone {
             return Err(needs("not a whole model").hint("to get an adapter again, without a base: `--lora-out RANK`"));
@@ -97,7 +102,9 @@ impl Models {
             let what = format!("`{}` is an adapter, and an adapter cannot be the base", shown(base));
             let trained = adapter.config.as_ref().and_then(|config| config.base()).filter(|name| !name.is_empty());
             let named = trained.map(|name| format!("it was trained on `{}`: name that", shown(name)));
-            return Err(Error::usage(what).hint(named.unwrap_or_else(|| "name the model that it was trained on".into())));
+            return Err(
+                Error::usage(what).hint(named.unwrap_or_else(|| "name the model that it was trained on".into()))
+            );
         }
         let mut opened = Self { checkpoints: Vec::new(), layers: Vec::new(), zeros: false };
         let mut all = vec![reference];
@@ -122,8 +129,9 @@ impl Models {
         for (spec, adapter) in &adapters {
             if let Some((name, _)) = adapter.whole.first() {
                 let what = format!("`{}` holds whole tensors too, `{}` first", shown(spec), shown(name));
-                return Err(Error::input(what)
-                    .hint("without the base nobody knows what they changed: add `--base PATH`"));
+                return Err(
+                    Error::input(what).hint("without the base nobody knows what they changed: add `--base PATH`")
+                );
             }
             for pair in &adapter.pairs {
                 known.entry(pair.key.clone()).or_insert_with(|| {
@@ -173,4 +181,25 @@ fn unique<'a>(specs: &[&'a str]) -> Vec<&'a str> {
         }
     }
     known
+}
+
+/// What `inspect` shows of `spec`: a whole model, an adapter on `base`, or an adapter's own tensors.
+///
+/// # Errors
+/// As [`open`].
+pub fn shown_as(spec: &str, base: Option<&str>) -> Result<Checkpoint> {
+    match (Adapter::find(spec, &[]), base) {
+        (Ok(Ok(_)), Some(base)) => match open_on(spec, base, &[])? {
+            Ok(layer) => Ok(layer.checkpoint(spec)),
+            Err(whole) => Ok(whole),
+        },
+        (Ok(Ok(adapter)), None) => Ok(adapter.raw),
+        (Ok(Err(whole)), _) => Ok(whole),
+        (Err(_), _) => Checkpoint::open_any(spec, &[]).map(|(opened, _)| opened).or_else(|_| open(spec, &[])),
+    }
+}
+
+/// Whether all of `specs` are adapters, as far as that can be told without an error.
+pub fn all_adapters(specs: &[&str], search: &[PathBuf]) -> bool {
+    specs.iter().all(|spec| matches!(Adapter::find(spec, search), Ok(Ok(_))))
 }

@@ -28,8 +28,11 @@ impl Factors {
             let (row, col) = ((at / self.cols as u64) as usize, (at % self.cols as u64) as usize);
             let left = out.len() - done;
             // Whole rows at once, or a part of one.
-            let (rows, width) =
-                if col == 0 && left >= self.cols { (left / self.cols, self.cols) } else { (1, left.min(self.cols - col)) };
+            let (rows, width) = if col == 0 && left >= self.cols {
+                (left / self.cols, self.cols)
+            } else {
+                (1, left.min(self.cols - col))
+            };
             let piece = &mut out[done..done + rows * width];
             let own = &self.left[row * self.rank..(row + rows) * self.rank];
             add(piece, width, own, (self.rank, self.cols), &self.right[col..], self.scale);
