@@ -34,6 +34,27 @@ pub fn svd(x: &[f32], rows: usize, cols: usize) -> Result<Svd> {
     })
 }
 
+/// As [`svd`], computed in f64 throughout and rounded once: for parts whose product is to be the matrix again.
+///
+/// # Errors
+/// Values that are not finite.
+pub fn svd_fine(x: &[f32], rows: usize, cols: usize) -> Result<Svd> {
+    let failed = || Error::input("a decomposition failed: the matrix holds NaN or infinite numbers");
+    if !x.iter().all(|x| x.is_finite()) {
+        return Err(failed());
+    }
+    let x = Mat::from_fn(rows, cols, |i, j| f64::from(x[i * cols + j]));
+    faer::set_global_parallelism(Par::rayon(0));
+    let parts = x.thin_svd().map_err(|_| failed())?;
+    let (u, s, v) = (parts.U(), parts.S().column_vector(), parts.V());
+    let count = s.nrows();
+    Ok(Svd {
+        u: (0..rows * count).map(|i| u[(i / count, i % count)] as f32).collect(),
+        s: s.iter().map(|s| *s as f32).collect(),
+        vt: (0..count * cols).map(|i| v[(i % cols, i / cols)] as f32).collect(),
+    })
+}
+
 fn row_major(x: MatRef<'_, f32>) -> Vec<f32> {
     let x: Mat<f32> = x.transpose().to_owned();
     x.col_iter().flat_map(|col| col.iter().copied()).collect()
