@@ -16,6 +16,7 @@ pub struct Config {
     pub document: Value,
     /// Whether weights are stored as `[in, out]` where their shape leaves it open.
     pub fan_in_fan_out: bool,
+    name: String,
     rank: u64,
     alpha: f64,
     /// α/√r for α/r (rsLoRA, arXiv 2312.03732).
@@ -92,6 +93,7 @@ impl Config {
         };
         let needed = |key: &str| document.get(key).ok_or_else(|| bad(format!("`{key}` is missing")));
         Ok(Self {
+            name: name.to_owned(),
             fan_in_fan_out: flag("fan_in_fan_out")?,
             rank: rank("r", needed("r")?)?,
             alpha: alpha("lora_alpha", needed("lora_alpha")?)?,
@@ -107,7 +109,7 @@ impl Config {
     /// # Errors
     /// A pattern that takes too long.
     pub fn rank(&self, module: &str) -> Result<u64> {
-        Ok(find(&self.ranks, module)?.unwrap_or(self.rank))
+        Ok(self.find(&self.ranks, module)?.unwrap_or(self.rank))
     }
 
     /// The factor of B·A of a module: α/r, or α/√r.
@@ -115,13 +117,29 @@ impl Config {
     /// # Errors
     /// As [`Config::rank`].
     pub fn scale(&self, module: &str) -> Result<f32> {
-        let (rank, alpha) = (self.rank(module)? as f64, find(&self.alphas, module)?.unwrap_or(self.alpha));
+        let (rank, alpha) = (self.rank(module)? as f64, self.find(&self.alphas, module)?.unwrap_or(self.alpha));
         Ok((alpha / if self.rslora { rank.sqrt() } else { rank }) as f32)
     }
 
     /// `base_model_name_or_path`, if it is there.
     pub fn base(&self) -> Option<&str> {
         self.document.get("base_model_name_or_path").and_then(Value::as_str)
+    }
+
+    /// The value of the first pattern that matches.
+    fn find<T: Copy>(&self, patterns: &[(Regex, T)], module: &str) -> Result<Option<T>> {
+        for (regex, value) in patterns {
+            match regex.is_match(module) {
+                Ok(true) => return Ok(Some(*value)),
+                Ok(false) => {}
+                Err(_) => {
+                    let (at, pattern) = (shown(&self.name), shown(regex.as_str()));
+                    return Err(Error::input(format!("a pattern of `{at}` takes too long to match: `{pattern}`"))
+                        .hint("write the module names out in `adapter_config.json`"));
+                }
+            }
+        }
+        Ok(None)
     }
 }
 
@@ -144,19 +162,4 @@ fn patterns<T>(
         Ok((regex, value(&format!("{key}.{pattern}"), given)?))
     };
     map.iter().map(read).collect()
-}
-
-/// The value of the first pattern that matches.
-fn find<T: Copy>(patterns: &[(Regex, T)], module: &str) -> Result<Option<T>> {
-    for (regex, value) in patterns {
-        match regex.is_match(module) {
-            Ok(true) => return Ok(Some(*value)),
-            Ok(false) => {}
-            Err(_) => {
-                let what = format!("the pattern `{}` of an adapter takes too long to match", shown(regex.as_str()));
-                return Err(Error::input(what).hint("write the module names out in `adapter_config.json`"));
-            }
-        }
-    }
-    Ok(None)
 }
