@@ -145,6 +145,11 @@ impl Job {
         }
     }
 
+    /// Bytes of the largest matrix that is decomposed, if the result is an adapter.
+    pub fn largest_matrix(&self) -> Option<u64> {
+        self.adapter.as_ref()?.targets.iter().map(|target| 4 * target.shape.iter().product::<u64>()).max()
+    }
+
     /// How many tensors become pairs of factors, if the result is an adapter.
     pub fn pairs(&self) -> Option<usize> {
         self.adapter.as_ref().map(|adapter| adapter.targets.len())

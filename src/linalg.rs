@@ -1,5 +1,8 @@
 //! Decompositions of whole matrices on the host, by `faer`, in f64 where rounding would show.
 
+use faer::diag::Diag;
+use faer::dyn_stack::{MemBuffer, MemStack};
+use faer::linalg::svd::{ComputeSvdVectors, svd_scratch};
 use faer::{Mat, MatRef, Par};
 
 use crate::error::{Error, Result};
@@ -44,10 +47,15 @@ pub fn svd_fine(x: &[f32], rows: usize, cols: usize) -> Result<Svd> {
         return Err(failed());
     }
     let x = Mat::from_fn(rows, cols, |i, j| f64::from(x[i * cols + j]));
-    faer::set_global_parallelism(Par::rayon(0));
-    let parts = x.thin_svd().map_err(|_| failed())?;
-    let (u, s, v) = (parts.U(), parts.S().column_vector(), parts.V());
-    let count = s.nrows();
+    // On one thread, so that the bits do not depend on how many there are.
+    let (count, par, thin) = (rows.min(cols), Par::Seq, ComputeSvdVectors::Thin);
+    let (mut u, mut s, mut v) = (Mat::zeros(rows, count), Diag::zeros(count), Mat::zeros(cols, count));
+    let mut memory = MemBuffer::new(svd_scratch::<f64>(rows, cols, thin, thin, par, Default::default()));
+    let stack = MemStack::new(&mut memory);
+    let (u_out, v_out) = (Some(u.as_mut()), Some(v.as_mut()));
+    faer::linalg::svd::svd(x.as_ref(), s.as_mut(), u_out, v_out, par, stack, Default::default())
+        .map_err(|_| failed())?;
+    let s = s.column_vector();
     Ok(Svd {
         u: (0..rows * count).map(|i| u[(i / count, i % count)] as f32).collect(),
         s: s.iter().map(|s| *s as f32).collect(),

@@ -3,7 +3,6 @@
 #[path = "common/cli.rs"]
 #[allow(dead_code, reason = "each test uses its own part")]
 mod cli;
-#[allow(dead_code, reason = "each test uses its own part")]
 mod common;
 #[path = "common/recorded.rs"]
 mod recorded;

@@ -46,6 +46,9 @@ pub fn text(job: &Job, layout: &Layout, out: Option<&Path>) -> String {
     if plan.memory.device_peak() > 0 {
         memory += &format!(", {} GPU", bytes(plan.memory.device_peak()));
     }
+    if let Some(matrix) = job.largest_matrix() {
+        memory += &format!(", {} of a whole matrix", bytes(matrix));
+    }
     if let Some(features) = &job.features {
         let space = job.recipe.calibrate.space;
         memory += &format!(", {} of activations", bytes(features.activation_bytes(space)));

@@ -37,7 +37,7 @@ pub enum Touch {
 #[derive(Debug)]
 pub enum Below {
     /// A checkpoint.
-    Model(Checkpoint),
+    Model(Box<Checkpoint>),
     /// Nothing: all zeros.
     Zeros,
 }
@@ -114,7 +114,7 @@ impl Layer {
             }
             let stored: Vec<u64> = pair.shape.iter().rev().copied().collect();
             let (plain, turned) = (info.shape == pair.shape, pair.shape.len() == 2 && info.shape == stored);
-            if !plain && !turned || pair.embedding && !plain {
+            if !plain && (!turned || pair.embedding) {
                 return Err(Error::input(format!(
                     "module `{}` of `{}` changes a weight of {:?}, and `{}` is {:?} in `{}`",
                     shown(&pair.module),
@@ -165,7 +165,7 @@ impl Layer {
                 log::info!("{name} was trained on {said}, and is put on {base}");
             }
         }
-        Ok(Arc::new(Self { adapter, below: Below::Model(base), touches, tensors, kept: Mutex::default() }))
+        Ok(Arc::new(Self { adapter, below: Below::Model(Box::new(base)), touches, tensors, kept: Mutex::default() }))
     }
 
     /// Puts `adapter` over zeros of the tensors `names`, with their keys and shapes.
@@ -199,7 +199,7 @@ impl Layer {
         opened.with_files_of(
             &self.adapter.raw,
             match &self.below {
-                Below::Model(base) => Some(base),
+                Below::Model(base) => Some(&**base),
                 Below::Zeros => None,
             },
         )
@@ -231,7 +231,7 @@ impl Layer {
     fn fill(&self, tensor: usize, start: u64, factors: &Factors, base: Option<usize>, out: &mut [f32]) -> Result<()> {
         let (source, number) = match (base, &self.below) {
             (Some(own), _) => (&self.adapter.raw, own),
-            (None, Below::Model(model)) => (model, tensor),
+            (None, Below::Model(model)) => (&**model, tensor),
             (None, Below::Zeros) => {
                 out.fill(0.0);
                 factors.add(start, out);
