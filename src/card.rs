@@ -17,6 +17,7 @@ pub fn text(recipe: &Recipe, method: &Method, report: &Report) -> String {
         Space::None => String::new(),
         space => format!(", with {space} calibration (MAGIC, arXiv 2512.19320)"),
     };
+    let (title, tag) = if report.lora.is_some() { ("adapter", "- lora\n") } else { ("model", "") };
     let hashed = report.inputs.iter().flat_map(|input| &input.files).all(|file| file.sha256.is_some());
     let inputs = if hashed { "sizes and hashes" } else { "sizes" };
     let (done, recipe) = match method.name == GIVEN.name {
@@ -29,7 +30,7 @@ pub fn text(recipe: &Recipe, method: &Method, report: &Report) -> String {
         ),
     };
     format!(
-        "---\nbase_model:\n{list}tags:\n- merge\n- magic-merge\n---\n# Merged model\n\n\
+        "---\nbase_model:\n{list}tags:\n- merge\n- magic-merge\n{tag}---\n# Merged {title}\n\n\
          {done}{calibration}.\n\n    {formula}\n\n\
          ## Models\n\n{lines}\n{recipe}\
          Every tensor's norms and factors, and {inputs} of all inputs, are in `magic.json`.\n",

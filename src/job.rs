@@ -1,7 +1,10 @@
 //! A merge from recipe to finished folder: open, plan, run, write.
 
+mod adapter;
+
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::Value;
@@ -13,13 +16,16 @@ use crate::device::{self, Opened, Wanted};
 use crate::error::{Error, Result};
 use crate::inputs::Features;
 use crate::kernels::factor::Strength;
+use crate::lora::Layer;
+use crate::lora::models::{Models, all_adapters};
+use crate::lora::target::Out;
 use crate::merge::Merge;
 use crate::methods::{Combine, GIVEN, Method};
 use crate::parameters::Library;
 use crate::plan::Plan;
 use crate::progress::Progress;
 use crate::recipe::{Recipe, Sensitive, Space, resolve};
-use crate::report::{Bytes, FeatureReport, Input, InputFile, Report, SCHEMA};
+use crate::report::{Bytes, FeatureReport, Input, InputFile, Report, SCHEMA, TensorReport};
 use crate::sensitivity::{Metric, Probe, Sensitivity};
 use crate::stream::Engine;
 
@@ -54,6 +60,12 @@ pub struct Job {
     pub opened: Opened,
     /// What feature space takes.
     pub features: Option<Features>,
+    /// Whether the base is all zeros, because the models are adapters alone.
+    pub zeros: bool,
+    /// The adapters among the checkpoints.
+    layers: Vec<Option<Arc<Layer>>>,
+    /// The adapter that the result is, if it is one.
+    adapter: Option<Out>,
     /// Place among the checkpoints of a merge that was made by another program.
     given: Option<usize>,
     sensitive: Option<HashSet<String>>,
@@ -87,26 +99,23 @@ impl Job {
         wanted: &Wanted,
     ) -> Result<Self> {
         let models = experts(&recipe, method);
-        method.check(&recipe, &models)?;
-        check_calibration(&recipe, method)?;
         let search: Vec<PathBuf> = folder.map(Path::to_path_buf).into_iter().collect();
+        let specs: Vec<&str> = models.iter().map(|&model| recipe.models[model].model.as_str()).chain(merged).collect();
+        // Adapters alone are their own task vectors: zeros are their base.
+        let alone = recipe.base.is_none() && all_adapters(&specs, &search);
+        let based = Recipe { base: Some("zeros".into()), ..recipe.clone() };
+        method.check(if alone { &based } else { &recipe }, &models)?;
+        check_calibration(if alone { &based } else { &recipe }, method)?;
+        check_adapter(&recipe, method, alone)?;
         let reference = match (&recipe.base, method.combine) {
             (Some(base), combine) if combine != Combine::Scale => base,
             _ => &recipe.models[models[0]].model,
         };
-        let mut checkpoints = vec![Checkpoint::open(reference, &search)?];
-        let mut place_of = |spec: &str| match checkpoints.iter().position(|opened| opened.name() == spec) {
-            Some(place) => Ok(place),
-            None => {
-                checkpoints.push(Checkpoint::open(spec, &search)?);
-                Ok(checkpoints.len() - 1)
-            }
-        };
-        let mut experts = Vec::new();
-        for model in models {
-            experts.push((model, place_of(&recipe.models[model].model)?));
-        }
-        let given = merged.map(&mut place_of).transpose()?;
+        let opened = Models::open(recipe.base.as_deref(), reference, &specs, recipe.lora_out.is_some(), &search)?;
+        let experts: Vec<(usize, usize)> =
+            models.iter().map(|&model| (model, opened.place(&recipe.models[model].model))).collect();
+        let given = merged.map(|spec| opened.place(spec));
+        let Models { checkpoints, layers, zeros } = opened;
         let sensitive = sensitive(&recipe.calibrate.sensitive, folder)?;
         let features = match recipe.calibrate.space {
             Space::Fsc | Space::Dsc | Space::Auto => Some(Features::open(&recipe, &experts, &checkpoints[0], folder)?),
@@ -116,12 +125,34 @@ impl Job {
         let memory = opened.memory.clone();
         let plan = Plan::new(&recipe, method, &checkpoints, &experts, given, sensitive.as_ref(), memory)?;
         let resolved = resolved(&recipe, folder);
-        Ok(Self { recipe, plan, checkpoints, opened, features, given, sensitive, resolved })
+        let adapter = match recipe.lora_out {
+            None if !zeros => None,
+            rank => {
+                let dtype = recipe.output_dtype()?.and_then(Dtype::from_torch_name).unwrap_or(Dtype::F32);
+                let config = checkpoints[0].config()?;
+                let kind = config.as_ref().and_then(|config| config.get("model_type")).and_then(Value::as_str);
+                Some(Out::new(&plan, &layers, rank, dtype, kind)?)
+            }
+        };
+        Ok(Self { recipe, plan, checkpoints, opened, features, zeros, layers, adapter, given, sensitive, resolved })
     }
 
-    /// Where each tensor will go.
-    pub fn layout(&self, output: &Output) -> Result<Layout> {
-        self.plan.layout(output.shard_size)
+    /// Where each tensor will go; the largest that an adapter's may become.
+    pub fn layout(&self, shard_size: u64) -> Result<Layout> {
+        match &self.adapter {
+            Some(adapter) => self.adapter_layout(adapter),
+            None => self.plan.layout(shard_size),
+        }
+    }
+
+    /// Bytes of the largest matrix that is decomposed, if the result is an adapter.
+    pub fn largest_matrix(&self) -> Option<u64> {
+        self.adapter.as_ref()?.targets.iter().map(|target| 4 * target.shape.iter().product::<u64>()).max()
+    }
+
+    /// How many tensors become pairs of factors, if the result is an adapter.
+    pub fn pairs(&self) -> Option<usize> {
+        self.adapter.as_ref().map(|adapter| adapter.targets.len())
     }
 
     /// Whether the merge may be written there, found out without making anything.
@@ -130,28 +161,48 @@ impl Job {
     /// A folder that is not empty or holds an input, too little space.
     pub fn check(&self, output: &Output) -> Result<()> {
         let inputs: Vec<&Checkpoint> = self.checkpoints.iter().collect();
-        Writer::check(&output.dir, &self.layout(output)?, &inputs, output.overwrite)
+        Writer::check(&output.dir, &self.layout(output.shard_size)?, &inputs, output.overwrite)
     }
 
     /// Runs the merge and writes everything. Nothing is left in the folder if it fails.
     pub fn run(&self, output: &Output, progress: &Progress) -> Result<Report> {
+        if let Some(adapter) = &self.adapter {
+            return self.run_adapter(adapter, output, progress);
+        }
         let started = Instant::now();
         let inputs: Vec<&Checkpoint> = self.checkpoints.iter().collect();
         let side = side_files(self.model())?;
-        let mut writer = Writer::create(&output.dir, self.layout(output)?, &inputs, output.overwrite)?;
+        let mut writer = Writer::create(&output.dir, self.layout(output.shard_size)?, &inputs, output.overwrite)?;
         let engine = Engine { checkpoints: &self.checkpoints, executor: &self.opened.executor, progress };
-        let outcome = self.measure(&engine, &writer, progress)?;
+        let mut outcome = self.measure(&engine, Some(&writer), progress)?;
         log::info!("pass: {:.3} s", started.elapsed().as_secs_f64());
         let done: HashSet<usize> = outcome.written.iter().map(|(tensor, _)| *tensor).collect();
         let rest: Vec<usize> = (0..self.plan.tensors.len()).filter(|tensor| !done.contains(tensor)).collect();
         let merge = Merge { plan: &self.plan, engine, writer: &writer, strengths: &outcome.strengths };
         let mut tensors = merge.run(&rest)?;
-        tensors.extend(outcome.written);
+        tensors.append(&mut outcome.written);
         tensors.sort_by_key(|(tensor, _)| *tensor);
         let tensors = tensors.into_iter().map(|(_, report)| report).collect();
+        let report = self.report(tensors, outcome, writer.layout().total_bytes(), output, progress)?;
+        for (name, bytes) in side {
+            let bytes = if name == "config.json" { self.config(&bytes)? } else { bytes };
+            writer.file(&name, bytes);
+        }
+        self.finish(writer, report, started)
+    }
+
+    /// What was done, all but the time.
+    fn report(
+        &self,
+        tensors: Vec<TensorReport>,
+        outcome: Outcome,
+        written: u64,
+        output: &Output,
+        progress: &Progress,
+    ) -> Result<Report> {
         let hash = output.hash || self.checkpoints.iter().map(Checkpoint::total_bytes).sum::<u64>() <= HASHED;
-        let inputs =
-            self.checkpoints.iter().map(|checkpoint| input(checkpoint, hash, progress)).collect::<Result<_>>()?;
+        let real = &self.checkpoints[usize::from(self.zeros)..];
+        let inputs = real.iter().map(|checkpoint| input(checkpoint, hash, progress)).collect::<Result<_>>()?;
         let mut report = Report {
             schema: SCHEMA,
             version: env!("CARGO_PKG_VERSION"),
@@ -170,8 +221,9 @@ impl Job {
                 leaves: outcome.leaves,
                 candidates: outcome.candidates,
             }),
+            lora: None,
             ignored: self.plan.ignored.clone(),
-            bytes: Bytes { read: self.plan.bytes_in(), written: writer.layout().total_bytes() },
+            bytes: Bytes { read: self.plan.bytes_in(), written },
             warnings: [
                 &self.plan.warnings[..],
                 &self.features.as_ref().map_or(Vec::new(), |features| features.warnings(&self.plan)),
@@ -180,10 +232,11 @@ impl Job {
             seconds: 0.0,
         };
         report.warn();
-        for (name, bytes) in side {
-            let bytes = if name == "config.json" { self.config(&bytes)? } else { bytes };
-            writer.file(&name, bytes);
-        }
+        Ok(report)
+    }
+
+    /// Writes card, recipe and receipt, and completes the output.
+    fn finish(&self, mut writer: Writer, mut report: Report, started: Instant) -> Result<Report> {
         writer.file("README.md", card::text(&self.recipe, self.plan.method, &report).into_bytes());
         if self.plan.method.name != GIVEN.name {
             writer.file("recipe.yml", self.resolved.to_yaml().into_bytes());
@@ -199,7 +252,7 @@ impl Job {
     }
 
     /// Feature space: what becomes of every tensor's ξ, and the tensors that are written on the way.
-    fn measure(&self, engine: &Engine<'_>, writer: &Writer, progress: &Progress) -> Result<Outcome> {
+    fn measure(&self, engine: &Engine<'_>, writer: Option<&Writer>, progress: &Progress) -> Result<Outcome> {
         let Some(features) = &self.features else {
             let strengths = vec![Strength::FULL; self.plan.tensors.len()];
             return Ok(Outcome { strengths, ..Outcome::default() });
@@ -285,6 +338,15 @@ fn experts(recipe: &Recipe, method: &Method) -> Vec<usize> {
 /// `recipe` with every path that exists made absolute; names of the hub stay as they are.
 fn resolved(recipe: &Recipe, folder: Option<&Path>) -> Recipe {
     let absolute = |path: &mut String| {
+        if let Some((model, adapter)) = path.split_once('+').filter(|_| !resolve(path, folder).exists()) {
+            let both = [model, adapter].map(|part| std::path::absolute(resolve(part, folder)).unwrap_or_default());
+            if let [Some(model), Some(adapter)] =
+                [&both[0], &both[1]].map(|part| part.exists().then(|| part.to_str()).flatten())
+            {
+                *path = format!("{model}+{adapter}");
+            }
+            return;
+        }
         let found = resolve(path, folder);
         if let Some(text) =
             found.exists().then(|| std::path::absolute(&found).ok()).flatten().as_deref().and_then(Path::to_str)
@@ -329,6 +391,27 @@ fn check_calibration(recipe: &Recipe, method: &Method) -> Result<()> {
     }
     if space != Space::Wsc && recipe.calibrate.samples == 0 {
         return Err(Error::usage("`samples` is 0: feature space needs at least one sample of each expert"));
+    }
+    Ok(())
+}
+
+/// Whether the result can be an adapter, if it is to be one.
+fn check_adapter(recipe: &Recipe, method: &Method, alone: bool) -> Result<()> {
+    let space = recipe.calibrate.space;
+    if alone && !matches!(space, Space::None | Space::Wsc) {
+        return Err(Error::usage(format!("`{space}` calibration runs the network, and adapters alone are none"))
+            .hint("name the model that they were trained on: `--base PATH`"));
+    }
+    if recipe.lora_out.is_none() {
+        return Ok(());
+    }
+    if method.combine == Combine::Scale {
+        return Err(Error::usage(format!("`{}` merges nothing, so no adapter comes of it", method.name))
+            .hint("leave `--lora-out` out"));
+    }
+    if recipe.base.is_none() && !alone {
+        return Err(Error::usage("an adapter is what is added to a base, and none is named")
+            .hint("add `base_model:` to the recipe, or `--base PATH`"));
     }
     Ok(())
 }

@@ -49,6 +49,7 @@ pub mod kept;
 pub mod kernel;
 pub mod kernels;
 pub mod linalg;
+pub mod lora;
 pub mod memory;
 pub mod merge;
 pub mod methods;

@@ -1,5 +1,8 @@
 //! Decompositions of whole matrices on the host, by `faer`, in f64 where rounding would show.
 
+use faer::diag::Diag;
+use faer::dyn_stack::{MemBuffer, MemStack};
+use faer::linalg::svd::{ComputeSvdVectors, svd_scratch};
 use faer::{Mat, MatRef, Par};
 
 use crate::error::{Error, Result};
@@ -31,6 +34,32 @@ pub fn svd(x: &[f32], rows: usize, cols: usize) -> Result<Svd> {
         u: row_major(parts.U()),
         s: parts.S().column_vector().iter().copied().collect(),
         vt: row_major(parts.V().transpose()),
+    })
+}
+
+/// As [`svd`], computed in f64 throughout and rounded once: for parts whose product is to be the matrix again.
+///
+/// # Errors
+/// Values that are not finite.
+pub fn svd_fine(x: &[f32], rows: usize, cols: usize) -> Result<Svd> {
+    let failed = || Error::input("a decomposition failed: the matrix holds NaN or infinite numbers");
+    if !x.iter().all(|x| x.is_finite()) {
+        return Err(failed());
+    }
+    let x = Mat::from_fn(rows, cols, |i, j| f64::from(x[i * cols + j]));
+    // On one thread, so that the bits do not depend on how many there are.
+    let (count, par, thin) = (rows.min(cols), Par::Seq, ComputeSvdVectors::Thin);
+    let (mut u, mut s, mut v) = (Mat::zeros(rows, count), Diag::zeros(count), Mat::zeros(cols, count));
+    let mut memory = MemBuffer::new(svd_scratch::<f64>(rows, cols, thin, thin, par, Default::default()));
+    let stack = MemStack::new(&mut memory);
+    let (u_out, v_out) = (Some(u.as_mut()), Some(v.as_mut()));
+    faer::linalg::svd::svd(x.as_ref(), s.as_mut(), u_out, v_out, par, stack, Default::default())
+        .map_err(|_| failed())?;
+    let s = s.column_vector();
+    Ok(Svd {
+        u: (0..rows * count).map(|i| u[(i / count, i % count)] as f32).collect(),
+        s: s.iter().map(|s| *s as f32).collect(),
+        vt: (0..count * cols).map(|i| v[(i % cols, i / cols)] as f32).collect(),
     })
 }
 

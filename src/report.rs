@@ -37,6 +37,9 @@ pub struct Report {
     pub features: Option<FeatureReport>,
     /// Everything that was written.
     pub tensors: Vec<TensorReport>,
+    /// What a result that is an adapter leaves out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraReport>,
     /// Names of experts' tensors that took no part.
     pub ignored: Vec<String>,
     /// Bytes read, once, and written.
@@ -101,6 +104,30 @@ impl Report {
             }
         }
     }
+}
+
+/// An adapter.
+#[derive(Clone, Debug, Serialize)]
+pub struct LoraReport {
+    /// Matrices that it changes.
+    pub tensors: usize,
+    /// Largest rank.
+    pub rank: usize,
+    /// ‖ΔW − BA‖ / ‖ΔW‖ over all of them.
+    pub error: f64,
+    /// The matrix for which that is largest.
+    pub worst: String,
+    /// The same for it.
+    pub worst_error: f64,
+}
+
+/// The factors of a tensor.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct LowRank {
+    /// r.
+    pub rank: usize,
+    /// ‖ΔW − BA‖ / ‖ΔW‖.
+    pub error: f64,
 }
 
 /// Feature space.
@@ -197,6 +224,9 @@ pub struct TensorReport {
     /// ξ, if the tensor was calibrated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub xi: Option<Factors>,
+    /// Its factors, if it goes into an adapter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LowRank>,
     /// Rows whose norm is zero, and whose ξ is one therefore.
     pub degenerate_rows: u64,
     /// Results that are NaN.
@@ -241,6 +271,7 @@ impl TensorReport {
             merged: 0.0,
             calibrated: 0.0,
             xi: calibrated.then_some(none),
+            lora: None,
             degenerate_rows: 0,
             nan: 0,
             infinite: 0,

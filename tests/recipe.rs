@@ -312,8 +312,6 @@ fn bad_recipes_say_what_is_wrong_and_where() {
         (beside("layer_range: [0, 4]"), &["`layer_range`", "mergekit"]),
         (beside("override_architecture: X"), &["`override_architecture`", "mergekit", "leave it out"]),
         ("merge_method: linear\nmodels: [{model: {path: a}}]\n".to_owned(), &["`model` is a mapping", "mergekit"]),
-        ("merge_method: linear\nmodels: [{model: org/a+org/l}]\n".to_owned(), &["`org/a+org/l`", "LoRA", "`org/l`"]),
-        (top("base_model: b+l"), &["`base_model` `b+l`", "LoRA"]),
         // Values of parameters.
         (params("{weight: much}"), &["`r.yml:4`", "`weight` of `./a` is text", "a number"]),
         (params("{weight: '0.5'}"), &["`weight` of `./a` is text", "without quotes"]),
@@ -660,9 +658,10 @@ fn the_quick_form_is_the_same_recipe() {
         dtype: Some("bfloat16".to_owned()),
         seed: Some(7),
         exclude: strings(&["lm_head.*"]),
+        lora_out: Some(8),
     };
     let file = read(
-        "merge_method: dare_ties\nbase_model: ./base\nmodels:\n- model: ./a\n  parameters: {weight: 0.5}\n- model: ./lr=3e-5/run\n- model: ./lr=3e-5\n  parameters: {weight: -2}\nparameters: {density: [0.25, 1], normalize: true, rescale: inverse_density, lambda: 0.8, epsilon: [0, 0.5]}\ndtype: bfloat16\ncalibrate: {space: fsc, manifold: tensor, norm: linf, feature: {fit: projection, samples: 5, propagate: calibrated}, data: [x, y, z], sensitive: s.json}\nseed: 7\nexclude: [lm_head.*]\n",
+        "merge_method: dare_ties\nbase_model: ./base\nmodels:\n- model: ./a\n  parameters: {weight: 0.5}\n- model: ./lr=3e-5/run\n- model: ./lr=3e-5\n  parameters: {weight: -2}\nparameters: {density: [0.25, 1], normalize: true, rescale: inverse_density, lambda: 0.8, epsilon: [0, 0.5]}\ndtype: bfloat16\ncalibrate: {space: fsc, manifold: tensor, norm: linf, feature: {fit: projection, samples: 5, propagate: calibrated}, data: [x, y, z], sensitive: s.json}\nseed: 7\nexclude: [lm_head.*]\nlora_out: 8\n",
     );
     assert_eq!(quick.recipe().unwrap(), file);
     assert_eq!(file.data_of(0), Some("x"));

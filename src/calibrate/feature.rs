@@ -136,8 +136,8 @@ impl FeaturePass<'_> {
         names.into_iter().flatten().filter_map(place).collect()
     }
 
-    /// FSC and DSC: one pass, in which each leaf that was loaded whole is written at once.
-    pub fn run(&self, writer: &Writer) -> Result<Outcome> {
+    /// FSC and DSC: one pass, in which each leaf that was loaded whole is written at once, if there is a writer.
+    pub fn run(&self, writer: Option<&Writer>) -> Result<Outcome> {
         let batches = self.sets.batches(self.network);
         let (network, norm, fit) = (self.network, self.calibrate.feature_norm, self.calibrate.fit);
         let mut runner = Runner::new(self.library, network, &batches, &self.sets.of, &[], false, self.progress)?;
@@ -169,7 +169,8 @@ impl FeaturePass<'_> {
             self.tensors(leaf).into_iter().for_each(|tensor| outcome.strengths[tensor] = strength);
             let (open, loaded) = runner.take(at)?;
             if let Some(loaded) = loaded {
-                for (tensor, report) in open.write(&loaded, writer, strength)? {
+                let written = writer.map_or(Ok(Vec::new()), |writer| open.write(&loaded, writer, strength))?;
+                for (tensor, report) in written {
                     self.progress.bytes.fetch_add(self.plan.tensors[tensor].bytes_moved(), Ordering::Relaxed);
                     self.progress.tensors.fetch_add(1, Ordering::Relaxed);
                     outcome.written.push((tensor, report));

@@ -8,6 +8,11 @@ use super::index::{self, Index};
 use super::text::{self, list, shown};
 use crate::error::{Error, Result, nearest};
 
+/// Tensors of a PEFT adapter.
+const ADAPTER: &str = "adapter_model.safetensors";
+/// What makes a folder one of a PEFT adapter.
+const ADAPTER_CONFIG: &str = "adapter_config.json";
+
 /// What a spec leads to.
 pub(super) struct Found {
     /// The folder, unless the spec names one file.
@@ -16,6 +21,8 @@ pub(super) struct Found {
     pub(super) files: Vec<PathBuf>,
     /// Where the files are shards: their index and its path.
     pub(super) index: Option<(Index, PathBuf)>,
+    /// True for the folder of a PEFT adapter.
+    pub(super) adapter: bool,
 }
 
 /// Finds the files of `spec`; a relative path also below each folder of `search`.
@@ -26,9 +33,16 @@ pub(super) fn find(spec: &str, search: &[PathBuf]) -> Result<Found> {
             let error = Error::usage(format!("`{}` holds no tensors", shown(spec)));
             return Err(error.hint("name the folder that it is in"));
         }
-        return Ok(Found { folder: None, files: vec![path], index: None });
+        // The file of an adapter means nothing without the configuration beside it.
+        let folder = path.parent().filter(|_| path.file_name().is_some_and(|name| name == ADAPTER));
+        return match folder.filter(|folder| folder.join(ADAPTER_CONFIG).exists()) {
+            Some(folder) if folder.as_os_str().is_empty() => Folder::open(".".into())?.adapter(),
+            Some(folder) => Folder::open(folder.to_owned())?.adapter(),
+            None => Ok(Found { folder: None, files: vec![path], index: None, adapter: false }),
+        };
     }
-    Folder::open(path)?.weights()
+    let folder = Folder::open(path)?;
+    if folder.path.join(ADAPTER_CONFIG).exists() { folder.adapter() } else { folder.weights() }
 }
 
 fn locate(spec: &str, search: &[PathBuf]) -> Result<PathBuf> {
@@ -72,7 +86,7 @@ fn sibling(path: &Path) -> Option<String> {
 }
 
 /// A folder whose files may be links only to files of the same model.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Folder {
     pub(super) path: PathBuf,
     real: PathBuf,
@@ -124,12 +138,8 @@ impl Folder {
     fn weights(self) -> Result<Found> {
         let names = self.names()?;
         let at = text::path(&self.path);
-        if names.iter().any(|name| name == "adapter_config.json") {
-            return Err(Error::input(format!("`{at}` is a PEFT adapter, not a whole model"))
-                .hint("merge it into its base first (peft: `merge_and_unload`), then name the result"));
-        }
         if let Some(file) = self.file("model.safetensors")? {
-            return Ok(Found { folder: Some(self), files: vec![file], index: None });
+            return Ok(Found { folder: Some(self), files: vec![file], index: None, adapter: false });
         }
         let ending = |end: &str| {
             let ours = names.iter().filter(|name| name.ends_with(end) && !name.starts_with('.'));
@@ -147,7 +157,7 @@ impl Folder {
                     .hint("the download or the merge that made it did not finish: make it again"))
             }
             ([], &[name]) => match self.file(name)? {
-                Some(file) => Ok(Found { folder: Some(self), files: vec![file], index: None }),
+                Some(file) => Ok(Found { folder: Some(self), files: vec![file], index: None, adapter: false }),
                 None => {
                     Err(Error::input(format!("`{at}/{}` is a link to nothing", shown(name))).hint("download it again"))
                 }
@@ -164,6 +174,20 @@ impl Folder {
             (several @ [_, ..], _) | ([], several) => {
                 let what = format!("`{at}` has no `model.safetensors`, and more than one that it could be");
                 Err(Error::input(format!("{what}: {}", list(several.iter().copied(), 8))).hint("name one file"))
+            }
+        }
+    }
+
+    /// The only file of an adapter.
+    fn adapter(self) -> Result<Found> {
+        match self.file(ADAPTER)? {
+            Some(file) => Ok(Found { folder: Some(self), files: vec![file], index: None, adapter: true }),
+            None => {
+                let error = Error::input(format!("the adapter `{}` has no `{ADAPTER}`", text::path(&self.path)));
+                Err(match self.path.join("adapter_model.bin").exists() {
+                    true => error.hint("convert `adapter_model.bin` to safetensors: load and save it with PEFT"),
+                    false => error.hint("the download did not finish: download it again"),
+                })
             }
         }
     }
@@ -187,7 +211,7 @@ impl Folder {
             let what = format!("{} of the {all} shards of `{at}` are missing: {}", lost.len(), list(lost, 64));
             return Err(missing(&what));
         }
-        Ok(Found { folder: Some(self), files, index: Some((index, path)) })
+        Ok(Found { folder: Some(self), files, index: Some((index, path)), adapter: false })
     }
 }
 

@@ -81,11 +81,31 @@ impl Layout {
             places.push(Place { shard, offset: 0, bytes });
         }
         drop(names);
+        Self::placed(tensors, places, members, SINGLE)
+    }
+
+    /// Puts all `tensors` into the one file `name`.
+    ///
+    /// # Errors
+    /// As [`Layout::new`].
+    pub fn single(tensors: Vec<OutTensor>, name: &str) -> Result<Self> {
+        let Self { tensors, places, .. } = Self::new(tensors, u64::MAX >> 1)?;
+        let members = vec![(0..tensors.len()).collect()];
+        Self::placed(tensors, places, members, name)
+    }
+
+    /// `members` of each shard; a shard alone is called `single`.
+    fn placed(
+        tensors: Vec<OutTensor>,
+        mut places: Vec<Place>,
+        mut members: Vec<Vec<usize>>,
+        single: &str,
+    ) -> Result<Self> {
         let mut shards = Vec::with_capacity(members.len());
         let count = members.len();
         for (number, members) in members.iter_mut().enumerate() {
             let name = match count {
-                1 => SINGLE.to_owned(),
+                1 => single.to_owned(),
                 _ => format!("model-{:05}-of-{count:05}.safetensors", number + 1),
             };
             shards.push(place(name, members, &tensors, &mut places)?);

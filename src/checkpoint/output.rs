@@ -16,6 +16,10 @@ use crate::error::{Error, Result};
 /// writing.
 const LOCK: &str = ".magic.lock";
 
+/// Weights of an older output besides shards, and what would make a folder that of an adapter.
+const OLD: [&str; 5] =
+    [SINGLE, INDEX, "adapter_model.safetensors", "adapter_config.json", "pytorch_lora_weights.safetensors"];
+
 /// What has to go if the output is not finished.
 #[derive(Debug, Default)]
 pub(super) struct Cleanup {
@@ -87,8 +91,7 @@ impl Output {
         cleanup.lock = lock(&dir)?;
         let inputs = inputs.iter().flat_map(|input| input.files());
         let inputs = inputs.filter_map(|file| Some((identity(file).ok()?, file.to_owned()))).collect();
-        let is_old =
-            |name: &&String| [SINGLE, INDEX].contains(&name.as_str()) || name.starts_with("model-") && is_shard(name);
+        let is_old = |name: &&String| OLD.contains(&name.as_str()) || name.starts_with("model-") && is_shard(name);
         let mut old: Vec<PathBuf> = names.iter().filter(is_old).map(|name| dir.join(name)).collect();
         // The index first: without it, what is left of its shards is no model.
         old.sort_by_key(|path| !path.ends_with(INDEX));

@@ -1,5 +1,6 @@
 //! An opened checkpoint: what its headers say, and its bytes in pieces.
 
+use std::fmt;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
@@ -34,6 +35,12 @@ pub struct TensorInfo {
 }
 
 impl TensorInfo {
+    /// A tensor of f32 that an [`Overlay`] computes.
+    pub(crate) fn computed(name: String, shape: Vec<u64>) -> Self {
+        let bytes = shape.iter().product::<u64>() * 4;
+        Self { name, dtype: Dtype::F32, shape, bytes, file: 0, offset: 0 }
+    }
+
     /// Number of elements.
     pub fn elements(&self) -> u64 {
         self.shape.iter().product()
@@ -65,6 +72,15 @@ impl Part {
     }
 }
 
+/// Tensors that are computed as they are read.
+pub(crate) trait Overlay: fmt::Debug + Send + Sync {
+    /// Fills `buf` with the bytes of tensor number `tensor` from `offset` on; the range lies within the tensor.
+    fn read_at(&self, tensor: usize, offset: u64, buf: &mut [u8]) -> Result<()>;
+
+    /// Checks that all files that it reads are still those that were opened.
+    fn check_unchanged(&self) -> Result<()>;
+}
+
 /// An opened checkpoint. Its headers are read and checked; of its tensors not a byte.
 #[derive(Debug)]
 pub struct Checkpoint {
@@ -75,6 +91,8 @@ pub struct Checkpoint {
     /// Positions in `tensors`, by name.
     by_name: Vec<u32>,
     handles: Handles,
+    /// Where tensors come from, if not from the files.
+    overlay: Option<Box<dyn Overlay>>,
 }
 
 impl Checkpoint {
@@ -87,6 +105,15 @@ impl Checkpoint {
     /// shards that disagree, a link or an index entry that leads out of the model. The message names file and
     /// tensor.
     pub fn open(spec: &str, search: &[PathBuf]) -> Result<Self> {
+        match Self::open_any(spec, search)? {
+            (opened, false) => Ok(opened),
+            (_, true) => Err(Error::input(format!("`{}` is a PEFT adapter, not a whole model", shown(spec)))
+                .hint("name its base too: `--base PATH`, or `BASE+ADAPTER` in the place of a model")),
+        }
+    }
+
+    /// As [`open`](Self::open), and whether it is the folder of an adapter, whose tensors are its own alone.
+    pub(crate) fn open_any(spec: &str, search: &[PathBuf]) -> Result<(Self, bool)> {
         let found = folder::find(spec, search)?;
         let headers: Vec<Result<_>> = found.files.into_par_iter().map(read_part).collect();
         let mut parts = Vec::with_capacity(headers.len());
@@ -107,9 +134,22 @@ impl Checkpoint {
         if let Some((index, path)) = found.index {
             compare(index, &tensors, &parts, &path)?;
         }
-        let mut by_name: Vec<u32> = (0..tensors.len() as u32).collect();
-        by_name.sort_unstable_by_key(|&i| tensors[i as usize].name.as_str());
-        Ok(Self { name: spec.to_owned(), folder: found.folder, parts, tensors, by_name, handles: Handles::default() })
+        let by_name = sorted(&tensors);
+        let (name, handles) = (spec.to_owned(), Handles::default());
+        Ok((Self { name, folder: found.folder, parts, tensors, by_name, handles, overlay: None }, found.adapter))
+    }
+
+    /// Tensors that `overlay` computes, without a file.
+    pub(crate) fn computed(name: &str, tensors: Vec<TensorInfo>, overlay: Box<dyn Overlay>) -> Self {
+        let (name, by_name, handles) = (name.to_owned(), sorted(&tensors), Handles::default());
+        Self { name, folder: None, parts: Vec::new(), tensors, by_name, handles, overlay: Some(overlay) }
+    }
+
+    /// The same with the files of `own`, and with the folder of `below`, which has the configuration of both.
+    pub(crate) fn with_files_of(mut self, own: &Self, below: Option<&Self>) -> Self {
+        self.parts = own.parts.iter().map(|part| Part { path: part.path.clone(), stamp: part.stamp.clone() }).collect();
+        self.folder = below.and_then(|below| below.folder.clone());
+        self
     }
 
     /// The spec as it was given, for messages.
@@ -146,13 +186,17 @@ impl Checkpoint {
         let Some(info) = self.tensors.get(tensor) else {
             return Err(Error::input(format!("`{}` has no tensor number {tensor}", shown(&self.name))));
         };
-        let (part, name) = (&self.parts[info.file], shown(&info.name));
+        let name = shown(&info.name);
         let length = buf.len() as u64;
         if offset.checked_add(length).is_none_or(|end| end > info.bytes) {
             let bytes = info.bytes;
             let what = format!("cannot read {length} bytes at {offset} of tensor `{name}`, which has {bytes}");
-            return Err(Error::input(format!("{what}, in `{}`", text::path(&part.path))));
+            return Err(Error::input(format!("{what}, in `{}`", shown(&self.name))));
         }
+        if let Some(overlay) = &self.overlay {
+            return overlay.read_at(tensor, offset, buf);
+        }
+        let part = &self.parts[info.file];
         let file = self.handles.get(info.file, || part.reopen())?;
         read_exact_at(&file, buf, info.offset + offset).map_err(|e| {
             let e = match e.kind() {
@@ -179,8 +223,11 @@ impl Checkpoint {
         &self.parts[self.tensors[tensor].file].path
     }
 
-    /// Bytes of all tensors.
+    /// Bytes of all tensors; of an adapter, of its own files.
     pub fn total_bytes(&self) -> u64 {
+        if self.overlay.is_some() {
+            return self.parts.iter().map(|part| part.stamp.len).sum();
+        }
         self.tensors.iter().map(|tensor| tensor.bytes).sum()
     }
 
@@ -207,6 +254,9 @@ impl Checkpoint {
     /// # Errors
     /// The first file that has changed or is gone.
     pub fn check_unchanged(&self) -> Result<()> {
+        if let Some(overlay) = &self.overlay {
+            overlay.check_unchanged()?;
+        }
         for part in &self.parts {
             let metadata = fs::metadata(&part.path).map_err(|e| text::cannot_read(&part.path, &e))?;
             if Stamp::of(&metadata) != part.stamp {
@@ -215,6 +265,13 @@ impl Checkpoint {
         }
         Ok(())
     }
+}
+
+/// Places of `tensors`, by name.
+fn sorted(tensors: &[TensorInfo]) -> Vec<u32> {
+    let mut by_name: Vec<u32> = (0..tensors.len() as u32).collect();
+    by_name.sort_unstable_by_key(|&i| tensors[i as usize].name.as_str());
+    by_name
 }
 
 fn read_part(path: PathBuf) -> Result<(Part, Vec<Entry>, u64)> {

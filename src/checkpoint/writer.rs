@@ -102,13 +102,13 @@ impl Writer {
             names.push(name);
         }
         let shards = self.layout.shards.iter().map(|shard| shard.name.clone());
-        names.splice(0..0, shards.filter(|name| name != SINGLE));
         match self.layout.index() {
             Some(index) => {
+                names.splice(0..0, shards);
                 write_new(&mut self.output, INDEX, &index)?;
                 names.push(INDEX.to_owned());
             }
-            None => names.push(SINGLE.to_owned()),
+            None => names.extend(shards),
         }
         for number in 0..self.layout.shards.len() {
             self.shard(number)?.sync_all().map_err(|e| self.failed(number, &e))?;

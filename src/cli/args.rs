@@ -35,7 +35,7 @@ pub enum Command {
     /// Merge models, by a recipe or by flags
     ///
     /// A recipe is mergekit's YAML, and a `calibrate` section. A PATH is a Hugging Face folder, one `.safetensors` file,
-    /// or `org/name` in the local hub cache; the network is never used. Nothing is left in the output folder unless the
+    /// `org/name` in the local hub cache, or the folder of a LoRA adapter; the network is never used. Nothing is left in the output folder unless the
     /// merge is complete.
     Merge(Box<Merge>),
     /// Calibrate a merge that another program made
@@ -133,6 +133,12 @@ pub struct Merge {
     /// Output.
     #[command(flatten)]
     pub output: OutputFlags,
+    /// Write a LoRA adapter of at most this rank instead of a model
+    ///
+    /// What the merge adds to each matrix is refactored by singular values; the summary and magic.json say what is lost.
+    /// Adapters alone need no `--base` for this.
+    #[arg(long, value_name = "RANK", help_heading = "Output")]
+    pub lora_out: Option<usize>,
     /// Check everything and show the plan, but write nothing
     #[arg(long, help_heading = "Output")]
     pub dry_run: bool,
@@ -291,6 +297,9 @@ pub struct SensitivityArgs {
 /// `magic inspect`.
 #[derive(Debug, clap::Args)]
 pub struct Inspect {
+    /// What adapters are put on; without it, their own tensors are shown
+    #[arg(long, value_name = "PATH", value_parser = utf8())]
+    pub base: Option<String>,
     /// Models: folders, `.safetensors` files, or org/name in the local hub cache
     #[arg(required = true, value_name = "PATH", value_parser = utf8())]
     pub paths: Vec<String>,
@@ -344,6 +353,7 @@ impl Merge {
             params: self.params.clone(),
             seed: self.seed,
             exclude: self.exclude.clone(),
+            lora_out: self.lora_out,
             ..self.calibration.quick(&self.output)
         }
     }

@@ -46,6 +46,9 @@ pub fn text(job: &Job, layout: &Layout, out: Option<&Path>) -> String {
     if plan.memory.device_peak() > 0 {
         memory += &format!(", {} GPU", bytes(plan.memory.device_peak()));
     }
+    if let Some(matrix) = job.largest_matrix() {
+        memory += &format!(", {} of a whole matrix", bytes(matrix));
+    }
     if let Some(features) = &job.features {
         let space = job.recipe.calibrate.space;
         memory += &format!(", {} of activations", bytes(features.activation_bytes(space)));
@@ -68,11 +71,18 @@ pub fn text(job: &Job, layout: &Layout, out: Option<&Path>) -> String {
         ("reads", bytes(plan.bytes_in())),
         ("writes", format!("{} in {}", bytes(layout.file_bytes()), plural(layout.shards().len(), "file"))),
         ("memory", format!("{memory} at most")),
+        ("adapter", job.pairs().map_or("none".to_owned(), |pairs| adapter(job, pairs))),
         ("device", job.opened.name.clone()),
         ("output", out.map_or("not named".to_owned(), |out| out.display().to_string())),
     ];
+    let facts = facts.into_iter().filter(|(name, _)| *name != "adapter" || job.pairs().is_some()).collect::<Vec<_>>();
     let facts = facts[..2].iter().cloned().chain(features).chain(facts[2..].iter().cloned());
     format!("{}\n{}\nnothing was written: this was a dry run\n", table(&columns, models), pairs(facts))
+}
+
+fn adapter(job: &Job, pairs: usize) -> String {
+    let rank = job.recipe.lora_out.map_or("of the ranks' sum".to_owned(), |rank| format!("of rank {rank}"));
+    format!("{}, {rank} at most", plural(pairs, "pair"))
 }
 
 /// The plan as a document.
@@ -80,6 +90,7 @@ pub fn document(job: &Job, layout: &Layout, out: Option<&Path>) -> Value {
     let plan = &job.plan;
     let shards: Vec<_> = layout.shards().collect();
     let models: Vec<Value> = job.checkpoints.iter().enumerate().map(|(place, c)| model(c, role(job, place))).collect();
+    let whole = job.pairs().is_none();
     let tensor = |(place, tensor): (usize, &Tensor)| {
         json!({
             "name": tensor.name,
@@ -94,8 +105,8 @@ pub fn document(job: &Job, layout: &Layout, out: Option<&Path>) -> Value {
                 Action::Copy(why) => Some(words(why)),
             },
             "calibrated": tensor.calibration.is_some(),
-            "bytes": layout.tensor_bytes(place),
-            "file": shards[layout.shard_of(place)].0,
+            "bytes": whole.then(|| layout.tensor_bytes(place)),
+            "file": whole.then(|| shards[layout.shard_of(place)].0),
         })
     };
     json!({
@@ -120,6 +131,7 @@ pub fn document(job: &Job, layout: &Layout, out: Option<&Path>) -> Value {
         "ignored": plan.ignored,
         "bytes": {"read": plan.bytes_in(), "written": layout.file_bytes()},
         "memory": {"host": plan.memory.host_peak(), "device": plan.memory.device_peak()},
+        "lora": job.pairs().map(|pairs| json!({"rank": job.recipe.lora_out, "tensors": pairs})),
         "out": out.map(|out| out.display().to_string()),
         "files": shards.iter().map(|(name, bytes)| json!({"file": name, "bytes": bytes})).collect::<Vec<_>>(),
         "warnings": plan.warnings,
@@ -138,6 +150,9 @@ fn words(why: Copied) -> &'static str {
 /// What a checkpoint is to the merge. Without a base, the first expert stands in for it.
 fn role(job: &Job, place: usize) -> &'static str {
     let name = job.checkpoints[place].name();
+    if job.zeros && place == 0 {
+        return "base";
+    }
     if job.recipe.base.as_deref() == Some(name) { "base" } else { "expert" }
 }
 

@@ -9,7 +9,7 @@ use magic_merge::job::Job;
 use magic_merge::progress::Progress;
 use magic_merge::recipe::Quick;
 use magic_merge::sensitivity::{Metric, Sensitivity};
-use magic_merge::{Error, Result, data, device};
+use magic_merge::{Error, Result, data, device, lora};
 use serde::Serialize;
 
 use super::args::{Eval, Global, SensitivityArgs};
@@ -41,7 +41,7 @@ pub fn eval(args: &Eval, global: &Global, printer: &Printer) -> Result<()> {
     interrupt::stops(&progress)?;
     let specs = [Some(&args.model), args.head.as_ref()];
     let checkpoints: Vec<Checkpoint> =
-        specs.into_iter().flatten().map(|spec| Checkpoint::open(spec, &[])).collect::<Result<_>>()?;
+        specs.into_iter().flatten().map(|spec| lora::open(spec, &[])).collect::<Result<_>>()?;
     let opened = device::open(&global.wanted())?;
     let model = Model::new(&checkpoints, &opened.executor, opened.memory.parameters())?;
     let mut sets = Vec::new();

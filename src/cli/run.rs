@@ -10,7 +10,7 @@ use magic_merge::job::{Job, Output};
 use magic_merge::methods::Method;
 use magic_merge::progress::Progress;
 use magic_merge::recipe::{Quick, Recipe, Space};
-use magic_merge::{Error, Result};
+use magic_merge::{Error, Result, lora};
 
 use super::args::{Args, CalibrateArgs, Command, Global, Inspect, Merge, OutputFlags};
 use super::devices::Devices;
@@ -80,16 +80,21 @@ fn write(job: &Job, output: &Output, global: &Global, printer: &Printer) -> Resu
         return printer.document(&report);
     }
     // Without a base, the differences are from the first model, and say little.
-    let norms = if job.recipe.base.is_some() { summary::norms(&report) + "\n" } else { String::new() };
+    let norms = if job.recipe.base.is_some() || job.zeros { summary::norms(&report) + "\n" } else { String::new() };
     let candidates = summary::candidates(&report);
-    printer.summary(&(candidates + &norms + &summary::line(&report, &output.dir.display().to_string())))
+    printer.summary(
+        &(candidates
+            + &norms
+            + &summary::adapter(&report)
+            + &summary::line(&report, &output.dir.display().to_string())),
+    )
 }
 
 /// A merge with a progress bar, and with Ctrl-C to stop it.
 fn watched(job: &Job, output: &Output, global: &Global) -> Result<magic_merge::report::Report> {
     let progress = Arc::new(Progress::default());
     interrupt::stops(&progress)?;
-    let bytes = job.plan.bytes_in() + job.layout(output)?.total_bytes();
+    let bytes = job.plan.bytes_in() + job.layout(output.shard_size)?.total_bytes();
     let bar = Bar::start(global, &progress, Total { tensors: job.plan.tensors.len() as u64, bytes });
     let report = job.run(output, &progress);
     drop(bar);
@@ -103,7 +108,7 @@ fn watched(job: &Job, output: &Output, global: &Global) -> Result<magic_merge::r
 
 /// `--dry-run`: all checks, and the plan.
 fn plan(job: &Job, output: Option<&Output>, shard_size: u64, printer: &Printer) -> Result<()> {
-    let layout = job.plan.layout(shard_size)?;
+    let layout = job.layout(shard_size)?;
     if let Some(output) = output {
         job.check(output)?;
     }
@@ -170,7 +175,7 @@ fn nothing_to_merge() -> Error {
 
 fn inspect(args: &Inspect, printer: &Printer) -> Result<()> {
     let checkpoints: Vec<Checkpoint> =
-        args.paths.iter().map(|path| Checkpoint::open(path, &[])).collect::<Result<_>>()?;
+        args.paths.iter().map(|path| lora::models::shown_as(path, args.base.as_deref())).collect::<Result<_>>()?;
     if printer.json() {
         return printer.document(&inspect::document(&checkpoints));
     }

@@ -141,6 +141,14 @@ pub fn candidates(report: &Report) -> String {
     table(&columns, features.candidates.iter().map(row)) + "\n"
 }
 
+/// What an adapter leaves out of the merge.
+pub fn adapter(report: &Report) -> String {
+    let Some(lora) = &report.lora else { return String::new() };
+    let (count, error) = (plural(lora.tensors, "tensor"), number(lora.error));
+    let worst = format!("at worst {} in {}", number(lora.worst_error), lora.worst);
+    format!("adapter of {count}, rank {} at most: ‖ΔW − BA‖ / ‖ΔW‖ is {error} overall, {worst}\n", lora.rank)
+}
+
 /// A number that there may not be.
 pub fn cell(x: Option<f64>) -> String {
     x.map_or("–".to_owned(), number)

@@ -38,7 +38,7 @@ pub mod rope;
 pub mod scale;
 pub mod trim;
 pub mod variance;
-mod vector;
+pub(crate) mod vector;
 pub mod widen;
 
 pub use crate::kernel::{Access, Args, Dims, Kernel, Slot, WORKGROUP};

@@ -28,6 +28,9 @@ pub(super) fn write(recipe: &Recipe) -> String {
     if !recipe.exclude.is_empty() {
         out.texts(0, "exclude", &recipe.exclude);
     }
+    if let Some(rank) = recipe.lora_out {
+        out.line(0, "lora_out", &rank.to_string());
+    }
     out.0
 }
 

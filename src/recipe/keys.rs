@@ -3,8 +3,18 @@
 use super::{PARAMS, Param, listed, near};
 use crate::Error;
 
-pub(super) const TOP: &[&str] =
-    &["merge_method", "base_model", "models", "parameters", "dtype", "out_dtype", "calibrate", "seed", "exclude"];
+pub(super) const TOP: &[&str] = &[
+    "merge_method",
+    "base_model",
+    "models",
+    "parameters",
+    "dtype",
+    "out_dtype",
+    "calibrate",
+    "seed",
+    "exclude",
+    "lora_out",
+];
 pub(super) const MODEL: &[&str] = &["model", "parameters", "data"];
 pub(super) const CALIBRATE: &[&str] = &["space", "manifold", "norm", "feature", "data", "sensitive", "exclude"];
 pub(super) const FEATURE: &[&str] = &["fit", "norm", "samples", "propagate"];

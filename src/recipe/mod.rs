@@ -46,6 +46,8 @@ pub struct Recipe {
     pub seed: u64,
     /// Globs of the tensors that are copied from the base.
     pub exclude: Vec<String>,
+    /// `lora_out`: the result is an adapter, of at most this rank.
+    pub lora_out: Option<usize>,
 }
 
 /// One model of a recipe.

@@ -37,6 +37,8 @@ pub struct Quick {
     pub seed: Option<u64>,
     /// `--exclude GLOB`.
     pub exclude: Vec<String>,
+    /// `--lora-out RANK`.
+    pub lora_out: Option<usize>,
 }
 
 impl Quick {
@@ -122,6 +124,10 @@ impl Quick {
             recipe.dtype = Some(dtype.clone());
             recipe.out_dtype = None;
         }
+        if self.lora_out == Some(0) {
+            return Err(Error::usage("`--lora-out` is 0").hint("it takes the largest rank of the adapter, from 1"));
+        }
+        recipe.lora_out = self.lora_out.or(recipe.lora_out);
         recipe.seed = self.seed.unwrap_or(recipe.seed);
         if !self.exclude.is_empty() {
             recipe.exclude.clone_from(&self.exclude);

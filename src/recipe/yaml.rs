@@ -1,13 +1,12 @@
 //! A recipe from YAML. No key is passed over in silence: a key that is ignored is a merge that is wrong.
 
 use std::fmt::Display;
-use std::path::Path;
 use std::str::FromStr;
 
 use super::keys::{CALIBRATE, FEATURE, FILTER, MODEL, TOP, unknown};
 use super::params::subject;
 use super::tree::{self, Kind, Node};
-use super::{Calibrate, ModelEntry, PARAMS, Param, Params, Recipe, Sensitive, Value, at, dtype_name, resolve};
+use super::{Calibrate, ModelEntry, PARAMS, Param, Params, Recipe, Sensitive, Value, at, dtype_name};
 use crate::{Error, Result};
 
 /// See [`Recipe::from_yaml`].
@@ -65,7 +64,15 @@ impl Reader<'_> {
             calibrate: top.get("calibrate").map_or_else(|| Ok(Calibrate::default()), |node| self.calibrate(node))?,
             seed: top.get("seed").map_or(Ok(0), |node| self.whole(node, "`seed`"))?,
             exclude: top.get("exclude").map_or(Ok(Vec::new()), |node| self.texts(node, "`exclude`"))?,
+            lora_out: top.get("lora_out").map(|node| self.rank(node)).transpose()?,
         })
+    }
+
+    fn rank(&self, node: &Node) -> Result<usize> {
+        match usize::try_from(self.whole(node, "`lora_out`")?) {
+            Ok(rank) if rank > 0 => Ok(rank),
+            _ => Err(self.error(node.line, "`lora_out` is 0").hint("it takes the largest rank of the adapter, from 1")),
+        }
     }
 
     fn models(&self, node: &Node) -> Result<Vec<ModelEntry>> {
@@ -104,24 +111,14 @@ impl Reader<'_> {
         })
     }
 
-    /// A model's path. mergekit reads `a+b` as model `a` with the LoRA adapter `b`; here it is a path like any other,
-    /// but where nothing lies at that path the adapter was meant.
+    /// A model's path; `a+b` is model `a` with the LoRA adapter `b`, as in mergekit, where nothing lies at that path.
     fn model_path(&self, node: &Node, what: &str) -> Result<String> {
         if matches!(node.kind, Kind::Map(_)) {
             let error =
                 self.error(node.line, format!("{what} is a mapping, a form of mergekit that magic does not have"));
             return Err(error.hint("give the model's path as text"));
         }
-        let path = self.text(node, what)?;
-        if let Some((model, lora)) = path.split_once('+')
-            && !resolve(&path, Path::new(self.name).parent()).exists()
-        {
-            let message =
-                format!("{what} `{path}` is mergekit's form of a LoRA adapter on a model, which magic does not have");
-            let hint = format!("list the adapter folder `{lora}` as a model of its own, with `{model}` as the base");
-            return Err(self.error(node.line, message).hint(hint));
-        }
-        Ok(path)
+        self.text(node, what)
     }
 
     fn calibrate(&self, node: &Node) -> Result<Calibrate> {
