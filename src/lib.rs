@@ -35,6 +35,7 @@ pub mod card;
 pub mod checkpoint;
 pub mod cpu;
 pub mod data;
+pub mod decompose;
 pub mod device;
 pub mod error;
 pub mod evaluate;

@@ -29,8 +29,9 @@ pub mod rescale;
 pub mod residual;
 pub mod rope;
 pub mod scale;
+pub mod transpose;
 pub mod trim;
-mod vector;
+pub(crate) mod vector;
 pub mod widen;
 
 pub use crate::kernel::{Access, Args, Dims, Kernel, Slot, WORKGROUP};
@@ -56,6 +57,7 @@ pub static ALL: &[&Kernel] = &[
     &matvec_t::MATVEC_T,
     &rescale::RESCALE,
     &scale::SCALE,
+    &transpose::TRANSPOSE,
     &checksum::CHECKSUM,
     &gather::GATHER,
     &patches::PATCHES,
