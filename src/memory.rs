@@ -1,6 +1,7 @@
 //! How the memory of host and device is shared out: blocks in work, and tensors that stay between passes.
 
 use crate::calibrate::spectral;
+use crate::decompose::Working;
 use crate::error::{Error, Result};
 
 /// Bytes of a block on the CPU device: what stays in a core's own cache from the first call to the last.
@@ -40,8 +41,8 @@ pub struct Memory {
     block: (u64, u64),
     /// Largest tensor that stays between passes.
     resident: u64,
-    /// Most bytes of a decomposition, one of which is in work at a time: what it gives, and what it works with.
-    whole: (u64, u64),
+    /// Most bytes of a decomposition, one of which is in work at a time: what it works with, and what it gives.
+    whole: Working,
 }
 
 /// What one tensor takes.
@@ -69,7 +70,7 @@ pub struct Shape<'a> {
 impl Memory {
     /// Memory of `host` and `vram` bytes, of which nothing is taken yet.
     pub fn new(device: Device, host: u64, vram: u64) -> Self {
-        Self { lanes: device.lanes, device, host, vram, block: (0, 0), resident: 0, whole: (0, 0) }
+        Self { lanes: device.lanes, device, host, vram, block: (0, 0), resident: 0, whole: Working::default() }
     }
 
     /// The same memory, untouched, for `lanes` blocks at a time; `None` for none.
@@ -145,18 +146,21 @@ impl Memory {
     }
 
     /// Takes note of a decomposition that gives `result` bytes and works with `work`.
-    pub fn decompose(&mut self, result: u64, work: u64) {
-        self.whole = (self.whole.0.max(result), self.whole.1.max(work));
+    pub fn decompose(&mut self, result: u64, work: Working) {
+        self.whole.host = self.whole.host.max(result + work.host);
+        if self.device.gpu && work.device <= self.decomposition() {
+            self.whole.device = self.whole.device.max(work.device);
+        }
     }
 
     /// Bytes that a decomposition may take on the device.
     pub fn decomposition(&self) -> u64 {
-        self.vram / 2
+        (if self.device.gpu { self.vram } else { self.host }) / 2
     }
 
     /// By how many bytes decompositions exceed the limit of host memory.
     pub fn excess(&self) -> u64 {
-        self.host_peak().saturating_sub(self.host) * u64::from(self.whole.1 > 0)
+        self.host_peak().saturating_sub(self.host) * u64::from(self.whole.host > 0)
     }
 
     /// Bytes of parameters that a pass through a network loads at a time.
@@ -177,11 +181,12 @@ impl Memory {
     /// Most host memory that the merge takes, in bytes.
     pub fn host_peak(&self) -> u64 {
         let blocks = self.lanes as u64 * (self.block.0 + if self.device.gpu { 0 } else { self.resident });
-        OVERHEAD + blocks + self.whole.0 + self.whole.1
+        OVERHEAD + blocks + self.whole.host
     }
 
     /// Most device memory that it takes, in bytes.
     pub fn device_peak(&self) -> u64 {
-        if self.device.gpu { self.lanes as u64 * (self.block.1 + self.resident) } else { 0 }
+        let blocks = self.lanes as u64 * (self.block.1 + self.resident);
+        if self.device.gpu { blocks + self.whole.device } else { 0 }
     }
 }

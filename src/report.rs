@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::calibrate::feature::{CandidateReport, LeafReport};
 use crate::checkpoint::FileDigest;
-use crate::decompose::Route;
+use crate::decompose::{Route, Why};
 use crate::kernels::factor::Strength;
 use crate::kernels::norms::Stats;
 use crate::kernels::rescale::Counts;
@@ -79,15 +79,13 @@ impl Report {
                 leaf.leaf, leaf.xi
             ));
         }
-        let over = |tensor: &&TensorReport| matches!(tensor.route, Some(Route::Host(_)));
-        let mut over = self.tensors.iter().filter(over);
-        if let Some(TensorReport { name, route: Some(Route::Host(why)), .. }) = over.next() {
-            let more = match over.count() {
-                0 => String::new(),
-                others => format!(" and {others} more tensors"),
-            };
-            self.warnings
-                .push(format!("`{name}`{more} went the slower way, through a decomposition on the host: {why}"));
+        let large = self.tensors.iter().filter_map(|tensor| Some((tensor.too_large?, &tensor.name)));
+        if let Some((bytes, name)) = large.clone().max() {
+            let (count, mb) = (large.count(), bytes.div_ceil(1_000_000));
+            self.warnings.push(format!(
+                "{count} tensors were decomposed on the host, which takes longer: `{name}` would take {mb} MB of device \
+                 memory; `--vram` allows more"
+            ));
         }
         type Count = fn(&TensorReport) -> u64;
         let kinds: [(&str, Count); 3] = [
@@ -237,7 +235,10 @@ pub struct TensorReport {
     pub overflow: u64,
     /// How it was decomposed, if it was.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub route: Option<Route>,
+    pub route: Option<String>,
+    /// Whether the device had too little memory for it.
+    #[serde(skip)]
+    too_large: Option<u64>,
     /// Time on this tensor.
     pub seconds: f64,
     #[serde(skip)]
@@ -277,6 +278,7 @@ impl TensorReport {
             infinite: 0,
             overflow: 0,
             route: None,
+            too_large: None,
             seconds: 0.0,
             rows: 0,
         }
@@ -322,7 +324,11 @@ impl TensorReport {
 
     /// Turns squares into norms and the sum of ξ into its mean; `route` is that of a decomposition.
     pub fn finish(&mut self, route: Option<&Route>, elapsed: Duration) {
-        self.route = route.cloned();
+        self.route = route.map(Route::to_string);
+        self.too_large = match route {
+            Some(Route::Host(Why::Budget(bytes))) => Some(*bytes),
+            _ => None,
+        };
         self.experts.iter_mut().for_each(|square| *square = square.sqrt());
         self.merged = self.merged.sqrt();
         self.calibrated = self.calibrated.sqrt();

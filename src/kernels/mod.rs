@@ -36,6 +36,7 @@ pub mod rescale;
 pub mod residual;
 pub mod rope;
 pub mod scale;
+pub mod transpose;
 pub mod trim;
 pub mod variance;
 pub(crate) mod vector;
@@ -72,6 +73,7 @@ pub static ALL: &[&Kernel] = &[
     &matvec_t::MATVEC_T,
     &rescale::RESCALE,
     &scale::SCALE,
+    &transpose::TRANSPOSE,
     &checksum::CHECKSUM,
     &gather::GATHER,
     &patches::PATCHES,

@@ -10,7 +10,7 @@ use super::adapter::rounded;
 use crate::checkpoint::Dtype;
 use crate::error::Result;
 use crate::kernels::vector::{Matrix, product};
-use crate::linalg::svd_fine;
+use crate::linalg::svd;
 
 /// A matrix with fewer rows or columns is decomposed whole.
 const SMALL: usize = 192;
@@ -49,14 +49,14 @@ pub fn factor(x: &[f32], (rows, cols): (usize, usize), most: usize, dtype: Dtype
     let sketch = most + (most / 2).max(16);
     let least = rows.min(cols);
     let (u, s, vt) = if least <= SMALL || 2 * sketch >= least {
-        let parts = svd_fine(x, rows, cols)?;
+        let parts = svd(x, rows, cols)?;
         (parts.u, parts.s, parts.vt)
     } else {
         let basis = range(x, rows, cols, sketch)?;
         let mut small = vec![0.0; sketch * cols]; // basisᵀ · x
         let tall = Matrix { values: &basis, down: 1, right: sketch };
         product((sketch, cols, rows), tall, plain(x, cols), (&mut small, cols, false), true);
-        let parts = svd_fine(&small, sketch, cols)?;
+        let parts = svd(&small, sketch, cols)?;
         let mut u = vec![0.0; rows * sketch];
         product((rows, sketch, sketch), plain(&basis, sketch), plain(&parts.u, sketch), (&mut u, sketch, false), true);
         (u, parts.s, parts.vt)
@@ -89,7 +89,7 @@ fn range(x: &[f32], rows: usize, cols: usize, count: usize) -> Result<Vec<f32>> 
     let mut basis = vec![0.0; rows * count];
     let random: Vec<f32> = noise().take(cols * count).collect();
     product((rows, count, cols), plain(x, cols), plain(&random, count), (&mut basis, count, false), true);
-    basis = svd_fine(&basis, rows, count)?.u;
+    basis = svd(&basis, rows, count)?.u;
     for _ in 0..ROUNDS {
         let mut other = vec![0.0; cols * count]; // xᵀ · basis
         let turned = Matrix { values: x, down: 1, right: cols };
@@ -97,9 +97,9 @@ fn range(x: &[f32], rows: usize, cols: usize, count: usize) -> Result<Vec<f32>> 
         // Where x has no more directions than that, nothing is left to sharpen.
         let caught = square(&other);
         let exact = caught >= (1.0 - 1e-9) * square(x);
-        other = svd_fine(&other, cols, count)?.u;
+        other = svd(&other, cols, count)?.u;
         product((rows, count, cols), plain(x, cols), plain(&other, count), (&mut basis, count, false), true);
-        basis = svd_fine(&basis, rows, count)?.u;
+        basis = svd(&basis, rows, count)?.u;
         if exact {
             break;
         }
@@ -142,7 +142,6 @@ pub fn turned(mut factored: Factored, dtype: Dtype, (rows, cols): (usize, usize)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::linalg::svd;
 
     fn low(rows: usize, cols: usize, rank: usize) -> Vec<f32> {
         let (left, right): (Vec<f32>, Vec<f32>) =

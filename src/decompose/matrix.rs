@@ -1,0 +1,118 @@
+//! A matrix of f32 on the host, and the little that is done with it element by element.
+
+use rayon::prelude::*;
+
+use crate::kernels::vector;
+
+/// Row by row.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Matrix {
+    /// Its rows.
+    pub rows: usize,
+    /// Its columns.
+    pub cols: usize,
+    /// `rows * cols` elements.
+    pub values: Vec<f32>,
+}
+
+impl Matrix {
+    /// A matrix of zeros.
+    pub fn zeros(rows: usize, cols: usize) -> Self {
+        Self { rows, cols, values: vec![0.0; rows * cols] }
+    }
+
+    /// The smaller side: the most singular values that it can have.
+    pub fn rank(&self) -> usize {
+        self.rows.min(self.cols)
+    }
+
+    /// The transpose.
+    pub fn transposed(&self) -> Self {
+        // Tiles, so that what is read and what is written both stay in cache.
+        const SIDE: usize = 32;
+        let mut out = Self::zeros(self.cols, self.rows);
+        out.values.par_chunks_mut((SIDE * self.rows).max(1)).enumerate().for_each(|(at, part)| {
+            let height = part.len() / self.rows;
+            for first in (0..self.rows).step_by(SIDE) {
+                for row in first..(first + SIDE).min(self.rows) {
+                    let from = &self.values[row * self.cols + at * SIDE..][..height];
+                    from.iter().enumerate().for_each(|(i, x)| part[i * self.rows + row] = *x);
+                }
+            }
+        });
+        out
+    }
+
+    /// The matrix with its smaller side down, and whether it was turned for that.
+    pub fn short(&self) -> (std::borrow::Cow<'_, Self>, bool) {
+        if self.rows <= self.cols {
+            (std::borrow::Cow::Borrowed(self), false)
+        } else {
+            (std::borrow::Cow::Owned(self.transposed()), true)
+        }
+    }
+
+    /// self · other.
+    pub fn times(&self, other: &Self) -> Self {
+        let mut out = Self::zeros(self.rows, other.cols);
+        let of = |m: &Self| (m.cols, 1);
+        self.product(of(self), other, of(other), (self.rows, other.cols, self.cols), &mut out, false);
+        out
+    }
+
+    /// selfᵀ · other.
+    pub fn transposed_times(&self, other: &Self) -> Self {
+        let mut out = Self::zeros(self.cols, other.cols);
+        self.product((1, self.cols), other, (other.cols, 1), (self.cols, other.cols, self.rows), &mut out, false);
+        out
+    }
+
+    /// out += self · other.
+    pub fn times_onto(&self, other: &Self, out: &mut Self) {
+        let sides = (self.rows, other.cols, self.cols);
+        self.product((self.cols, 1), other, (other.cols, 1), sides, out, true);
+    }
+
+    fn product(
+        &self,
+        (down, right): (usize, usize),
+        other: &Self,
+        (other_down, other_right): (usize, usize),
+        sides: (usize, usize, usize),
+        out: &mut Self,
+        add: bool,
+    ) {
+        let x = vector::Matrix { values: &self.values, down, right };
+        let y = vector::Matrix { values: &other.values, down: other_down, right: other_right };
+        if sides.2 > 0 {
+            vector::product(sides, x, y, (&mut out.values, sides.1, add), true);
+        }
+    }
+
+    /// Multiplies every element.
+    pub fn scale(&mut self, factor: f64) {
+        self.values.iter_mut().for_each(|x| *x = (f64::from(*x) * factor) as f32);
+    }
+
+    /// Σ self ∘ other.
+    pub fn dot(&self, other: &Self) -> f64 {
+        let pairs = self.values.iter().zip(&other.values);
+        pairs.map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+    }
+
+    /// The Frobenius norm.
+    pub fn norm(&self) -> f64 {
+        self.dot(self).sqrt()
+    }
+
+    /// A power of two that brings the largest element near 1, so that no square leaves the range; 0 for a zero matrix.
+    pub fn unit(&self) -> f64 {
+        let largest = self.values.iter().fold(0f32, |a, x| a.max(x.abs()));
+        if largest == 0.0 { 0.0 } else { (-f64::from(largest).log2().floor()).exp2() }
+    }
+
+    /// Its elements in f64.
+    pub fn wide(&self) -> Vec<f64> {
+        self.values.par_iter().with_min_len(1 << 16).map(|x| f64::from(*x)).collect()
+    }
+}
