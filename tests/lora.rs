@@ -272,6 +272,15 @@ fn every_form_of_pair_comes_out_again() {
         assert!(changed);
         assert_near(name, &applied(&sandbox, &base, name), &tensors(Path::new(&merged(name))), 2e-6);
     }
+    // Weights that do not sum to one leave a share of the base in the merge, which has more rank than the adapters.
+    let (llama, plain) = (base("llama"), adapter("plain"));
+    let args = ["--method", "linear", "--param", "normalize=false", "--param", "weight=0.5", "--base", &llama];
+    merge(&sandbox, &[&plain], &args, "half").good();
+    merge(&sandbox, &[&plain], &[&args[..], &["--lora-out", "24"]].concat(), "half-lora").good();
+    let (got, whole) = (applied(&sandbox, &llama, "half-lora"), output(&sandbox, "half"));
+    for (name, (shape, values)) in whole.iter().filter(|(_, (shape, _))| shape.len() == 2) {
+        assert!(distance(&got[name].1, values) < 2e-6, "{name} {shape:?}");
+    }
     // What no B·A expresses is named.
     let (base, adapter) = (base("llama"), adapter("saved"));
     let run =
