@@ -131,7 +131,7 @@ impl Job {
                 let dtype = recipe.output_dtype()?.and_then(Dtype::from_torch_name).unwrap_or(Dtype::F32);
                 let config = checkpoints[0].config()?;
                 let kind = config.as_ref().and_then(|config| config.get("model_type")).and_then(Value::as_str);
-                Some(Out::new(&plan, &layers, rank, dtype, kind)?)
+                Some(Out::new(&plan, &layers, rank, dtype, kind, zeros)?)
             }
         };
         Ok(Self { recipe, plan, checkpoints, opened, features, zeros, layers, adapter, given, sensitive, resolved })

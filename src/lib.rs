@@ -7,6 +7,8 @@
 //! kernels' plain Rust twins, on the [`cpu`], and the writer of [`checkpoint`] puts the result in its place. What was
 //! done is written down by [`report`] and [`card`].
 //!
+//! A model may be an adapter over its base, and so may the result: [`lora`].
+//!
 //! Calibration in feature space needs the network too: [`forward`] turns a configuration into a flat list of operations,
 //! [`data`] reads samples, [`features`] runs the list with [`parameters`] that are loaded leaf by leaf, and
 //! [`calibrate`] measures and folds on the way. [`evaluate`] and [`sensitivity`] run the same lists.

@@ -173,6 +173,9 @@ fn the_gpu_sees_the_same_adapters() {
     let run = ["merge", "--device", "gpu", "--out", "gpu", "--model", &a, "--model", &b];
     sandbox.run(&[&run[..], &args].concat()).good();
     assert_near("gpu", &output(&sandbox, "gpu"), &output(&sandbox, "cpu"), 1e-6);
+    let run = ["merge", "--device", "gpu", "--out", "out", "--lora-out", "16", "--model", &a, "--model", &b];
+    sandbox.run(&[&run[..], &args].concat()).good();
+    assert_near("adapter", &applied(&sandbox, &base, "out"), &output(&sandbox, "cpu"), 1e-5);
 }
 
 #[test]
@@ -268,6 +271,15 @@ fn every_form_of_pair_comes_out_again() {
         merge(&sandbox, &[&adapter], &args, name).good();
         assert!(changed);
         assert_near(name, &applied(&sandbox, &base, name), &tensors(Path::new(&merged(name))), 2e-6);
+    }
+    // Weights that do not sum to one leave a share of the base in the merge, which has more rank than the adapters.
+    let (llama, plain) = (base("llama"), adapter("plain"));
+    let args = ["--method", "linear", "--param", "normalize=false", "--param", "weight=0.5", "--base", &llama];
+    merge(&sandbox, &[&plain], &args, "half").good();
+    merge(&sandbox, &[&plain], &[&args[..], &["--lora-out", "24"]].concat(), "half-lora").good();
+    let (got, whole) = (applied(&sandbox, &llama, "half-lora"), output(&sandbox, "half"));
+    for (name, (shape, values)) in whole.iter().filter(|(_, (shape, _))| shape.len() == 2) {
+        assert!(distance(&got[name].1, values) < 2e-6, "{name} {shape:?}");
     }
     // What no B·A expresses is named.
     let (base, adapter) = (base("llama"), adapter("saved"));
@@ -394,6 +406,46 @@ fn files_of_diffusion_tools_are_merged_pair_by_pair() {
     let file = tensors(&sandbox.path("two/pytorch_lora_weights.safetensors"));
     assert_eq!(file["lora_unet_mid_attn1_to_q.alpha"].1, [2.0]);
     assert!(sandbox.path("two/magic.json").exists() && !sandbox.path("two/adapter_config.json").exists());
+}
+
+#[test]
+fn an_adapter_does_not_depend_on_threads_or_memory() {
+    let sandbox = Sandbox::empty();
+    let modules: &[Module<'_>] = &[("lora_unet_x", [300, 420], 6, None), ("lora_unet_y", [210, 260], 6, None)];
+    kohya(&sandbox.path("a.safetensors"), modules, 1);
+    kohya(&sandbox.path("b.safetensors"), modules, 2);
+    let args = ["--method", "ties", "--param", "density=0.5", "--calibrate", "wsc", "--lora-out", "8"];
+    let bytes = |more: &[&str], out: &str| {
+        merge(&sandbox, &["a.safetensors", "b.safetensors"], &[&args[..], more].concat(), out).good();
+        sandbox.read(&format!("{out}/pytorch_lora_weights.safetensors"))
+    };
+    let one = bytes(&["--threads", "1"], "one");
+    assert!(one == bytes(&["--threads", "3"], "three"));
+    assert!(one == bytes(&["--threads", "2", "--memory", "64MB"], "small"));
+}
+
+#[test]
+fn adapters_where_other_commands_take_models() {
+    let sandbox = Sandbox::empty();
+    let (base, a, b) = (base("llama"), adapter("plain"), adapter("second"));
+    let ids: Vec<u8> = (0..40i64).flat_map(|i| (i * 7 % 24).to_le_bytes()).collect();
+    let view = safetensors::tensor::TensorView::new(safetensors::Dtype::I64, vec![4, 10], &ids).unwrap();
+    safetensors::serialize_to_file([("input_ids", view)], None, &sandbox.path("data.safetensors")).unwrap();
+    let loss = |spec: &str| {
+        let run = sandbox.run(&["eval", "--device", "cpu", "--json", spec, "--data", "data.safetensors"]).good();
+        run.json()["sets"][0]["loss"].as_f64().unwrap()
+    };
+    merge(&sandbox, &[&a], &["--base", &base, "--method", "task_arithmetic"], "whole").good();
+    let (adapted, whole) = (loss(&format!("{base}+{a}")), loss("whole"));
+    assert!((adapted - whole).abs() < 1e-5 && (adapted - loss(&base)).abs() > 1e-4);
+    let models = ["--device", "cpu", "--base", &base, "--model", &a, "--model", &b];
+    merge(&sandbox, &[&a, &b], &["--base", &base, "--method", "linear"], "merged").good();
+    let args =
+        [&["calibrate"], &models[..], &["--merged", "merged", "--calibrate", "wsc", "--out", "calibrated"]].concat();
+    sandbox.run(&args).good();
+    merge(&sandbox, &[&a, &b], &["--base", &base, "--method", "linear", "--calibrate", "wsc"], "once").good();
+    assert_near("calibrated", &output(&sandbox, "calibrated"), &output(&sandbox, "once"), 1e-5);
+    sandbox.run(&[&["sensitivity"], &models[..], &["--data", "data.safetensors"]].concat()).good();
 }
 
 #[test]

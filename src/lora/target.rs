@@ -88,7 +88,7 @@ impl Target {
 
 impl Out {
     /// What of `plan` an adapter of at most rank `rank` can hold; without it, of the sum of the experts' ranks. `layers`
-    /// are the adapters among the checkpoints, `model_type` is what the base's configuration says.
+    /// are the adapters among the checkpoints, `model_type` is what the base's configuration says, and with `zeros` there is no base.
     ///
     /// # Errors
     /// Nothing to write, a module that cannot be named.
@@ -98,18 +98,17 @@ impl Out {
         rank: Option<usize>,
         dtype: Dtype,
         model_type: Option<&str>,
+        zeros: bool,
     ) -> Result<Self> {
         let first = layers.iter().flatten().next();
         let form = first.map_or(Form::Peft, |layer| layer.adapter.form);
-        let linear = plan.method.sparsify == Sparsify::Keep
-            && matches!(plan.method.combine, Combine::TaskVectors | Combine::Models);
         let mut out = Self { form, dtype, targets: Vec::new(), others: Vec::new() };
         for (place, tensor) in plan.tensors.iter().enumerate().filter(|(_, tensor)| tensor.action == Action::Merge) {
             let mut seen = Seen::default();
             for source in &tensor.sources[1..=tensor.experts()] {
                 seen.look(layers[source.checkpoint].as_deref(), source.tensor);
             }
-            if !seen.touched {
+            if !seen.touched && !keeps_base(plan, tensor, zeros) {
                 continue;
             }
             let module = match &tensor.name {
@@ -122,7 +121,7 @@ impl Out {
             };
             let (rows, cols) = (tensor.shape[0], tensor.elements / tensor.shape[0]);
             let mut most = usize::try_from(rows.min(cols)).unwrap_or(usize::MAX);
-            if linear && seen.exact || rank.is_none() {
+            if seen.exact && is_linear(plan, tensor, zeros) || rank.is_none() {
                 most = most.min(seen.ranks as usize);
             }
             most = most.min(rank.unwrap_or(usize::MAX));
@@ -147,6 +146,20 @@ impl Out {
             Form::File => "pytorch_lora_weights.safetensors",
         }
     }
+}
+
+/// Whether τ_m holds a share of the base: where weights of models do not sum to one.
+fn keeps_base(plan: &Plan, tensor: &Tensor, zeros: bool) -> bool {
+    let settings = &tensor.settings;
+    let divided = settings.normalize && settings.weights.iter().sum::<f64>().abs() > 1e-6;
+    plan.method.combine == Combine::Models && !zeros && !divided
+}
+
+/// Whether τ_m is a weighted sum of the experts' task vectors alone, so that its rank is no more than the sum of theirs.
+fn is_linear(plan: &Plan, tensor: &Tensor, zeros: bool) -> bool {
+    plan.method.sparsify == Sparsify::Keep
+        && matches!(plan.method.combine, Combine::TaskVectors | Combine::Models)
+        && !keeps_base(plan, tensor, zeros)
 }
 
 /// What the experts do to a tensor.
@@ -243,7 +256,8 @@ fn file_names(first: &Arc<Layer>, seen: &Seen<'_>) -> Result<(String, String, Op
     Ok(spelled(&owner.adapter, pair))
 }
 
-/// `adapter_config.json` for modules of the given ranks. `known` are the modules of the base that would match too.
+/// `adapter_config.json` of the targets `written`, each with its rank. `plan` tells the base's other modules, if there is a
+/// base.
 pub fn config(
     out: &Out,
     written: &[(usize, usize)],
