@@ -327,7 +327,7 @@ impl Planner<'_> {
         let calibration = if action == Action::Merge { self.calibration(info) } else { None };
         let by_leaf = matches!(self.recipe.calibrate.space, Space::Fsc | Space::Dsc | Space::Auto);
         let combine = self.method.combine(name, &info.shape, &settings);
-        let matrix = info.shape.len() > 1;
+        let matrix = info.shape.len() > 1 && action == Action::Merge;
         let ranked = self.method.sparsify == Sparsify::Ranked && action == Action::Merge;
         let rows = calibration.is_some_and(|c| c.measure.needs_rows())
             || matrix && (by_leaf || ranked || matches!(combine, Combine::Sphere(_)));

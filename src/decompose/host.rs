@@ -138,8 +138,8 @@ fn apply(x: &mut Matrix, Quintic { a, b, c }: Quintic) {
     *x = out;
 }
 
-/// Upper and lower bound of the eigenvalues, by power iterations; `None` if not positive definite.
-fn bounds(gram: &[f64], n: usize) -> Option<(f64, f64)> {
+/// Upper and lower bound of the eigenvalues of a symmetric matrix, by power iterations; `None` if not positive definite.
+pub fn bounds(gram: &[f64], n: usize) -> Option<(f64, f64)> {
     let normalize = |x: &mut [f64]| {
         let norm = x.iter().map(|x| x * x).sum::<f64>().sqrt();
         x.iter_mut().for_each(|x| *x /= norm);

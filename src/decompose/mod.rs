@@ -10,7 +10,7 @@
 //! Two routes, one result. **Products** (on a GPU): polar factors by odd polynomials of degree 5 ([`polar`]), truncated
 //! spaces by block power iterations ([`subspace`]), both lists of kernel calls in f32. **Host** ([`host`]): the Gram
 //! matrix of the smaller side in f64. The host takes over, tensor by tensor and for each step by itself,
-//! - on the CPU device, where it is the quicker one;
+//! - on the CPU device, where it is the quicker one, and for small matrices on any;
 //! - where the device's share of memory is too small, or a matrix larger than it can bind;
 //! - where singular values are zero, or so small that products do not reach them: the polynomials end away from
 //!   orthogonality;
@@ -64,6 +64,8 @@ pub enum Why {
     Device,
     /// This many bytes of device memory would be needed.
     Budget(u64),
+    /// Its smaller side is so small that the host is quicker.
+    Small,
     /// Singular values that are zero or nearly so.
     Singular,
     /// Singular values that lie close to each other, or too many wanted.
@@ -84,6 +86,7 @@ impl fmt::Display for Why {
         match self {
             Self::Device => write!(f, "the CPU is the device"),
             Self::Budget(bytes) => write!(f, "it takes {} MB of device memory", bytes.div_ceil(1_000_000)),
+            Self::Small => write!(f, "it is small"),
             Self::Singular => write!(f, "it has singular values that are zero or nearly so"),
             Self::Flat => write!(f, "too many of its singular values are wanted, or they lie too close to each other"),
         }

@@ -9,6 +9,9 @@ use super::{Route, Why, polar, subspace};
 use crate::error::Result;
 use crate::executor::Executor;
 
+/// Side below which the host is the quicker one, whatever the device.
+const SMALL: usize = 128;
+
 /// What computes.
 pub struct Solver<'a> {
     executor: &'a Executor,
@@ -48,7 +51,9 @@ impl<'a> Solver<'a> {
         if unit == 0.0 {
             return Ok(x.clone());
         }
-        if let Some(mut device) = self.device(x.values.len(), Device::polar_bytes(x.rows, x.cols))? {
+        if x.rank() < SMALL {
+            self.host(Why::Small);
+        } else if let Some(mut device) = self.device(x.values.len(), Device::polar_bytes(x.rows, x.cols))? {
             if let Some(found) = polar::by_products(&mut device, x)? {
                 return Ok(found);
             }
@@ -85,6 +90,10 @@ impl<'a> Solver<'a> {
     fn truncated_by_products(&mut self, x: &Matrix, count: usize, floor: f64) -> Result<Option<Singular>> {
         let unit = x.unit();
         if unit == 0.0 || matches!(self.executor, Executor::Cpu(_)) {
+            return Ok(None);
+        }
+        if x.rank() < SMALL {
+            self.host(Why::Small);
             return Ok(None);
         }
         if !subspace::is_for(x.rank(), count) {

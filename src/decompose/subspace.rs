@@ -12,8 +12,13 @@ use crate::linalg::{self, Cholesky, Eigen};
 const ROUNDS: usize = 40;
 const LOOK: usize = 5;
 
-/// ‖Xv − σu‖ / σ1 at which a direction is accepted.
+/// ‖Xv − σu‖ / σ1 down to which products in f32 lead.
 const RESIDUAL: f64 = 3e-6;
+
+/// The same over the distance between the last value that is wanted and the next, about twice the angle to the true
+/// space, at which the space is accepted; and the rounds in f64 that it may take.
+const ANGLE: f64 = 4e-6;
+const LAST: usize = 8;
 
 /// True if so few of `rank` directions are wanted that iterating may pay.
 pub fn is_for(rank: usize, count: usize) -> bool {
@@ -87,28 +92,45 @@ pub fn truncated(device: &mut Device<'_>, x: &Matrix, count: usize, floor: f64) 
             seen = away;
         }
     }
-    project(&short, &q, size, (count, floor), turned)
+    project(&short, q, size, (count, floor), turned)
 }
 
-/// Rayleigh–Ritz in f64.
-fn project(x: &Matrix, q: &[f64], size: usize, (count, floor): (usize, f64), turned: bool) -> Result<Option<Singular>> {
+/// Rayleigh–Ritz in f64, with some rounds more until the space is so near the true one as its distance from the next
+/// direction asks for.
+fn project(
+    x: &Matrix,
+    mut q: Vec<f64>,
+    size: usize,
+    (count, floor): (usize, f64),
+    turned: bool,
+) -> Result<Option<Singular>> {
     let (n, cols) = (x.rows, x.cols);
     let wide = x.wide();
-    let through = linalg::product(q, &wide, (size, n, cols));
-    let Eigen { values, vectors } = linalg::eigen(&linalg::gram(&through, size, cols), size)?;
-    let left = linalg::product(&vectors[..count * size], q, (count, size, n));
-    let right = linalg::product(&vectors[..count * size], &through, (count, size, cols)); // σ·v
-    let image = linalg::product(&right, &transposed(&wide, n, cols), (count, cols, n)); // σ·X·v
-    let most = values[0].max(0.0).sqrt();
-    for i in 0..count {
-        let rows = image[i * n..][..n].iter().zip(&left[i * n..][..n]);
-        let away = rows.map(|(g, u)| (g - values[i] * u).powi(2)).sum::<f64>().sqrt();
-        let value = values[i].max(0.0).sqrt();
-        if value <= cut(n, cols) * most || away > RESIDUAL * most * value {
+    let narrow = transposed(&wide, n, cols);
+    for _ in 0..LAST {
+        let through = linalg::product(&q, &wide, (size, n, cols));
+        let Eigen { values, vectors } = linalg::eigen(&linalg::gram(&through, size, cols), size)?;
+        let left = linalg::product(&vectors, &q, (size, size, n));
+        let image = linalg::product(&linalg::product(&vectors, &through, (size, size, cols)), &narrow, (size, cols, n));
+        let sigma = |i: usize| values.get(i).map_or(0.0, |value| value.max(0.0).sqrt());
+        let (most, apart) = (sigma(0), (sigma(count - 1) - sigma(count)) / sigma(0).max(f64::MIN_POSITIVE));
+        if sigma(count - 1) <= cut(n, cols) * most {
             return Ok(None);
         }
+        let away = |i: usize| {
+            let rows = image[i * n..][..n].iter().zip(&left[i * n..][..n]);
+            rows.map(|(g, u)| (g - values[i] * u).powi(2)).sum::<f64>().sqrt() / (most * sigma(i))
+        };
+        if (0..count).map(away).fold(0.0, f64::max) <= ANGLE * apart {
+            let left = left[..count * n].to_vec();
+            return Ok(Some(singular(&wide, (n, cols), &values[..count], left, (count, floor), turned)));
+        }
+        let scaled = image.chunks(n).zip(&values);
+        let scaled: Vec<f64> = scaled.flat_map(|(row, v)| row.iter().map(move |x| x / v.max(1e-12 * most))).collect();
+        let Some(next) = orthonormal(&scaled, size, n) else { return Ok(None) };
+        q = next;
     }
-    Ok(Some(singular(&wide, (n, cols), &values[..count], left, (count, floor), turned)))
+    Ok(None)
 }
 
 /// An orthonormal basis of the rows, by Cholesky's factor of their Gram matrix, twice; `None` if they are dependent.
