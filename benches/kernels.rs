@@ -25,8 +25,8 @@ use magic_merge::kernels::patches::Image;
 use magic_merge::kernels::trim::Threshold;
 use magic_merge::kernels::{
     ALL, Access, Kernel, activate, add, affine, attention, combine, count, delta, deviation, drop, elect, factor, gate,
-    gather, histogram, loss, matmul, matvec, matvec_t, normalize, norms, patches, rescale, residual, rope, scale, trim,
-    widen,
+    gather, histogram, loss, matmul, matvec, matvec_t, normalize, norms, patches, rescale, residual, rope, scale, transpose,
+    trim, widen,
 };
 use magic_merge::recording::{Buf, Extent, Recording, Results, Size};
 
@@ -241,6 +241,10 @@ const CASES: &[Case] = &[
     case("scale", 8.0, Expect::Bits, |s| {
         let (tau, xi, out) = (s.tau(false), s.list.floats("xi", &[1.25]), s.out(Size::Planes(1)));
         Box::new(move |list| scale::record(list, tau, xi, out))
+    }),
+    case("transpose", 8.0, Expect::Bits, |s| {
+        let (x, out, shape) = (s.tau(false), s.out(Size::Planes(1)), (s.n / ROW, ROW));
+        Box::new(move |list| (0..PLANES).for_each(|_| transpose::record(list, shape, x, out)))
     }),
     case("checksum", 16.0, Expect::Bits, |s| {
         let (words, trailer) = (s.f32.clone(), s.out(Size::Fixed(1 + PLANES)));
