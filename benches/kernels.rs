@@ -28,7 +28,7 @@ use magic_merge::kernels::trim::Threshold;
 use magic_merge::kernels::{
     ALL, Access, Kernel, activate, add, affine, attention, blend, clip, combine, consensus, delta, deviation, drop,
     drop_ranked, elect, factor, gate, gather, gram, gram_t, histogram, loss, mask, matmul, matvec, matvec_t, normalize,
-    norms, patches, rank, rescale, residual, rope, scale, trim, variance, widen,
+    norms, patches, rank, rescale, residual, rope, scale, transpose, trim, variance, widen,
 };
 use magic_merge::recording::{Buf, Extent, Recording, Results, Size};
 
@@ -277,6 +277,10 @@ const CASES: &[Case] = &[
     case("scale", 8.0, Expect::Bits, |s| {
         let (tau, xi, out) = (s.tau(false), s.list.floats("xi", &[1.25]), s.out(Size::Planes(1)));
         Box::new(move |list| scale::record(list, tau, xi, out))
+    }),
+    case("transpose", 8.0, Expect::Bits, |s| {
+        let (x, out, shape) = (s.tau(false), s.out(Size::Planes(1)), (s.n / ROW, ROW));
+        Box::new(move |list| (0..PLANES).for_each(|_| transpose::record(list, shape, x, out)))
     }),
     case("checksum", 16.0, Expect::Bits, |s| {
         let (words, trailer) = (s.f32.clone(), s.out(Size::Fixed(1 + PLANES)));

@@ -82,9 +82,13 @@ fn gram_of<T: Real>(x: &[T], rows: usize, cols: usize) -> Vec<T> {
         let (left, right) = (x.subrows(first, height), x.subrows(0, first + height));
         matmul(out, Accum::Replace, left, right.transpose(), T::of(1.0), Par::Seq);
     });
-    for i in 0..rows {
-        for j in 0..i {
-            out[j * rows + i] = out[i * rows + j];
+    // In tiles, so that what is read and what is written both stay in cache.
+    const SIDE: usize = 32;
+    for (top, left) in (0..rows).step_by(SIDE).flat_map(|top| (0..=top).step_by(SIDE).map(move |left| (top, left))) {
+        for j in left..(left + SIDE).min(rows) {
+            for i in (top.max(j + 1))..(top + SIDE).min(rows) {
+                out[j * rows + i] = out[i * rows + j];
+            }
         }
     }
     out

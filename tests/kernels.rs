@@ -23,7 +23,7 @@ use magic_merge::kernels::trim::Threshold;
 use magic_merge::kernels::{
     ALL, Kernel, activate, add, affine, attention, blend, checksum, clip, combine, consensus, delta, deviation, drop,
     drop_ranked, elect, factor, gate, gather, gram, gram_t, histogram, loss, mask, matmul, matvec, matvec_t, normalize,
-    patches, rank, rescale, residual, rope, scale, trim, variance, widen,
+    patches, rank, rescale, residual, rope, scale, transpose, trim, variance, widen,
 };
 use magic_merge::recording::{Buf, Buffer, Extent, GROUP_ROWS, Recording, Role, Size};
 use selection::{clip, consensus, drop_ranked, mask, rank, trim, variance};
@@ -647,6 +647,19 @@ fn scale(check: &dyn Fn(&Case)) {
     }
 }
 
+fn transpose(check: &dyn Fn(&Case)) {
+    for extent in grids() {
+        let (rows, cols) = (extent.rows as usize, extent.row_len as usize);
+        let x = special_values(rows * cols, 1.0, 28);
+        let wanted = (0..rows * cols).map(|i| x[i % rows * cols + i / rows].to_bits()).collect();
+        let mut case = Case::new(extent, 1);
+        let buf = case.list.floats("x", &x);
+        let out = case.result(Size::Planes(1), Wanted::Words(wanted));
+        transpose::record(&mut case.list, (extent.rows, extent.row_len), buf, out);
+        check(&case);
+    }
+}
+
 fn rescale(check: &dyn Fn(&Case)) {
     let blocks = [extent(1, 1), extent(3, 4096), extent(257, 16), extent(1757, 173), extent(70_001, 4096), grids()[4]];
     let types = Dtype::FLOATS.iter().flat_map(|&base| Dtype::FLOATS.map(|out| (base, out)));
@@ -1219,7 +1232,7 @@ macro_rules! tests {
 }
 
 tests! {
-    delta widen histogram trim drop rank drop_ranked combine elect variance mask consensus clip gram gram_t blend norms residual factor matvec matvec_t rescale scale checksum gather
+    delta widen histogram trim drop rank drop_ranked combine elect variance mask consensus clip gram gram_t blend norms residual factor matvec matvec_t rescale scale transpose checksum gather
     patches normalize affine matmul matmul_small matmul_skinny rope attention activate gate add loss deviation
 }
 

@@ -25,13 +25,16 @@ pub struct Singular {
 const SMALL: usize = 192;
 
 /// Distance from 1 at which singular values of a polar factor are as good as 1.
-const DONE: f64 = 2e-7;
+const DONE: f64 = 1e-6;
 
 /// Most poles of a rational function.
 const POLES: usize = 8;
 
 /// Condition below which a Gram matrix in f32 is good enough.
 const EASY: f64 = 12.0;
+
+/// Shift, as a part of σ1², above which a shifted Gram matrix can be inverted in f32.
+const FAR: f64 = 0.03;
 
 /// The part of σ1 below which a singular value of a matrix of these sides counts as zero.
 pub fn cut(rows: usize, cols: usize) -> f64 {
@@ -75,54 +78,69 @@ fn by_rationals(x: &Matrix) -> Option<Matrix> {
         let gram: Vec<f64> = linalg::gram_f32(&x.values, x.rows, x.cols).iter().map(|x| f64::from(*x)).collect();
         let (most, least) = bounds(&gram, x.rows)?;
         if least * EASY * EASY > most {
-            return rational::<f32>(x, &gram, most, least);
+            return rational(x, &gram, most, least, 0.0);
         }
     }
     let gram = linalg::gram(&x.wide(), x.rows, x.cols);
     let (most, least) = bounds(&gram, x.rows)?;
-    (least.sqrt() > cut(x.rows, x.cols) * most.sqrt()).then(|| rational::<f64>(x, &gram, most, least)).flatten()
+    (least.sqrt() > cut(x.rows, x.cols) * most.sqrt()).then(|| rational(x, &gram, most, least, FAR)).flatten()
 }
 
-fn rational<T: Real>(x: &Matrix, gram: &[f64], most: f64, least: f64) -> Option<Matrix> {
+/// The factor by poles that are inverted in f32 where their shift is `far` or more.
+fn rational(x: &Matrix, gram: &[f64], most: f64, least: f64, far: f64) -> Option<Matrix> {
     let n = x.rows;
+    // Both bounds are on the inner side of the truth, and near it.
+    let (most, least) = (1.1 * most, 0.5 * least);
     let low = (least / most).sqrt();
-    // A pole costs about n³ operations, a polynomial 2·n³ + 2·n²·cols and those in f32.
-    let enough = |count: usize| (count, Rational::best(low, count));
     let quintics = |own: &Rational| polynomials(own.range.0, own.range.1, DONE);
-    let price = |count: usize, own: &Rational| {
-        let rest = quintics(own).len() as f64 * (1.0 + 2.0 * x.cols as f64 / n as f64) / 2.0;
-        count as f64 + rest
+    // In units of n³ operations in f64: a polynomial takes 2·n³ + 2·n²·cols in f32.
+    let price = |own: &Rational| {
+        let poles: f64 = own.poles.iter().map(|(_, shift)| if *shift >= far { 0.5 } else { 1.0 }).sum();
+        poles + quintics(own).len() as f64 * (1.0 + x.cols as f64 / n as f64) * 0.75
     };
-    let candidates = (1..=POLES).map(enough);
-    let (_, own) = candidates.min_by(|(i, a), (j, b)| price(*i, a).total_cmp(&price(*j, b)))?;
+    let candidates = (1..=POLES).map(|count| Rational::best(low, count));
+    let own = candidates.min_by(|a, b| price(a).total_cmp(&price(b)))?;
     let mut sum = vec![0.0; n * n];
-    // A few at a time, whatever the number of threads.
+    (0..n).for_each(|i| sum[i * n + i] = 1.0);
+    // A few at a time, whatever the number of threads; the slow ones first.
     for poles in own.poles.chunks(4) {
-        let invert = |(_, shift): &(f64, f64)| Some(Cholesky::<T>::new(gram, n, shift * most)?.inverse());
-        let inverses: Option<Vec<_>> = poles.par_iter().map(invert).collect();
+        let invert = |(_, shift): &(f64, f64)| {
+            Some(if *shift >= far {
+                Inverse::Narrow(Cholesky::new(gram, n, shift * most)?.inverse())
+            } else {
+                Inverse::Wide(Cholesky::new(gram, n, shift * most)?.inverse())
+            })
+        };
+        let inverses: Option<Vec<_>> = poles.par_iter().with_max_len(1).map(invert).collect();
         let inverses = inverses?;
         sum.par_chunks_mut(n).enumerate().for_each(|(j, column)| {
             for ((weight, _), inverse) in poles.iter().zip(&inverses) {
-                for (i, out) in column.iter_mut().enumerate().skip(j) {
-                    *out += weight * most * inverse[(i, j)].get();
+                match inverse {
+                    Inverse::Wide(inverse) => add(weight * most, inverse.col_as_slice(j), column, j),
+                    Inverse::Narrow(inverse) => add(weight * most, inverse.col_as_slice(j), column, j),
                 }
             }
         });
     }
     let scale = own.scale / most.sqrt();
-    let mut root = Matrix::zeros(n, n);
-    for j in 0..n {
-        for i in j..n {
-            let value = (scale * (sum[j * n + i] + if i == j { 1.0 } else { 0.0 })) as f32;
-            root.values[i * n + j] = value;
-            root.values[j * n + i] = value;
-        }
-    }
+    let mut root = Matrix { rows: n, cols: n, values: sum.iter().map(|x| (scale * x) as f32).collect() };
+    root.mirror();
     let mut out = root.times(x);
     for step in quintics(&own) {
         apply(&mut out, step);
     }
     is_orthogonal(&out).then_some(out)
+}
+
+/// The lower half of an inverse.
+enum Inverse {
+    Wide(faer::Mat<f64>),
+    Narrow(faer::Mat<f32>),
+}
+
+/// out += weight · x, from element `from` on.
+fn add<T: Real>(weight: f64, x: &[T], out: &mut [f64], from: usize) {
+    out[from..].iter_mut().zip(&x[from..]).for_each(|(out, x)| *out += weight * x.get());
 }
 
 /// X ← (aI + bA + cA²)·X with A = XXᵀ.
@@ -138,7 +156,8 @@ fn apply(x: &mut Matrix, Quintic { a, b, c }: Quintic) {
     *x = out;
 }
 
-/// Upper and lower bound of the eigenvalues of a symmetric matrix, by power iterations; `None` if not positive definite.
+/// The largest and the smallest eigenvalue of a symmetric matrix, about, by power iterations; `None` if not positive
+/// definite.
 pub fn bounds(gram: &[f64], n: usize) -> Option<(f64, f64)> {
     let normalize = |x: &mut [f64]| {
         let norm = x.iter().map(|x| x * x).sum::<f64>().sqrt();
@@ -158,8 +177,6 @@ pub fn bounds(gram: &[f64], n: usize) -> Option<(f64, f64)> {
         factor.solve(&mut x);
         least = 1.0 / normalize(&mut x);
     }
-    // Both are on the inner side of the truth, and near it.
-    let (most, least) = (1.1 * most, least / 2.0);
     (most.is_finite() && least > 0.0).then_some((most, least))
 }
 

@@ -14,7 +14,7 @@ const STEPS: usize = 8;
 const ORTHOGONAL: f64 = 3e-5;
 
 /// σ1/σ_r, over √r, up to which products are as good as 1e-5 of ‖P‖.
-const TURN: f64 = 100.0;
+const TURN: f64 = 10.0;
 
 /// Above 1 by what rounding may bring.
 const HIGH: f64 = 1.005;

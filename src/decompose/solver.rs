@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::executor::Executor;
 
 /// Side below which the host is the quicker one, whatever the device.
-const SMALL: usize = 128;
+const SMALL: usize = 256;
 
 /// What computes.
 pub struct Solver<'a> {
