@@ -40,6 +40,8 @@ pub enum Copied {
     Excluded,
     /// It has no elements.
     Empty,
+    /// All experts are adapters that leave it as it is.
+    Untouched,
 }
 
 /// What happens to a tensor.
@@ -315,6 +317,11 @@ impl Planner<'_> {
                 return Ok(None);
             }
         }
+        let same_type = self.out_dtype.is_none_or(|dtype| dtype == info.dtype);
+        let action = match action {
+            Action::Merge if same_type && self.untouched(&sources) => Action::Copy(Copied::Untouched),
+            action => action,
+        };
         if let Action::Copy(_) = action {
             let given = self.given.and_then(|place| {
                 let (tensor, other) = self.checkpoints[place].get(name)?;
@@ -356,6 +363,12 @@ impl Planner<'_> {
             block_rows: 1,
             resident: false,
         }))
+    }
+
+    /// Whether nothing can come of task vectors: all experts are adapters over the base that do not touch the tensor.
+    fn untouched(&self, sources: &[Source]) -> bool {
+        let below = |source: &Source| self.checkpoints[source.checkpoint].hands_on(source.tensor, &self.checkpoints[0]);
+        self.method.merges_task_vectors(self.recipe) && sources.len() > 1 && sources[1..].iter().all(below)
     }
 
     /// Eligible are weights of rank two and more; for the spectral rule, which is one of matrices, of rank two.

@@ -262,6 +262,7 @@ impl TensorReport {
             Action::Copy(Copied::NotFloat) => "copied: not a float type",
             Action::Copy(Copied::Excluded) => "copied: excluded",
             Action::Copy(Copied::Empty) => "copied: empty",
+            Action::Copy(Copied::Untouched) => "copied: no adapter touches it",
         };
         let none = Factors { min: f64::INFINITY, mean: 0.0, max: f64::NEG_INFINITY };
         Self {

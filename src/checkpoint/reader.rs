@@ -77,6 +77,9 @@ pub(crate) trait Overlay: fmt::Debug + Send + Sync {
     /// Fills `buf` with the bytes of tensor number `tensor` from `offset` on; the range lies within the tensor.
     fn read_at(&self, tensor: usize, offset: u64, buf: &mut [u8]) -> Result<()>;
 
+    /// The model whose bytes of tensor number `tensor` it hands on as they are, if it does.
+    fn below(&self, tensor: usize) -> Option<&Checkpoint>;
+
     /// Checks that all files that it reads are still those that were opened.
     fn check_unchanged(&self) -> Result<()>;
 }
@@ -164,6 +167,11 @@ impl Checkpoint {
 
     pub(super) fn model_folder(&self) -> Option<&Folder> {
         self.folder.as_ref()
+    }
+
+    /// True if tensor number `tensor` is that of `model`, bytes and all: an adapter over it that does not touch it.
+    pub fn hands_on(&self, tensor: usize, model: &Self) -> bool {
+        self.overlay.as_ref().and_then(|overlay| overlay.below(tensor)).is_some_and(|below| below.name == model.name)
     }
 
     /// All tensors in the order in which they lie on disk.

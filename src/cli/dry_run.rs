@@ -12,8 +12,12 @@ use super::tables::{Column, pairs, table};
 use super::text::{bytes, plural};
 
 /// Why tensors are copied, in the order of the plan.
-const COPIED: [(Copied, &str); 3] =
-    [(Copied::NotFloat, "not a float type"), (Copied::Excluded, "excluded"), (Copied::Empty, "empty")];
+const COPIED: [(Copied, &str); 4] = [
+    (Copied::NotFloat, "not a float type"),
+    (Copied::Excluded, "excluded"),
+    (Copied::Empty, "empty"),
+    (Copied::Untouched, "no adapter touches it"),
+];
 
 /// The plan in words.
 pub fn text(job: &Job, layout: &Layout, out: Option<&Path>) -> String {

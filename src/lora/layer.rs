@@ -65,6 +65,10 @@ impl Overlay for Nothing {
         Ok(())
     }
 
+    fn below(&self, _: usize) -> Option<&Checkpoint> {
+        None
+    }
+
     fn check_unchanged(&self) -> Result<()> {
         Ok(())
     }
@@ -274,6 +278,13 @@ impl Overlay for Arc<Layer> {
                 }
                 Ok(())
             }
+        }
+    }
+
+    fn below(&self, tensor: usize) -> Option<&Checkpoint> {
+        match (self.touch(tensor), &self.below) {
+            (Touch::None, Below::Model(base)) => Some(base),
+            _ => None,
         }
     }
 
