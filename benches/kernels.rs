@@ -25,8 +25,8 @@ use magic_merge::kernels::patches::Image;
 use magic_merge::kernels::trim::Threshold;
 use magic_merge::kernels::{
     ALL, Access, Kernel, activate, add, affine, attention, combine, count, delta, deviation, drop, elect, factor, gate,
-    gather, histogram, loss, matmul, matvec, matvec_t, normalize, norms, patches, rescale, residual, rope, scale, transpose,
-    trim, widen,
+    gather, histogram, loss, matmul, matvec, matvec_t, normalize, norms, patches, rescale, residual, rope, scale,
+    transpose, trim, widen,
 };
 use magic_merge::recording::{Buf, Extent, Recording, Results, Size};
 

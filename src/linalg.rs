@@ -76,16 +76,27 @@ fn gram_of<T: Real>(x: &[T], rows: usize, cols: usize) -> Vec<T> {
         let (left, right) = (x.subrows(first, height), x.subrows(0, first + height));
         matmul(out, Accum::Replace, left, right.transpose(), T::of(1.0), Par::Seq);
     });
+    mirror_of(&mut out, rows, true);
+    out
+}
+
+/// Copies the upper half of a square to the lower.
+pub fn mirror<T: Copy>(x: &mut [T], n: usize) {
+    mirror_of(x, n, false);
+}
+
+fn mirror_of<T: Copy>(x: &mut [T], n: usize, up: bool) {
     // In tiles, so that what is read and what is written both stay in cache.
     const SIDE: usize = 32;
-    for (top, left) in (0..rows).step_by(SIDE).flat_map(|top| (0..=top).step_by(SIDE).map(move |left| (top, left))) {
-        for j in left..(left + SIDE).min(rows) {
-            for i in (top.max(j + 1))..(top + SIDE).min(rows) {
-                out[j * rows + i] = out[i * rows + j];
+    for (top, left) in (0..n).step_by(SIDE).flat_map(|top| (0..=top).step_by(SIDE).map(move |left| (top, left))) {
+        for i in top..(top + SIDE).min(n) {
+            for j in left..(left + SIDE).min(i) {
+                let (lower, upper) = (i * n + j, j * n + i);
+                let (from, to) = if up { (lower, upper) } else { (upper, lower) };
+                x[to] = x[from];
             }
         }
     }
-    out
 }
 
 /// x·y of `x` (`[m, k]`) and `y` (`[k, n]`).
@@ -112,12 +123,7 @@ pub fn eigen(x: &[f64], n: usize) -> Result<Eigen> {
     let x: MatRef<'_, f64> = MatRef::from_column_major_slice(x, n, n); // symmetric
     let mut vectors = Mat::<f64>::zeros(n, n);
     let mut values = vec![0.0; n];
-    let needed = evd::self_adjoint_evd_scratch::<f64>(
-        n,
-        evd::ComputeEigenvectors::Yes,
-        Par::Seq,
-        Default::default(),
-    );
+    let needed = evd::self_adjoint_evd_scratch::<f64>(n, evd::ComputeEigenvectors::Yes, Par::Seq, Default::default());
     let mut memory = MemBuffer::new(needed);
     let stack = MemStack::new(&mut memory);
     let diagonal = DiagMut::from_slice_mut(&mut values);
@@ -237,7 +243,8 @@ mod tests {
         let g = gram(&x, rows, cols);
         let Eigen { values, vectors } = eigen(&g, rows).unwrap();
         assert!(values.windows(2).all(|pair| pair[0] >= pair[1]));
-        let scaled: Vec<f64> = vectors.chunks(rows).zip(&values).flat_map(|(v, s)| v.iter().map(move |v| v * s)).collect();
+        let scaled: Vec<f64> =
+            vectors.chunks(rows).zip(&values).flat_map(|(v, s)| v.iter().map(move |v| v * s)).collect();
         let turned: Vec<f64> = (0..rows * rows).map(|i| vectors[i % rows * rows + i / rows]).collect();
         let back = product(&turned, &scaled, (rows, rows, rows));
         let inverse = Cholesky::<f64>::new(&g, rows, 1.0).unwrap().inverse();

@@ -206,7 +206,12 @@ fn order_and_scale_of_experts_change_nothing_else() {
             let back: Vec<f32> = run(rule, &executor, shape, &far).tau.iter().map(|x| x * 2f32.powi(-60)).collect();
             assert_near(&format!("{rule:?} times 2^60 on {device}"), &back, &found, 1e-6);
             all.reverse();
-            assert_near(&format!("{rule:?} reversed on {device}"), &run(rule, &executor, shape, &all).tau, &found, 1e-4);
+            assert_near(
+                &format!("{rule:?} reversed on {device}"),
+                &run(rule, &executor, shape, &all).tau,
+                &found,
+                1e-4,
+            );
         }
     }
 }

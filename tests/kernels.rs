@@ -18,8 +18,8 @@ use magic_merge::kernels::patches::Image;
 use magic_merge::kernels::trim::Threshold;
 use magic_merge::kernels::{
     ALL, Kernel, activate, add, affine, attention, checksum, combine, count, delta, deviation, drop, elect, factor,
-    gate, gather, histogram, loss, matmul, matvec, matvec_t, normalize, patches, rescale, residual, rope, scale, transpose,
-    trim, widen,
+    gate, gather, histogram, loss, matmul, matvec, matvec_t, normalize, patches, rescale, residual, rope, scale,
+    transpose, trim, widen,
 };
 use magic_merge::recording::{Buf, Buffer, Extent, GROUP_ROWS, Recording, Role, Size};
 

@@ -156,5 +156,8 @@ pub fn working_bytes(rule: Rule, (rows, cols): (usize, usize), experts: usize) -
         Rule::TsvM => 16 * all + 8 * experts,
         Rule::IsoCts { .. } => 28 * all,
     };
-    Working { host: step + held, device: Device::polar_bytes(rows, cols).max(subspace::bytes(rows, cols, side as usize / 4)) }
+    Working {
+        host: step + held,
+        device: Device::polar_bytes(rows, cols).max(subspace::bytes(rows, cols, side as usize / 4)),
+    }
 }

@@ -106,7 +106,9 @@ impl<'a> Solver<'a> {
     pub fn transposed_times(&mut self, x: &Matrix, y: &Matrix) -> Result<Matrix> {
         let largest = x.values.len().max(y.values.len()).max(x.cols * y.cols);
         let bytes = 4 * (x.values.len() + y.values.len() + x.cols * y.cols) as u64;
-        if x.rows > 0 && let Some(mut device) = self.device(largest, bytes)? {
+        if x.rows > 0
+            && let Some(mut device) = self.device(largest, bytes)?
+        {
             return device.multiply(&x.transposed(), &y.transposed());
         }
         Ok(x.transposed_times(y))
