@@ -18,6 +18,10 @@ import tempfile
 import time
 from pathlib import Path
 
+# Threads that spin while they wait are what makes PyTorch slow where cores are shared.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("KMP_BLOCKTIME", "0")
+
 import numpy as np
 import torch
 

@@ -80,41 +80,7 @@ fn once(argument: &dyn Fn(&str) -> Option<String>, file: &str) {
     println!("{}", time.as_secs_f64());
 }
 
-fn parts() {
-    use magic_merge::decompose::matrix::Matrix;
-    use magic_merge::linalg::{self, Cholesky};
-    for (n, c) in SHAPES {
-        let x = Matrix { rows: n, cols: c, values: values(n * c, 1.0, 3) };
-        macro_rules! t {
-            ($name:literal, $e:expr) => {{
-                let s = Instant::now();
-                let r = $e;
-                println!("{n}x{c} {} {:.1}", $name, s.elapsed().as_secs_f64() * 1e3);
-                r
-            }};
-        }
-        for _ in 0..2 {
-            let w = t!("wide", x.wide());
-            let g = t!("gram64", linalg::gram(&w, n, c));
-            let g32 = t!("gram32", linalg::gram_f32(&x.values, n, c));
-            t!("times", Matrix { rows: n, cols: n, values: g32 }.times(&x));
-            let ch = t!("chol64", Cholesky::<f64>::new(&g, n, 1.0).unwrap());
-            t!("inv64", ch.inverse());
-            let ch = t!("chol32", Cholesky::<f32>::new(&g, n, 100.0).unwrap());
-            t!("inv32", ch.inverse());
-            let mut v: Vec<f64> = g[..n].to_vec();
-            t!("solve", ch.solve(&mut v));
-            t!("eigen", linalg::eigen(&g, n).unwrap());
-            t!("product64", linalg::product(&g, &w, (n, n, c)));
-            t!("polar", magic_merge::decompose::host::polar(&x).unwrap());
-        }
-    }
-}
-
 fn main() {
-    if std::env::args().any(|a| a == "--parts") {
-        return parts();
-    }
     let arguments: Vec<String> = std::env::args().collect();
     let argument = |name: &str| {
         let at = arguments.iter().position(|a| a == name)?;

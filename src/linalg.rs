@@ -82,16 +82,27 @@ fn gram_of<T: Real>(x: &[T], rows: usize, cols: usize) -> Vec<T> {
         let (left, right) = (x.subrows(first, height), x.subrows(0, first + height));
         matmul(out, Accum::Replace, left, right.transpose(), T::of(1.0), Par::Seq);
     });
+    mirror_of(&mut out, rows, true);
+    out
+}
+
+/// Copies the upper half of a square to the lower.
+pub fn mirror<T: Copy>(x: &mut [T], n: usize) {
+    mirror_of(x, n, false);
+}
+
+fn mirror_of<T: Copy>(x: &mut [T], n: usize, up: bool) {
     // In tiles, so that what is read and what is written both stay in cache.
     const SIDE: usize = 32;
-    for (top, left) in (0..rows).step_by(SIDE).flat_map(|top| (0..=top).step_by(SIDE).map(move |left| (top, left))) {
-        for j in left..(left + SIDE).min(rows) {
-            for i in (top.max(j + 1))..(top + SIDE).min(rows) {
-                out[j * rows + i] = out[i * rows + j];
+    for (top, left) in (0..n).step_by(SIDE).flat_map(|top| (0..=top).step_by(SIDE).map(move |left| (top, left))) {
+        for i in top..(top + SIDE).min(n) {
+            for j in left..(left + SIDE).min(i) {
+                let (lower, upper) = (i * n + j, j * n + i);
+                let (from, to) = if up { (lower, upper) } else { (upper, lower) };
+                x[to] = x[from];
             }
         }
     }
-    out
 }
 
 /// x·y of `x` (`[m, k]`) and `y` (`[k, n]`).

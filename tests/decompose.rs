@@ -91,7 +91,7 @@ fn reference_of_the_paper() {
 #[test]
 fn polar_factors_are_orthogonal_and_right() {
     let flat = |n: usize| vec![1.0; n];
-    let steep = |n: usize| (0..n).map(|i| 10f64.powf(-2.0 * i as f64 / n as f64)).collect::<Vec<_>>();
+    let steep = |n: usize| (0..n).map(|i| 10f64.powf(-(i as f64) / n as f64)).collect::<Vec<_>>();
     for (rows, cols) in [(1, 1), (1, 7), (7, 1), (33, 65), (65, 33), (300, 100), (200, 200), (220, 500)] {
         let n = rows.min(cols);
         for (kind, sigma) in [("flat", flat(n)), ("steep", steep(n))] {
@@ -252,9 +252,9 @@ fn awkward_matrices_have_a_result() {
 /// Sums of low rank: P has that rank, on every device the same.
 #[test]
 fn low_rank_contributes_its_rank() {
-    let (shape, rank) = ((90, 130), 6);
+    let (shape, rank) = ((270, 330), 6);
     let low = |seed| {
-        let sigma: Vec<f64> = (0..90).map(|i| if i < rank { 1.0 - 0.1 * i as f64 } else { 0.0 }).collect();
+        let sigma: Vec<f64> = (0..270).map(|i| if i < rank { 1.0 - 0.1 * i as f64 } else { 0.0 }).collect();
         with_values(shape.0, shape.1, &sigma, seed).values
     };
     let all: Vec<Vec<f32>> = (0..3).map(|k| low(70 + 2 * k)).collect();
@@ -300,15 +300,20 @@ fn truncated_spaces_by_products() {
 
 #[test]
 fn devices_agree_and_say_how() {
-    let shape = (80, 200);
-    let sigma = |k: u64| (0..80).map(|i| 0.5f64.powf((i + k) as f64 / 5.0) + 0.02).collect::<Vec<_>>();
-    let all: Vec<Vec<f32>> = (0..8).map(|k| with_values(80, 200, &sigma(k), 91 + 2 * k).values).collect();
+    let shape = (256, 320);
+    let sigma = |k: u64| (0..256).map(|i| 0.5f64.powf((i + k) as f64 / 20.0) + 0.02).collect::<Vec<_>>();
+    let all: Vec<Vec<f32>> = (0..8).map(|k| with_values(256, 320, &sigma(k), 91 + 2 * k).values).collect();
     let all_devices = executors();
     for rule in RULES {
         let found: Vec<Decomposed> = all_devices.iter().map(|(_, executor)| run(rule, executor, shape, &all)).collect();
         assert_eq!(found[0].route, Route::Host(Why::Device));
         if let Some(on_gpu) = found.get(1) {
-            let expected = if rule == CTS { Route::Host(Why::Flat) } else { Route::Products };
+            // Directions of eight experts side by side are nearly dependent.
+            let expected = match rule {
+                Rule::IsoC => Route::Products,
+                Rule::TsvM => Route::Host(Why::Singular),
+                Rule::IsoCts { .. } => Route::Host(Why::Flat),
+            };
             assert_eq!(on_gpu.route, expected, "{rule:?}");
             assert_near(&format!("{rule:?}"), &on_gpu.tau, &found[0].tau, 1e-5);
             let small = merge(rule, &all_devices[1].1, 1000, shape, 8, &mut |k| Ok(all[k].clone())).expect("a merge");

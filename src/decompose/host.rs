@@ -123,9 +123,16 @@ fn rational(x: &Matrix, gram: &[f64], most: f64, least: f64, far: f64) -> Option
         });
     }
     let scale = own.scale / most.sqrt();
-    let mut root = Matrix { rows: n, cols: n, values: sum.iter().map(|x| (scale * x) as f32).collect() };
-    root.mirror();
-    let mut out = root.times(x);
+    sum.iter_mut().for_each(|x| *x *= scale);
+    let mut out = if far == 0.0 {
+        let mut root = Matrix { rows: n, cols: n, values: narrow(&sum) };
+        linalg::mirror(&mut root.values, n);
+        root.times(x)
+    } else {
+        // The root is as large as the smallest singular value is small: what f32 would lose of it shows.
+        linalg::mirror(&mut sum, n);
+        Matrix { rows: n, cols: x.cols, values: narrow(&linalg::product(&sum, &x.wide(), (n, n, x.cols))) }
+    };
     for step in quintics(&own) {
         apply(&mut out, step);
     }

@@ -52,19 +52,6 @@ impl Matrix {
         }
     }
 
-    /// Copies the upper half of a square to the lower.
-    pub fn mirror(&mut self) {
-        const SIDE: usize = 32;
-        let n = self.rows;
-        for (top, left) in (0..n).step_by(SIDE).flat_map(|top| (0..=top).step_by(SIDE).map(move |left| (top, left))) {
-            for i in top..(top + SIDE).min(n) {
-                for j in left..(left + SIDE).min(i) {
-                    self.values[i * n + j] = self.values[j * n + i];
-                }
-            }
-        }
-    }
-
     /// self · other.
     pub fn times(&self, other: &Self) -> Self {
         let mut out = Self::zeros(self.rows, other.cols);

@@ -18,7 +18,7 @@ const RESIDUAL: f64 = 3e-6;
 /// The same over the distance between the last value that is wanted and the next, about twice the angle to the true
 /// space, at which the space is accepted; and the rounds in f64 that it may take.
 const ANGLE: f64 = 4e-6;
-const LAST: usize = 8;
+const LAST: usize = 24;
 
 /// True if so few of `rank` directions are wanted that iterating may pay.
 pub fn is_for(rank: usize, count: usize) -> bool {
