@@ -4,6 +4,9 @@ use rayon::prelude::*;
 
 use crate::kernels::vector;
 
+/// Elements that are worth a task of their own.
+const PART: usize = 1 << 16;
+
 /// Row by row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Matrix {
@@ -91,13 +94,14 @@ impl Matrix {
 
     /// Multiplies every element.
     pub fn scale(&mut self, factor: f64) {
-        self.values.iter_mut().for_each(|x| *x = (f64::from(*x) * factor) as f32);
+        self.values.par_iter_mut().with_min_len(PART).for_each(|x| *x = (f64::from(*x) * factor) as f32);
     }
 
     /// Σ self ∘ other.
     pub fn dot(&self, other: &Self) -> f64 {
-        let pairs = self.values.iter().zip(&other.values);
-        pairs.map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+        let part = |(a, b): (&[f32], &[f32])| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+        let parts: Vec<f64> = self.values.par_chunks(PART).zip(other.values.par_chunks(PART)).map(part).collect();
+        parts.iter().sum()
     }
 
     /// The Frobenius norm.
@@ -107,12 +111,13 @@ impl Matrix {
 
     /// A power of two that brings the largest element near 1, so that no square leaves the range; 0 for a zero matrix.
     pub fn unit(&self) -> f64 {
-        let largest = self.values.iter().fold(0f32, |a, x| a.max(x.abs()));
+        let part = |part: &[f32]| part.iter().fold(0, |most, x| most.max(x.to_bits() & 0x7fff_ffff));
+        let largest = f32::from_bits(self.values.par_chunks(PART).map(part).max().unwrap_or(0));
         if largest == 0.0 { 0.0 } else { (-f64::from(largest).log2().floor()).exp2() }
     }
 
     /// Its elements in f64.
     pub fn wide(&self) -> Vec<f64> {
-        self.values.par_iter().with_min_len(1 << 16).map(|x| f64::from(*x)).collect()
+        self.values.par_iter().with_min_len(PART).map(|x| f64::from(*x)).collect()
     }
 }

@@ -122,7 +122,7 @@ pub struct Working {
 }
 
 /// Merges the experts' task vectors of one tensor: `expert(k)` gives τ_k, weighted, `[rows, cols]` row by row; it is asked
-/// once for each, or twice (Iso-CTS). `budget` is what the device may take; on the CPU device it bounds how many experts
+/// once for each, or twice (Iso-CTS); and once more to say what is wrong with it. `budget` is what the device may take; on the CPU device it bounds how many experts
 /// are decomposed at a time.
 ///
 /// # Errors
@@ -151,7 +151,7 @@ pub fn merge(
             Rule::IsoCts { common_fraction } => iso::merge_with_tasks(&mut solver, &mut experts, common_fraction)?,
         }
     };
-    if !tau.values.iter().all(|x| x.is_finite()) {
+    if !experts::is_finite(&tau.values) {
         return Err(Error::input("the merged task vector is beyond the range of f32"));
     }
     Ok(Decomposed { tau: tau.values, route: solver.route() })
@@ -164,10 +164,10 @@ pub fn working_bytes(rule: Rule, (rows, cols): (usize, usize), experts: usize) -
     // A Gram matrix, its vectors twice and what computes them, or inverses of poles; the matrix in f64 and what comes out.
     let step = 28 * all + 72 * square;
     let held = match rule {
-        Rule::IsoC => 16 * all,
+        Rule::IsoC => 12 * all,
         // Directions of all experts on both sides; the sum, and one expert's.
         Rule::TsvM => 16 * all + 8 * experts,
-        Rule::IsoCts { .. } => 28 * all,
+        Rule::IsoCts { .. } => 24 * all,
     };
     Working {
         host: step + held,
