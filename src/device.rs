@@ -50,7 +50,7 @@ pub fn open(wanted: &Wanted) -> Result<Opened> {
     }
     if wanted.device != "cpu" {
         let choice = if wanted.device.is_empty() { Choice::Auto } else { Choice::parse(&wanted.device) };
-        if let Some(gpu) = Gpu::open(&choice, &gpu::Options { vram, ..gpu::Options::default() })? {
+        if let Some(gpu) = Gpu::open(&choice, &gpu::Options { vram, shared: true, ..gpu::Options::default() })? {
             return Ok(on_gpu(gpu, host, vram));
         }
     }

@@ -13,8 +13,8 @@ mod sample;
 mod staging;
 mod upload;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 pub use adapter::{Adapter, Choice, Class};
 pub use buffers::{Lease as DeviceBuffer, class_bytes};
@@ -34,13 +34,15 @@ pub struct Options {
     pub vram: u64,
     /// Have the driver check every index too.
     pub checks: bool,
+    /// Use the device, and the pipelines it has compiled, that this process opened before in the same way.
+    pub shared: bool,
 }
 
 impl Default for Options {
-    /// 4 GiB; checks in debug builds, or where `MAGIC_GPU_CHECKS` is `1`.
+    /// 4 GiB; checks in debug builds, or where `MAGIC_GPU_CHECKS` is `1`; a device of its own.
     fn default() -> Self {
         let asked = std::env::var_os("MAGIC_GPU_CHECKS").is_some_and(|value| value == "1");
-        Self { vram: 4 << 30, checks: cfg!(debug_assertions) || asked }
+        Self { vram: 4 << 30, checks: cfg!(debug_assertions) || asked, shared: false }
     }
 }
 
@@ -59,11 +61,19 @@ pub struct Limits {
     pub shared_memory: bool,
 }
 
-/// Executor on a GPU.
-pub struct Gpu {
+/// A device, and what it has compiled.
+struct Core {
     adapter: Adapter,
     device: device::Device,
     pipelines: pipeline::Pipelines,
+}
+
+/// Devices that several jobs of a process use, by how they were opened.
+static SHARED: Mutex<Vec<(Choice, bool, Arc<Core>)>> = Mutex::new(Vec::new());
+
+/// Executor on a GPU.
+pub struct Gpu {
+    core: Arc<Core>,
     pool: Arc<buffers::Pool>,
     staging: staging::Staging,
     /// Recomputes samples.
@@ -113,42 +123,61 @@ impl Fault {
     }
 }
 
+impl Core {
+    fn open(choice: &Choice, checks: bool) -> Result<Option<Self>> {
+        let (adapters, mut handles): (Vec<_>, Vec<_>) = adapter::enumerate().into_iter().unzip();
+        let Some(index) = adapter::choose(&adapters, choice)? else { return Ok(None) };
+        let adapter = adapters[index].clone();
+        let device = device::Device::open(&handles.swap_remove(index), &adapter.name)?;
+        log::info!("device: {} ({}, {}, {})", adapter.name, adapter.backend, adapter.class.name(), adapter.driver);
+        Ok(Some(Self { adapter, device, pipelines: pipeline::Pipelines::new(checks) }))
+    }
+}
+
 impl Gpu {
     /// Opens the adapter that `choice` means. `None` only for [`Choice::Auto`] where there is no hardware.
     pub fn open(choice: &Choice, options: &Options) -> Result<Option<Self>> {
         if *choice == Choice::Auto && !adapter::hardware_is_possible() {
             return Ok(None);
         }
-        let (adapters, mut handles): (Vec<_>, Vec<_>) = adapter::enumerate().into_iter().unzip();
-        let Some(index) = adapter::choose(&adapters, choice)? else { return Ok(None) };
-        let adapter = adapters[index].clone();
-        let device = device::Device::open(&handles.swap_remove(index), &adapter.name)?;
-        log::info!("device: {} ({}, {}, {})", adapter.name, adapter.backend, adapter.class.name(), adapter.driver);
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        // One that has failed is not used again.
+        shared.retain(|(.., core)| core.device.check().is_ok());
+        let known = shared.iter().find(|(known, checks, _)| known == choice && *checks == options.checks);
+        let core = match known.filter(|_| options.shared) {
+            Some((.., core)) => core.clone(),
+            None => {
+                let Some(core) = Core::open(choice, options.checks)? else { return Ok(None) };
+                let core = Arc::new(core);
+                if options.shared {
+                    shared.push((choice.clone(), options.checks, core.clone()));
+                }
+                core
+            }
+        };
         Ok(Some(Self {
-            pool: buffers::Pool::new(options.vram, adapter.max_buffer_bytes),
-            pipelines: pipeline::Pipelines::new(options.checks),
+            pool: buffers::Pool::new(options.vram, core.adapter.max_buffer_bytes),
             staging: staging::Staging::default(),
             cpu: Cpu::default(),
             runs: AtomicU32::new(0),
             fault: AtomicU32::new(0),
-            adapter,
-            device,
+            core,
         }))
     }
 
     /// The adapter behind the device.
     pub fn adapter(&self) -> &Adapter {
-        &self.adapter
+        &self.core.adapter
     }
 
     /// What a planner must know.
     pub fn limits(&self) -> Limits {
         Limits {
-            max_binding_bytes: self.adapter.max_binding_bytes.min(MAX_BINDING),
-            max_results_bytes: self.adapter.max_buffer_bytes,
+            max_binding_bytes: self.core.adapter.max_binding_bytes.min(MAX_BINDING),
+            max_results_bytes: self.core.adapter.max_buffer_bytes,
             staging_bytes: (staging::STAGE * staging::STAGES) as u64,
-            software: self.adapter.is_software(),
-            shared_memory: matches!(self.adapter.class, Class::Integrated | Class::Software),
+            software: self.core.adapter.is_software(),
+            shared_memory: matches!(self.core.adapter.class, Class::Integrated | Class::Software),
         }
     }
 
@@ -196,7 +225,7 @@ impl Gpu {
     pub fn keep(&self, words: usize) -> Result<DeviceBuffer> {
         let bytes = 4 * words.max(1) as u64;
         self.check_binding("activations", bytes)?;
-        self.pool.take(&self.device, buffers::Kind::Storage, bytes, "magic.kept")
+        self.pool.take(&self.core.device, buffers::Kind::Storage, bytes, "magic.kept")
     }
 
     /// Injects a failure, for tests.
@@ -208,7 +237,7 @@ impl Gpu {
     /// Takes the device away, for tests.
     #[doc(hidden)]
     pub fn destroy(&self) {
-        self.device.raw.destroy();
+        self.core.device.raw.destroy();
     }
 
     fn has(&self, fault: Fault) -> bool {
@@ -222,6 +251,6 @@ impl Gpu {
             return Ok(());
         }
         let message = format!("takes buffers of at most {most} bytes, and `{label}` has {bytes}");
-        Err(Error::device(format!("`{}` {message}", self.adapter.name)).hint("try a smaller `--vram`"))
+        Err(Error::device(format!("`{}` {message}", self.core.adapter.name)).hint("try a smaller `--vram`"))
     }
 }

@@ -31,7 +31,7 @@ impl Proof {
         // Odd times odd: never zero, and no two of 2³¹ runs alike.
         let epoch = (2 * run + 1).wrapping_mul(0x9e37_79b1);
         let trailer_bytes = 4 * (1 + written.len() as u64);
-        let trailer = gpu.pool.take(&gpu.device, Kind::Storage, trailer_bytes, "magic.trailer")?;
+        let trailer = gpu.pool.take(&gpu.core.device, Kind::Storage, trailer_bytes, "magic.trailer")?;
         let params = (1..=written.len() as u32).map(|slot| Params { epoch, slot }).collect();
         Ok(Self { epoch, trailer, trailer_bytes, params })
     }
@@ -59,9 +59,9 @@ impl Proof {
         let parts = written.iter().copied().chain([trailer]);
         let total: u64 = parts.clone().map(|part| part.bytes).sum();
         if total > gpu.limits().max_results_bytes {
-            return Err(gpu.device.error(format!("cannot hand back {total} bytes at a time")));
+            return Err(gpu.core.device.error(format!("cannot hand back {total} bytes at a time")));
         }
-        let back = gpu.pool.take(&gpu.device, Kind::ReadBack, total, "magic.readback")?;
+        let back = gpu.pool.take(&gpu.core.device, Kind::ReadBack, total, "magic.readback")?;
         let mut at = 0;
         for part in parts {
             if !gpu.has(Fault::StaleReadBack) {
@@ -87,8 +87,9 @@ impl Proof {
         words: impl Iterator<Item = usize>,
         results: &mut Results,
     ) -> Result<()> {
-        let view =
-            back.get_mapped_range(..).map_err(|e| gpu.device.error(format!("cannot map what it computed: {e}")))?;
+        let view = back
+            .get_mapped_range(..)
+            .map_err(|e| gpu.core.device.error(format!("cannot map what it computed: {e}")))?;
         results.buffers.resize_with(self.params.len(), Vec::new);
         let mut at = 0;
         let mut sums = vec![self.epoch];
@@ -104,8 +105,8 @@ impl Proof {
         let wrong = trailer.iter().zip(&sums).position(|(device, host)| device != host);
         match wrong {
             None => Ok(()),
-            Some(0) => Err(gpu.device.error("did not do its work: what came back is not of this run")),
-            Some(i) => Err(gpu.device.error(format!("did not hand back what it computed (result {})", i - 1))),
+            Some(0) => Err(gpu.core.device.error("did not do its work: what came back is not of this run")),
+            Some(i) => Err(gpu.core.device.error(format!("did not hand back what it computed (result {})", i - 1))),
         }
     }
 }

@@ -41,7 +41,7 @@ pub fn run(
     kept: &[Option<Lease>],
     results: &mut Results,
 ) -> Result<()> {
-    gpu.device.check()?;
+    gpu.core.device.check()?;
     if recording.results().next().is_none() && kept.is_empty() {
         results.buffers.clear();
         return Ok(()); // whatever it does, nobody could tell
@@ -62,7 +62,7 @@ pub fn run(
     let launches = Launches::new(gpu, &steps)?;
 
     let desc = wgpu::CommandEncoderDescriptor { label: Some("magic.run") };
-    let mut encoder = gpu.device.raw.create_command_encoder(&desc);
+    let mut encoder = gpu.core.device.raw.create_command_encoder(&desc);
     for (buf, buffer) in recording.results() {
         if matches!(buffer.size, Size::Fixed(_)) {
             encoder.clear_buffer(bound[buf.0].buffer, 0, Some(bound[buf.0].bytes));
@@ -72,20 +72,20 @@ pub fn run(
     launches.encode(gpu, &mut encoder, recording.calls.len());
     if written.is_empty() {
         // What it leaves is read by later lists, whose results are proved.
-        let submission = gpu.device.queue.submit([encoder.finish()]);
+        let submission = gpu.core.device.queue.submit([encoder.finish()]);
         results.buffers.clear();
-        return gpu.device.wait(submission);
+        return gpu.core.device.wait(submission);
     }
     let back = proof.copy(gpu, &written, &mut encoder)?;
-    let submission = gpu.device.queue.submit([encoder.finish()]);
+    let submission = gpu.core.device.queue.submit([encoder.finish()]);
 
     let (done, mapped) = mpsc::sync_channel(1);
     back.map_async(wgpu::MapMode::Read, .., move |outcome| drop(done.try_send(outcome)));
-    gpu.device.wait(submission)?;
+    gpu.core.device.wait(submission)?;
     // Another thread's wait may be the one that calls back, a moment later.
     if !matches!(mapped.recv_timeout(Duration::from_secs(60)), Ok(Ok(()))) {
         back.discard();
-        return Err(gpu.device.error("cannot map what it computed"));
+        return Err(gpu.core.device.error("cannot map what it computed"));
     }
     let words = recording.results().map(|(_, buffer)| buffer.size.words(extent));
     let proved = proof.read(gpu, &back, words, results);
@@ -101,14 +101,14 @@ fn own_buffers(gpu: &Gpu, recording: &Recording, extent: &Extent) -> Result<Vec<
         if matches!(buffer.role, Role::Input(_) | Role::Kept(_)) {
             return Ok(None);
         }
-        let lease = gpu.pool.take(&gpu.device, Kind::Storage, bytes, buffer.label)?;
+        let lease = gpu.pool.take(&gpu.core.device, Kind::Storage, bytes, buffer.label)?;
         let words = match &buffer.role {
             Role::Constant(words) => words,
             Role::Table(words) => rows_of(words, buffer.size, extent),
             _ => &[],
         };
         if !words.is_empty() {
-            gpu.device.queue.write_buffer(&lease, 0, bytemuck::cast_slice(words));
+            gpu.core.device.queue.write_buffer(&lease, 0, bytemuck::cast_slice(words));
         }
         Ok(Some(lease))
     };
@@ -131,7 +131,7 @@ fn bind<'a>(
                 let loaded = inputs.bytes.get(*model).copied().unwrap_or(0);
                 if (loaded.next_multiple_of(4) as u64) < bytes && extent.n > 0 {
                     let message = format!("was given {loaded} bytes of `{}`, and {bytes} are needed", buffer.label);
-                    return Err(gpu.device.error(message));
+                    return Err(gpu.core.device.error(message));
                 }
                 inputs.buffers.get(*model).ok_or_else(|| Error::device(format!("no input {model} was loaded")))?
             }
@@ -152,7 +152,7 @@ struct Launches {
 
 impl Launches {
     fn new(gpu: &Gpu, steps: &[Step]) -> Result<Self> {
-        let align = gpu.device.raw.limits().min_uniform_buffer_offset_alignment.max(16) as usize;
+        let align = gpu.core.device.raw.limits().min_uniform_buffer_offset_alignment.max(16) as usize;
         let mut text: Vec<u8> = Vec::new();
         let mut slots = Vec::with_capacity(steps.len());
         for step in steps {
@@ -166,11 +166,11 @@ impl Launches {
         if steps.is_empty() {
             return Ok(Self { list: Vec::new(), _uniforms: None });
         }
-        let uniforms = gpu.pool.take(&gpu.device, Kind::Uniform, text.len() as u64, "magic.uniforms")?;
-        gpu.device.queue.write_buffer(&uniforms, 0, &text);
+        let uniforms = gpu.pool.take(&gpu.core.device, Kind::Uniform, text.len() as u64, "magic.uniforms")?;
+        gpu.core.device.queue.write_buffer(&uniforms, 0, &text);
         let mut list = Vec::with_capacity(steps.len());
         for (step, slot) in steps.iter().zip(slots) {
-            let pipeline = gpu.pipelines.get(&gpu.device, step.kernel, step.constants)?;
+            let pipeline = gpu.core.pipelines.get(&gpu.core.device, step.kernel, step.constants)?;
             let entry = |binding: usize, buffer, offset, bytes| wgpu::BindGroupEntry {
                 binding: binding as u32,
                 resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
@@ -181,15 +181,18 @@ impl Launches {
             };
             let uniform = entry(0, &uniforms, slot.start as u64, slot.len() as u64);
             let args = step.args.iter().enumerate().map(|(i, arg)| entry(i + 1, arg.buffer, 0, arg.bytes));
-            let group = gpu.device.raw.create_bind_group(&wgpu::BindGroupDescriptor {
+            let group = gpu.core.device.raw.create_bind_group(&wgpu::BindGroupDescriptor {
                 label: Some(step.kernel.name),
                 layout: &pipeline.layout,
                 entries: &std::iter::once(uniform).chain(args).collect::<Vec<_>>(),
             });
-            let grid =
-                fold((step.kernel.groups)(&step.dims), gpu.device.raw.limits().max_compute_workgroups_per_dimension);
-            let grid =
-                grid.ok_or_else(|| gpu.device.error(format!("cannot run so large a block of `{}`", step.kernel.name)))?;
+            let grid = fold(
+                (step.kernel.groups)(&step.dims),
+                gpu.core.device.raw.limits().max_compute_workgroups_per_dimension,
+            );
+            let grid = grid.ok_or_else(|| {
+                gpu.core.device.error(format!("cannot run so large a block of `{}`", step.kernel.name))
+            })?;
             list.push((pipeline, group, grid));
         }
         Ok(Self { list, _uniforms: Some(uniforms) })

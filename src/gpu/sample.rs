@@ -129,7 +129,7 @@ pub fn check(
             if !confirms(buffer.size, scale, first, extent, &part, &again.buffers[i], &results.buffers[i]) {
                 let rows = part.first_row..part.first_row + u64::from(part.rows);
                 let message = format!("computed `{}` wrongly in rows {}..{}", buffer.label, rows.start, rows.end);
-                return Err(gpu.device.error(message));
+                return Err(gpu.core.device.error(message));
             }
         }
     }

@@ -18,12 +18,12 @@ thread_local! {
 }
 
 pub fn load(gpu: &Gpu, bytes: &[usize], read: &mut Read<'_>) -> Result<DeviceInputs> {
-    gpu.device.check()?;
+    gpu.core.device.check()?;
     let mut buffers = Vec::with_capacity(bytes.len());
     for &len in bytes {
         let padded = len.next_multiple_of(4).max(4) as u64;
         gpu.check_binding("input", padded)?;
-        buffers.push(gpu.pool.take(&gpu.device, Kind::Storage, padded, "magic.input")?);
+        buffers.push(gpu.pool.take(&gpu.core.device, Kind::Storage, padded, "magic.input")?);
     }
     let mut sample = Sample::new(bytes, gpu.runs.load(std::sync::atomic::Ordering::Relaxed));
     let mut stage: Option<Stage> = None;
@@ -66,9 +66,9 @@ struct Stage<'a> {
 
 impl<'a> Stage<'a> {
     fn new(gpu: &'a Gpu) -> Result<Self> {
-        let buffer = gpu.staging.take(&gpu.device)?;
+        let buffer = gpu.staging.take(&gpu.core.device)?;
         let desc = wgpu::CommandEncoderDescriptor { label: Some("magic.upload") };
-        Ok(Self { gpu, open: Some((buffer, gpu.device.raw.create_command_encoder(&desc))), used: 0 })
+        Ok(Self { gpu, open: Some((buffer, gpu.core.device.raw.create_command_encoder(&desc))), used: 0 })
     }
 
     fn room(&self) -> usize {
@@ -82,7 +82,7 @@ impl<'a> Stage<'a> {
         let range = start as u64..(start + bytes.len()) as u64;
         let mut view = buffer
             .get_mapped_range_mut(range)
-            .map_err(|e| self.gpu.device.error(format!("cannot map an upload buffer: {e}")))?;
+            .map_err(|e| self.gpu.core.device.error(format!("cannot map an upload buffer: {e}")))?;
         view.copy_from_slice(bytes);
         drop(view);
         if !self.gpu.has(Fault::SkipUpload) {
@@ -95,7 +95,7 @@ impl<'a> Stage<'a> {
     fn submit(mut self) {
         let (buffer, encoder) = self.open.take().expect("submitted once");
         buffer.unmap();
-        let submission = self.gpu.device.queue.submit([encoder.finish()]);
+        let submission = self.gpu.core.device.queue.submit([encoder.finish()]);
         self.gpu.staging.recycle(buffer, submission);
     }
 }
