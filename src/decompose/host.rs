@@ -36,9 +36,10 @@ const EASY: f64 = 12.0;
 /// Shift, as a part of σ1², above which a shifted Gram matrix can be inverted in f32.
 const FAR: f64 = 0.03;
 
-/// The part of σ1 below which a singular value of a matrix of these sides counts as zero.
+/// The part of σ1 below which a singular value of a matrix of these sides counts as zero: well above what rounding its
+/// elements to f32 leaves of a zero (about 2⁻²³), and far below what random matrices have (1/max(rows, cols)).
 pub fn cut(rows: usize, cols: usize) -> f64 {
-    rows.max(cols) as f64 * f64::from(f32::EPSILON)
+    (rows.max(cols) as f64).sqrt().max(16.0) * f64::from(f32::EPSILON)
 }
 
 /// P = UVᵀ over all singular values above [`cut`] · σ1; zero for a zero matrix. `x` is finite and scaled to about 1.

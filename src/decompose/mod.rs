@@ -17,11 +17,11 @@
 //! - where a spectrum is flat, or more than a quarter of it is wanted (always so for the common part of Iso-CTS): power
 //!   iterations would not end.
 //!
-//! Singular values up to max(rows, cols)·2⁻²³·σ1 count as zero, and their directions contribute nothing: an SVD would put
-//! arbitrary ones there. So duplicates of an expert, sums of low-rank updates and zero matrices have one defined result.
-//! Against an SVD in f64, relative to ‖Δ‖, of uniform random task vectors: Iso-C 4e-7 on the host and 4e-6 by products
-//! (600 × 2000, σ1/σ_r 3), 3e-6 and 7e-6 on the host for 300 × 300 and 1000 × 1001 (σ1/σ_r 580 and 1350); TSV-M 9e-6 to
-//! 2e-5, both devices within 4e-6 of each other. Results do not depend on the number of threads.
+//! Singular values up to √max(rows, cols)·2⁻²³·σ1 (16·2⁻²³·σ1 at least) count as zero, and their directions contribute
+//! nothing: an SVD would put arbitrary ones there. So duplicates of an expert, sums of low-rank updates and zero matrices
+//! have one defined result. Against an SVD in f64, relative to ‖Δ‖, of uniform random task vectors: Iso-C 4e-7 on the host
+//! and 4e-6 by products (600 × 2000, σ1/σ_r 3), 3e-6 and 7e-6 on the host for 300 × 300 and 1000 × 1001 (σ1/σ_r 580 and
+//! 1350); TSV-M 9e-6 to 2e-5, both devices within 4e-6 of each other. Results do not depend on the number of threads.
 
 pub mod coefficients;
 mod device;
