@@ -7,6 +7,8 @@
 //! kernels' plain Rust twins, on the [`cpu`], and the writer of [`checkpoint`] puts the result in its place. What was
 //! done is written down by [`report`] and [`card`].
 //!
+//! What takes a whole matrix, [`decompose`] does with [`linalg`]; [`select`] finds exact thresholds.
+//!
 //! A model may be an adapter over its base, and so may the result: [`lora`].
 //!
 //! Calibration in feature space needs the network too: [`forward`] turns a configuration into a flat list of operations,
