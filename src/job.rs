@@ -212,6 +212,10 @@ impl Job {
             device: self.opened.name.clone(),
             inputs,
             tensors,
+            experts: experts(&self.recipe, self.plan.method)
+                .into_iter()
+                .map(|model| self.recipe.models[model].model.clone())
+                .collect(),
             features: self.features.as_ref().map(|features| FeatureReport {
                 family: features.network.family.clone(),
                 fit: outcome.candidates.iter().find(|c| c.chosen).map_or(self.recipe.calibrate.fit.as_str(), |c| c.fit),

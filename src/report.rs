@@ -32,6 +32,9 @@ pub struct Report {
     pub device: String,
     /// The base first, then the experts.
     pub inputs: Vec<Input>,
+    /// Names of the experts, in the order of their norms.
+    #[serde(skip)]
+    pub experts: Vec<String>,
     /// What was measured in feature space.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub features: Option<FeatureReport>,
@@ -78,6 +81,19 @@ impl Report {
                  `--fit projection` does not enlarge what cancels",
                 leaf.leaf, leaf.xi
             ));
+        }
+        // Selections may leave out what is no number: what was lost there would not be missed.
+        for (k, expert) in self.experts.iter().enumerate() {
+            let broken = |tensor: &&TensorReport| tensor.experts.get(k).is_some_and(|norm| !norm.is_finite());
+            let mut broken = self.tensors.iter().filter(broken);
+            if let Some(first) = broken.next() {
+                let more = match broken.count() {
+                    0 => String::new(),
+                    others => format!(" and in {others} more tensors"),
+                };
+                let what = format!("`{expert}` has numbers that are not finite in `{}`{more}", first.name);
+                self.warnings.push(format!("{what}: what it learned there is lost"));
+            }
         }
         let large = self.tensors.iter().filter_map(|tensor| Some((tensor.too_large?, &tensor.name)));
         if let Some((bytes, name)) = large.clone().max() {

@@ -25,6 +25,12 @@ impl Gram {
         Self { planes, pairs: vec![0.0; gram::pairs(planes as u32) as usize] }
     }
 
+    /// Of these inner products, (0,0), (0,1), …, (1,1), ….
+    #[cfg(test)]
+    pub fn new(planes: usize, pairs: Vec<f64>) -> Self {
+        Self { planes, pairs }
+    }
+
     fn add(&mut self, pairs: &[f32]) {
         self.pairs.iter_mut().zip(pairs).for_each(|(sum, x)| *sum += f64::from(*x));
     }
@@ -74,12 +80,8 @@ pub fn whole(stream: &Stream<'_>) -> Result<Gram> {
     gram::record(&mut list, tau, row_len, out);
     let blocks = stream.map(&list, 0..stream.tensor.blocks(), |_, results| Ok(results.floats(0).to_vec()))?;
     let mut sum = Gram::zero(planes as usize);
-    blocks
-        .iter()
-        .flat_map(|block| block.chunks(sum.pairs.len()))
-        .collect::<Vec<_>>()
-        .into_iter()
-        .for_each(|row| sum.add(row));
+    let pairs = sum.pairs.len();
+    blocks.iter().flat_map(|block| block.chunks(pairs)).for_each(|row| sum.add(row));
     Ok(sum)
 }
 

@@ -245,8 +245,10 @@ impl Method {
         let model = experts.first().copied();
         let t = match recipe.number("t", None, tensor, depth)? {
             None if matches!(self.combine, Combine::Slerp | Combine::Near) => {
+                // A place between two models, or the most that a weight may move.
+                let usual = if self.combine == Combine::Near { "0.001" } else { "0.5" };
                 return Err(Error::usage(format!("`{}` needs the parameter `t` for `{tensor}`", self.name))
-                    .hint("add `t: 0.5` under `parameters`, or `--param t=0.5`"));
+                    .hint(format!("add `t: {usual}` under `parameters`, or `--param t={usual}`")));
             }
             t => t.unwrap_or(0.5),
         };
@@ -278,6 +280,16 @@ impl Method {
             embeddings: flag("embeddings", false)?,
         };
         self.check_densities(&settings, tensor)?;
+        if self.combine == Combine::Near && settings.t < 0.0 {
+            return Err(Error::usage(format!(
+                "`t` is {} for `{tensor}`, below 0: no entry can move less than not at all",
+                settings.t
+            )));
+        }
+        if settings.columns && settings.flatten {
+            return Err(Error::usage("`nuslerp_row_wise` does nothing while tensors are seen as a whole")
+                .hint("add `nuslerp_flatten: false`"));
+        }
         Ok(settings)
     }
 

@@ -7,8 +7,12 @@ use crate::methods::{Settings, Sphere};
 /// Above this cosine `slerp` is linear interpolation (mergekit's bound).
 const NEARLY_PARALLEL: f64 = 0.9995;
 
-/// A sine below which directions count as one, or as opposite.
+/// A sine below which directions count as one.
 const PARALLEL: f64 = 1e-8;
+
+/// ‖a + b‖ of unit vectors below which they count as opposite: there the plane between them is rounding, and the arc
+/// would be of any direction.
+const OPPOSITE: f64 = 5e-3;
 
 /// A share of the base that is rounding.
 const NOTHING: f64 = 1e-12;
@@ -80,12 +84,14 @@ fn angle(gram: &Gram, a: &[f64], b: &[f64]) -> f64 {
     2.0 * gram.length(&apart).atan2(gram.length(&along))
 }
 
-/// From `a` (t = 0) to `b` (t = 1) along the arc; along the line where they are parallel, or nearly so by `nearly`.
+/// From `a` (t = 0) to `b` (t = 1) along the arc; along the line where they are parallel, nearly so by `nearly`, or
+/// opposite.
 fn slerp(gram: &Gram, a: &[f64], b: &[f64], t: f64, nearly: f64) -> Vec<f64> {
     let (units, _) = units(gram, &[a.to_vec(), b.to_vec()]);
     let omega = angle(gram, &units[0], &units[1]);
     let (sine, straight) = (omega.sin(), omega.cos().abs() > nearly);
-    let (from, to) = match sine.abs() < PARALLEL || straight {
+    let opposite = std::f64::consts::PI - omega < OPPOSITE;
+    let (from, to) = match sine.abs() < PARALLEL || straight || opposite {
         true => (1.0 - t, t),
         false => (((1.0 - t) * omega).sin() / sine, (t * omega).sin() / sine),
     };
@@ -154,7 +160,7 @@ fn karcher(gram: &Gram, vectors: &[Vec<f64>], (most, tolerance): (u32, f64)) -> 
         let mut step = vec![0.0; len];
         for unit in &part {
             let omega = angle(gram, unit, &point);
-            if omega >= tolerance && omega.sin() > PARALLEL {
+            if omega >= tolerance && std::f64::consts::PI - omega > OPPOSITE {
                 let across = tangent(gram, unit, &point);
                 let scale = share * omega / omega.sin();
                 step.iter_mut().zip(&across).for_each(|(step, x)| *step += scale * x);
@@ -168,4 +174,30 @@ fn karcher(gram: &Gram, vectors: &[Vec<f64>], (most, tolerance): (u32, f64)) -> 
         point = scaled(&point, 1.0 / length);
     }
     scaled(&point, lengths.iter().sum::<f64>() * share)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Inner products of two task vectors and a base.
+    fn gram(a: [f64; 2], b: [f64; 2], rounding: f64) -> Gram {
+        let vectors = [a, b, [1.0, 1.0]];
+        let pair =
+            |i: usize, j: usize| (vectors[i][0] * vectors[j][0] + vectors[i][1] * vectors[j][1]) * (1.0 + rounding);
+        Gram::new(3, [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)].map(|(i, j)| pair(i, j)).to_vec())
+    }
+
+    #[test]
+    fn opposite_vectors_are_joined_by_a_line() {
+        let (a, b) = ([1.0, 0.0, 0.0], [0.0, 1.0, 0.0]);
+        for (x, y) in [([1.0, 0.0], [-2.0, 0.0]), ([1.0, 0.0], [-1.0, 1e-4]), ([3.0, 0.0], [-1.0, 0.0])] {
+            for rounding in [0.0, 1e-7, -1e-7] {
+                assert_eq!(slerp(&gram(x, y, rounding), &a, &b, 0.25, 1.0), [0.75, 0.25, 0.0], "{x:?} {y:?}");
+            }
+        }
+        // At right angles it is the arc.
+        let arc = slerp(&gram([1.0, 0.0], [0.0, 1.0], 0.0), &a, &b, 0.5, 1.0);
+        assert!(arc[..2].iter().all(|x| (x - std::f64::consts::FRAC_1_SQRT_2).abs() < 1e-12), "{arc:?}");
+    }
 }

@@ -146,7 +146,7 @@ pub static METHODS: &[Method] = &[
     },
     Method {
         name: "consensus_ta",
-        formula: "θ = θ_0 + λ (m ∘ Σ u_k), u_k = w_k trim(τ_k), m = [#{k: |u_k| > c |Σ_{j≠k} u_j|} ≥ v]",
+        formula: "θ = θ_0 + λ (m ∘ Σ u_k), u_k = w_k trim(τ_k), m = [#{k: |u_k| > c |Σ_{j≠k} u_j|} ≥ min(v, K)]",
         paper: "Consensus Merging (TALL masks), arXiv 2405.07813",
         sparsify: Sparsify::Largest,
         combine: Combine::Consensus,
@@ -221,7 +221,7 @@ pub static METHODS: &[Method] = &[
     },
     Method {
         name: "tsv_m",
-        formula: "θ = θ_0 + λ P(Û) Σ̂ P(V̂)ᵀ, of the first ⌊r/K⌋ singular triplets of each w_k τ_k; P the polar factor",
+        formula: "θ = θ_0 + λ P(Û) Σ̂ P(V̂)ᵀ, of the first ⌊r/K⌋ singular triplets of each w_k τ_k, one at least; P the polar factor",
         paper: "Task Singular Vectors, arXiv 2412.00081",
         combine: Combine::Decompose(Decomposition::TsvM),
         params: SPECTRAL,
