@@ -1,5 +1,7 @@
 //! Exact selection of the largest magnitudes of a whole tensor.
 
+use log::debug;
+
 use crate::error::Result;
 use crate::kernels::histogram::{BINS, DIGITS};
 use crate::kernels::trim::Threshold;
@@ -75,6 +77,7 @@ pub fn cuts(stream: &Stream<'_>, source: Source, wanted: &[u64]) -> Result<Vec<T
         let open: Vec<Option<u64>> =
             cuts.iter().zip(wanted).map(|(cut, wanted)| cut.is_none().then_some(*wanted)).collect();
         if open.iter().any(Option::is_some) {
+            debug!("`{}`: {} thresholds", stream.tensor.name, open.iter().flatten().count());
             let found = search(stream, source, &open)?;
             cuts.iter_mut().zip(found).for_each(|(cut, found)| *cut = cut.or(found));
         }

@@ -2,6 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::convert::CHUNK;
 use super::{Access, Args, Kernel};
 use crate::recording::{Buf, Recording, Size};
 
@@ -85,28 +86,27 @@ fn twin(args: &mut Args<'_>) {
     let (listed, counts) = head.split_at_mut(1);
     let counts = &mut counts[3 * p.plane as usize..][..3];
     let list = &mut list.as_chunks_mut().0[..p.room as usize];
-    for (i, piece) in tau.chunks(PIECE).enumerate() {
-        let (sums, mut inside) = look(piece, p.bracket);
+    for (i, piece) in tau.chunks(CHUNK).enumerate() {
+        let (sums, inside) = look(piece, p.bracket);
         counts.iter_mut().zip(sums).for_each(|(count, sum)| *count += sum);
-        while inside != 0 {
-            let at = i * PIECE + inside.trailing_zeros() as usize;
-            if let Some(entry) = list.get_mut(listed[0] as usize) {
-                *entry = [key(&tau[at]), (first + at) as u32];
+        for (j, mut bits) in inside.into_iter().enumerate() {
+            while bits != 0 {
+                let at = i * CHUNK + j * 64 + bits.trailing_zeros() as usize;
+                if let Some(entry) = list.get_mut(listed[0] as usize) {
+                    *entry = [key(&tau[at]), (first + at) as u32];
+                }
+                listed[0] += 1;
+                bits &= bits - 1;
             }
-            listed[0] += 1;
-            inside &= inside - 1;
         }
     }
 }
 
-/// Keys that are looked at together: few of them are inside.
-const PIECE: usize = 64;
-
 /// The three counts, and a bit for each key inside.
 #[multiversion::multiversion(targets = "simd")]
-fn look(piece: &[f32], Bracket { low, high }: Bracket) -> ([u32; 3], u64) {
+fn look(piece: &[f32], Bracket { low, high }: Bracket) -> ([u32; 3], [u64; CHUNK / 64]) {
     let (mut above, mut highs, mut lows) = (0, 0, 0);
-    let mut hits = [0u8; PIECE];
+    let mut hits = [0u8; CHUNK];
     for (hit, x) in hits.iter_mut().zip(piece) {
         let key = key(x);
         above += u32::from(key > high);
@@ -114,9 +114,12 @@ fn look(piece: &[f32], Bracket { low, high }: Bracket) -> ([u32; 3], u64) {
         lows += u32::from(key == low);
         *hit = u8::from(key > low) & u8::from(key < high);
     }
-    // The lowest bits of eight bytes, side by side.
-    let bits = |bytes: &[u8; 8]| u64::from_le_bytes(*bytes).wrapping_mul(0x0102_0408_1020_4080) >> 56;
-    let inside = hits.as_chunks().0.iter().enumerate().fold(0, |found, (i, bytes)| found | bits(bytes) << (8 * i));
+    let mut inside = [0; CHUNK / 64];
+    for (word, hits) in inside.iter_mut().zip(hits.as_chunks::<64>().0) {
+        // The lowest bits of eight bytes, side by side.
+        let bits = |bytes: &[u8; 8]| u64::from_le_bytes(*bytes).wrapping_mul(0x0102_0408_1020_4080) >> 56;
+        *word = hits.as_chunks().0.iter().enumerate().fold(0, |word, (i, bytes)| word | bits(bytes) << (8 * i));
+    }
     ([above, highs, lows], inside)
 }
 

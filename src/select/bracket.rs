@@ -7,15 +7,15 @@ use crate::kernels::between::{self, Bracket, Found};
 use crate::kernels::trim::Threshold;
 use crate::stream::Stream;
 
-/// Neighbours in the sample.
-const PIECE: u64 = 256;
+/// Neighbours in the sample: few, since those of a row are alike.
+const PIECE: u64 = 64;
 
 /// The sample takes one element of so many, in this many pieces.
 const ONE_IN: u64 = 48;
-const PIECES: (u64, u64) = (64, 4096);
+const PIECES: (u64, u64) = (512, 8192);
 
 /// The least elements for which a sample is worth its while.
-const LEAST: u64 = 1 << 16;
+const LEAST: u64 = 1 << 18;
 
 /// Standard deviations from the sample's threshold to the ends of the bracket: one in ten thousand lies outside.
 const SURE: f64 = 4.0;
