@@ -17,6 +17,7 @@ use magic_merge::executor::{Executor, Inputs};
 use magic_merge::gpu::{Choice, Gpu, Options, adapter};
 use magic_merge::kernels::activate::Act;
 use magic_merge::kernels::attention::Heads;
+use magic_merge::kernels::between::Bracket;
 use magic_merge::kernels::blend::Along;
 use magic_merge::kernels::checksum::{CHECKSUM, Params as Sum};
 use magic_merge::kernels::drop_ranked::Chances;
@@ -26,9 +27,9 @@ use magic_merge::kernels::matmul::{Place, Shape, Weight};
 use magic_merge::kernels::patches::Image;
 use magic_merge::kernels::trim::Threshold;
 use magic_merge::kernels::{
-    ALL, Access, Kernel, activate, add, affine, attention, blend, clip, combine, consensus, delta, deviation, drop,
-    drop_ranked, elect, factor, gate, gather, gram, gram_t, histogram, loss, mask, matmul, matvec, matvec_t, normalize,
-    norms, patches, rank, rescale, residual, rope, scale, transpose, trim, variance, widen,
+    ALL, Access, Kernel, activate, add, affine, attention, between, blend, clip, combine, consensus, delta, deviation,
+    drop, drop_ranked, elect, factor, gate, gather, gram, gram_t, histogram, loss, mask, matmul, matvec, matvec_t,
+    normalize, norms, patches, rank, rescale, residual, rope, scale, transpose, trim, variance, widen,
 };
 use magic_merge::recording::{Buf, Extent, Recording, Results, Size};
 
@@ -159,6 +160,12 @@ const CASES: &[Case] = &[
             each_plane(move |list, plane| histogram::record(list, tau, plane, prefix, DIGITS[1], bins))
         })
     },
+    // Nothing is listed: the order would be any.
+    case("between", 16.0, Expect::Bits, |s| {
+        let (tau, found) = (s.tau(false), s.out(between::size(PLANES, 1)));
+        let bracket = Bracket { low: 0.02f32.to_bits(), high: 0.02f32.to_bits() };
+        each_plane(move |list, plane| between::record(list, tau, plane, bracket, found))
+    }),
     case("trim", 32.0, Expect::Bits, |s| {
         let tau = s.tau(true);
         let keep = Threshold::new(0.02f32.to_bits(), 1);

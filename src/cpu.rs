@@ -3,6 +3,7 @@
 //! A block is small enough to stay in the core's cache from the first call to the last.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -13,8 +14,8 @@ use crate::recording::{Call, Dims, Extent, Read, Recording, Results, Role, Size,
 /// Executor on the CPU.
 #[derive(Default)]
 pub struct Cpu {
-    /// Input buffers between two blocks.
-    free: Mutex<Vec<Vec<u32>>>,
+    /// Input buffers between two blocks, by their capacity: tensors that stayed leave many.
+    free: Mutex<BTreeMap<usize, Vec<Vec<u32>>>>,
     /// Time in each kernel, while the log is on.
     spent: Mutex<Vec<(&'static str, Duration)>>,
 }
@@ -40,17 +41,17 @@ impl Cpu {
     /// The smallest free buffer that holds `words`, or else the largest.
     fn buffer(&self, words: usize) -> Vec<u32> {
         let mut free = self.free.lock().expect("no panic while held");
-        let best = (0..free.len()).min_by_key(|&i| match free[i].capacity() {
-            enough if enough >= words => (false, enough),
-            less => (true, usize::MAX - less),
-        });
-        best.map_or_else(Vec::new, |best| {
-            let mut buffer = free.swap_remove(best);
-            if buffer.capacity() < words {
-                buffer.clear(); // nothing to be moved along when it grows
-            }
-            buffer
-        })
+        let enough = free.range(words..).next().or_else(|| free.last_key_value());
+        let Some(capacity) = enough.map(|(capacity, _)| *capacity) else { return Vec::new() };
+        let alike = free.get_mut(&capacity).expect("just found");
+        let mut buffer = alike.pop().expect("none is kept empty");
+        if alike.is_empty() {
+            free.remove(&capacity);
+        }
+        if capacity < words {
+            buffer.clear(); // nothing to be moved along when it grows
+        }
+        buffer
     }
 
     /// Time in each kernel so far, the most first, summed over threads; nothing if the log is off.
@@ -70,7 +71,8 @@ impl Cpu {
 
     /// See [`crate::executor::Executor::unload`].
     pub fn unload(&self, inputs: Vec<Vec<u32>>) {
-        self.free.lock().expect("no panic while held").extend(inputs);
+        let mut free = self.free.lock().expect("no panic while held");
+        inputs.into_iter().for_each(|buffer| free.entry(buffer.capacity()).or_default().push(buffer));
     }
 
     /// See [`crate::executor::Executor::run`]. It cannot fail.

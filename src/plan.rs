@@ -487,9 +487,9 @@ fn passes(method: &Method, tensor: &Tensor) -> u32 {
     let sparse = settings.densities.iter().any(|&density| density < 1.0);
     let mut passes = match method.sparsify {
         _ if matches!(tensor.combine, Combine::Decompose(_)) => return 1,
-        Sparsify::Largest if sparse => 5,
-        Sparsify::Middle => 9,
-        Sparsify::Varying if settings.select_topk < 1.0 => 6,
+        Sparsify::Largest if sparse => 2,
+        Sparsify::Middle => 3,
+        Sparsify::Varying if settings.select_topk < 1.0 => 3,
         _ => 1,
     };
     if method.sparsify != Sparsify::Keep && sparse && settings.rescale == Rescale::L1 {

@@ -1,6 +1,6 @@
-//! Exact selection of the largest magnitudes of a whole tensor, by a radix search over its blocks.
+//! Exact selection of the largest magnitudes of a whole tensor.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use log::debug;
 
 use crate::error::Result;
 use crate::kernels::histogram::{BINS, DIGITS};
@@ -9,6 +9,9 @@ use crate::kernels::{delta, histogram, variance};
 use crate::recording::{Buf, Recording, Role, Size};
 use crate::stack::Stack;
 use crate::stream::Stream;
+
+mod bracket;
+mod radix;
 
 /// Of what the largest are sought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,12 +35,15 @@ impl Source {
                 delta::record(&mut list, base, expert, tau, 0);
                 list
             }
-            Self::Variance => {
-                let (mut list, buf) = self.record(stream);
-                list.buffers[buf.0].role = Role::Result;
-                list
-            }
+            Self::Variance => self.planes(stream),
         }
+    }
+
+    /// A list that hands back all planes.
+    fn planes(self, stream: &Stream<'_>) -> Recording {
+        let (mut list, buf) = self.record(stream);
+        list.buffers[buf.0].role = Role::Result;
+        list
     }
 
     /// A list that computes it, and the buffer whose planes it is.
@@ -58,89 +64,41 @@ impl Source {
     }
 }
 
-/// The search for the k-th largest magnitude of one plane.
-struct Search {
-    /// Bits of the key that are known.
-    prefix: u32,
-    /// Entries still to be kept among those that start with `prefix`.
-    wanted: u64,
-    /// Entries that start with `prefix`.
-    found: u64,
-}
-
 /// The thresholds that keep exactly `wanted[k]` entries of plane k of `source`, of equals those with the lower index.
-/// Reads the tensor three times, and once more where equals are parted.
+/// Reads the tensor once, and three or four times more where that was not enough.
 pub fn cuts(stream: &Stream<'_>, source: Source, wanted: &[u64]) -> Result<Vec<Threshold>> {
-    let n = stream.tensor.elements;
-    let search = |&wanted: &u64| (wanted > 0 && wanted < n).then_some(Search { prefix: 0, wanted, found: n });
-    let mut searches: Vec<Option<Search>> = wanted.iter().map(search).collect();
-    if searches.iter().any(Option::is_some) {
-        for digit in DIGITS {
-            let (mut list, buf) = source.record(stream);
-            let bins = list.result("bins", Size::Fixed(BINS * list.planes));
-            for (k, search) in searches.iter().enumerate() {
-                if let Some(search) = search {
-                    histogram::record(&mut list, buf, k as u32, search.prefix, digit, bins);
-                }
-            }
-            // Summed as they come: a histogram for each block of a large tensor would not fit the memory.
-            let totals: Vec<AtomicU64> = (0..BINS * list.planes).map(|_| AtomicU64::new(0)).collect();
-            stream.map(&list, 0..stream.tensor.blocks(), |_, results| {
-                for (total, &count) in totals.iter().zip(results.words(0)).filter(|(_, count)| **count > 0) {
-                    total.fetch_add(u64::from(count), Ordering::Relaxed);
-                }
-                Ok(())
-            })?;
-            let totals: Vec<u64> = totals.into_iter().map(AtomicU64::into_inner).collect();
-            for (search, bins) in searches.iter_mut().zip(totals.chunks(BINS as usize)) {
-                if let Some(search) = search {
-                    descend(search, bins, digit.bits);
-                }
-            }
+    let known = |&wanted: &u64| match wanted {
+        0 => Some(Threshold::NOTHING),
+        all if all >= stream.tensor.elements => Some(Threshold::EVERYTHING),
+        _ => None,
+    };
+    let mut cuts: Vec<Option<Threshold>> = wanted.iter().map(known).collect();
+    for search in [bracket::search, radix::search] {
+        let open: Vec<Option<u64>> =
+            cuts.iter().zip(wanted).map(|(cut, wanted)| cut.is_none().then_some(*wanted)).collect();
+        if open.iter().any(Option::is_some) {
+            debug!("`{}`: {} thresholds", stream.tensor.name, open.iter().flatten().count());
+            let found = search(stream, source, &open)?;
+            cuts.iter_mut().zip(found).for_each(|(cut, found)| *cut = cut.or(found));
         }
     }
-    let ends = ends(stream, source, &searches)?;
-    let threshold = |((search, end), &wanted): ((&Option<Search>, Option<u64>), &u64)| match search {
-        Some(search) => Threshold::new(search.prefix, end.unwrap_or(u64::MAX)),
-        None if wanted == 0 => Threshold::NOTHING,
-        None => Threshold::EVERYTHING,
-    };
-    Ok(searches.iter().zip(ends).zip(wanted).map(threshold).collect())
+    Ok(cuts.into_iter().map(|cut| cut.expect("the radix search finds all")).collect())
 }
 
-/// Where some equals of the threshold stay and some go: the element of the tensor before which they stay.
-fn ends(stream: &Stream<'_>, source: Source, searches: &[Option<Search>]) -> Result<Vec<Option<u64>>> {
-    let split = |search: &Search| search.wanted < search.found && search.prefix > 0;
-    if !searches.iter().flatten().any(split) {
-        return Ok(vec![None; searches.len()]);
+/// Of the entries that equal `key`, `counts` of them in each block, the first `wanted` stay.
+fn tied(stream: &Stream<'_>, (source, k): (Source, usize), key: u32, wanted: u64, counts: &[u64]) -> Result<Threshold> {
+    // Zeros are the same whether they stay or go.
+    if key == 0 || wanted == counts.iter().sum::<u64>() {
+        return Ok(Threshold::new(key, u64::MAX));
     }
-    let (mut list, buf) = source.record(stream);
-    let bins = list.result("bins", Size::Fixed(BINS * list.planes));
-    let (digit, low) = (DIGITS[DIGITS.len() - 1], (1 << DIGITS[DIGITS.len() - 1].bits) - 1);
-    for (k, search) in searches.iter().enumerate() {
-        if let Some(search) = search {
-            histogram::record(&mut list, buf, k as u32, search.prefix >> digit.bits, digit, bins);
+    let mut left = wanted;
+    for (block, count) in counts.iter().enumerate() {
+        if left <= *count {
+            return Ok(Threshold::new(key, element(stream, source, k, block, key, left)?));
         }
+        left -= count;
     }
-    let blocks = stream.map(&list, 0..stream.tensor.blocks(), |_, results| {
-        let equals = |(k, search): (usize, &Option<Search>)| {
-            let bin = search.as_ref().map_or(0, |search| search.prefix & low);
-            u64::from(results.words(0)[k * BINS as usize + bin as usize])
-        };
-        Ok(searches.iter().enumerate().map(equals).collect::<Vec<_>>())
-    })?;
-    let end = |(k, search): (usize, &Option<Search>)| {
-        let Some(search) = search.as_ref().filter(|s| split(s)) else { return Ok(None) };
-        let mut left = search.wanted;
-        for (block, counts) in blocks.iter().enumerate() {
-            if left <= counts[k] {
-                return element(stream, source, k, block, search.prefix, left).map(Some);
-            }
-            left -= counts[k];
-        }
-        Ok(None)
-    };
-    searches.iter().enumerate().map(end).collect()
+    unreachable!("fewer entries are equal than were counted")
 }
 
 /// The element after the `nth` of block `block` of plane `k` whose magnitude has the bits `key`.
@@ -162,18 +120,4 @@ pub fn zeros(stream: &Stream<'_>, source: Source) -> Result<u64> {
     histogram::record(&mut list, buf, 0, 0, DIGITS[DIGITS.len() - 1], bins);
     let zeros = stream.map(&list, 0..stream.tensor.blocks(), |_, results| Ok(u64::from(results.words(0)[0])))?;
     Ok(zeros.iter().sum())
-}
-
-/// Takes the bin that holds the last wanted entry: one digit more is known.
-fn descend(search: &mut Search, bins: &[u64], bits: u32) {
-    for digit in (0..1 << bits).rev() {
-        let count = bins[digit];
-        if count >= search.wanted {
-            search.prefix = search.prefix << bits | digit as u32;
-            search.found = count;
-            return;
-        }
-        search.wanted -= count;
-    }
-    unreachable!("the bins hold fewer entries than were counted before");
 }

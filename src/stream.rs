@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use rayon::prelude::*;
 
 use crate::checkpoint::Checkpoint;
+use crate::cpu::Cpu;
 use crate::error::Result;
 use crate::executor::{Executor, Inputs};
 use crate::plan::Tensor;
@@ -85,7 +86,7 @@ impl<'a> Stream<'a> {
                 Some(resident) => match resident[index].get() {
                     Some(inputs) => run(inputs),
                     None => {
-                        let inputs = self.load(&extent)?;
+                        let inputs = self.load(self.engine.executor, &extent)?;
                         let result = run(&inputs);
                         // Each block is worked on by one thread at a time, so the cell is empty.
                         let _ = resident[index].set(inputs);
@@ -93,7 +94,7 @@ impl<'a> Stream<'a> {
                     }
                 },
                 None => {
-                    let inputs = self.load(&extent)?;
+                    let inputs = self.load(self.engine.executor, &extent)?;
                     let result = run(&inputs);
                     self.engine.executor.unload(inputs);
                     result
@@ -106,13 +107,33 @@ impl<'a> Stream<'a> {
         }
     }
 
-    fn load(&self, extent: &Extent) -> Result<Inputs> {
+    /// Runs `list` on the host over pieces of `len` elements, by their numbers, and hands its results to `take`.
+    pub fn sample(
+        &self,
+        list: &Recording,
+        len: u32,
+        pieces: impl Iterator<Item = u64>,
+        mut take: impl FnMut(&Results),
+    ) -> Result<()> {
+        let host = Executor::Cpu(Cpu::default());
+        let mut results = Results::default();
+        for first_row in pieces {
+            let extent = Extent { first_row, rows: 1, row_len: len, n: len };
+            let inputs = self.load(&host, &extent)?;
+            host.run(list, &extent, &inputs, &mut results)?;
+            host.unload(inputs);
+            take(&results);
+        }
+        Ok(())
+    }
+
+    fn load(&self, executor: &Executor, extent: &Extent) -> Result<Inputs> {
         let sources = &self.tensor.sources;
         let stored = sources.iter().map(|source| source.dtype.size());
         let sizes = stored.chain(self.computed.iter().map(|_| size_of::<f32>()));
         let bytes: Vec<usize> = sizes.map(|size| extent.n as usize * size).collect();
         let first = extent.first_row * u64::from(extent.row_len);
-        self.engine.executor.load(&bytes, &mut |model, offset, buffer| {
+        executor.load(&bytes, &mut |model, offset, buffer| {
             let Some(source) = sources.get(model) else {
                 let computed = &self.computed.as_deref().unwrap_or_default()[first as usize..];
                 buffer.copy_from_slice(&bytemuck::cast_slice(computed)[offset as usize..][..buffer.len()]);

@@ -21,12 +21,12 @@ use magic_merge::kernels::norms::{self, Stats};
 use magic_merge::kernels::patches::Image;
 use magic_merge::kernels::trim::Threshold;
 use magic_merge::kernels::{
-    ALL, Kernel, activate, add, affine, attention, blend, checksum, clip, combine, consensus, delta, deviation, drop,
-    drop_ranked, elect, factor, gate, gather, gram, gram_t, histogram, loss, mask, matmul, matvec, matvec_t, normalize,
-    patches, rank, rescale, residual, rope, scale, transpose, trim, variance, widen,
+    ALL, Kernel, activate, add, affine, attention, between, blend, checksum, clip, combine, consensus, delta,
+    deviation, drop, drop_ranked, elect, factor, gate, gather, gram, gram_t, histogram, loss, mask, matmul, matvec,
+    matvec_t, normalize, patches, rank, rescale, residual, rope, scale, transpose, trim, variance, widen,
 };
 use magic_merge::recording::{Buf, Buffer, Extent, GROUP_ROWS, Recording, Role, Size};
-use selection::{clip, consensus, drop_ranked, mask, rank, trim, variance};
+use selection::{between, clip, consensus, drop_ranked, mask, rank, trim, variance};
 use sphere::{blend, gram, gram_t};
 
 /// What a result must be.
@@ -35,6 +35,8 @@ enum Wanted {
     Words(Vec<u32>),
     /// f32 values, each within its distance; a distance of infinity allows anything.
     Near(Vec<(f64, f64)>),
+    /// These words, then these pairs in any order, as many as the first word says.
+    Listed(Vec<u32>, Vec<[u32; 2]>),
     /// Elements that an f32 within these bounds is stored as; equal NaN bounds ask for NaN.
     Stored(Dtype, Vec<(f64, f64)>),
 }
@@ -104,6 +106,17 @@ fn fits(place: &str, found: &[u32], wanted: &Wanted) {
             for (i, (a, b)) in found.iter().zip(words).enumerate() {
                 let values = (f32::from_bits(*a), f32::from_bits(*b));
                 assert!(a == b, "{place}: [{i}] {a:#x}, wanted {b:#x} (as f32 {values:?})");
+            }
+        }
+        Wanted::Listed(head, list) => {
+            let (words, pairs) = found.split_at(head.len());
+            assert_eq!(words, head, "{place}: counts");
+            let mut pairs = pairs.as_chunks::<2>().0.to_vec();
+            // Where there is too little room, which of them are there is not said.
+            if head[0] as usize <= pairs.len() {
+                pairs.truncate(list.len());
+                pairs.sort_unstable();
+                assert_eq!(&pairs, list, "{place}: list");
             }
         }
         Wanted::Near(values) => {
@@ -1232,7 +1245,7 @@ macro_rules! tests {
 }
 
 tests! {
-    delta widen histogram trim drop rank drop_ranked combine elect variance mask consensus clip gram gram_t blend norms residual factor matvec matvec_t rescale scale transpose checksum gather
+    delta widen histogram between trim drop rank drop_ranked combine elect variance mask consensus clip gram gram_t blend norms residual factor matvec matvec_t rescale scale transpose checksum gather
     patches normalize affine matmul matmul_small matmul_skinny rope attention activate gate add loss deviation
 }
 

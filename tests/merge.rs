@@ -385,6 +385,64 @@ fn ties_keep_exactly_the_share_that_was_asked_for() {
     }
 }
 
+/// Task vectors for which a sample of the tensor tells much or misleads.
+fn hard_to_sample(kind: usize, i: usize, n: usize) -> f32 {
+    let noise = |i: usize| (i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
+    let sign = if noise(i + n) & 1 == 0 { 1.0 } else { -1.0 };
+    sign * match kind {
+        0 => 1.0 + noise(i) as f32, // all differ
+        1 => (noise(i) % 5) as f32, // five values
+        2 => (1 + i) as f32,        // in order: the bracket is one place
+        3 => {
+            if i / 64 % 97 == 0 {
+                noise(i) as f32
+            } else {
+                1.0
+            }
+        } // a few that count, the rest equal
+        4 => {
+            if i < n / 2 {
+                1.0
+            } else {
+                2.0 + noise(i) as f32
+            }
+        } // the cut lies between two kinds
+        _ => (1 + i / 1000 * 7919 % 1_000_003) as f32, // rows that differ, equal within
+    }
+}
+
+#[test]
+fn thresholds_of_large_tensors_are_exact() {
+    const N: usize = 300_000;
+    let dir = folder();
+    let save = |model: u64, data: Vec<f32>| {
+        let view = safetensors::tensor::TensorView::new(Dtype::F32, vec![N / 1000, 1000], bytemuck::cast_slice(&data))
+            .expect("a tensor");
+        safetensors::tensor::serialize_to_file([("a.weight", view)], None, &name(dir.path(), model)).expect("a file");
+    };
+    save(0, vec![0.0; N]);
+    for kind in 0..6 {
+        let input: Vec<f32> = (0..N).map(|i| hard_to_sample(kind, i, N)).collect();
+        save(1, input.clone());
+        let mut order: Vec<usize> = (0..N).collect();
+        order.sort_by(|&a, &b| input[b].abs().total_cmp(&input[a].abs()).then(a.cmp(&b)));
+        for density in [0.000_01, 0.2, 0.5, 0.777, 0.999_99] {
+            let wanted = (density * N as f64).floor() as usize;
+            let mut left = vec![0.0; N];
+            order[..wanted].iter().for_each(|&i| left[i] = input[i]);
+            for device in devices() {
+                for memory in [None, Some(17_000_000)] {
+                    let mut run = Run::new(dir.path(), "ties", 1);
+                    run.params = vec![format!("density={density}")];
+                    run.wanted = Wanted { device: device.into(), memory, ..run.wanted };
+                    let out: Vec<f32> = bytemuck::pod_collect_to_vec(&tensors(&run.run().0)[0].1);
+                    assert!(out == left, "{device} {memory:?}: kind {kind}, density {density}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn random_masks_are_the_same_on_both_devices_and_have_the_right_share() {
     let dir = folder();

@@ -5,6 +5,7 @@ pub mod dtype;
 mod coverage;
 mod digest;
 pub(crate) mod files;
+mod flush;
 mod folder;
 mod header;
 mod hub;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::coverage::Coverage;
 use super::files::{Handles, sync_dir, write_all_at};
+use super::flush::Flush;
 use super::index::plain_name;
 use super::layout::{INDEX, Layout, SINGLE};
 use super::output::{Output, temporary};
@@ -23,6 +24,7 @@ pub struct Writer {
     written: Vec<Coverage>,
     side: Vec<(String, Vec<u8>)>,
     /// Before `output`, so that files are closed before they are removed.
+    flush: Flush,
     handles: Handles,
     output: Output,
 }
@@ -36,7 +38,8 @@ impl Writer {
     pub fn create(dir: &Path, layout: Layout, inputs: &[&Checkpoint], overwrite: bool) -> Result<Self> {
         let output = Output::open(dir, &layout, inputs, overwrite)?;
         let written = layout.places.iter().map(|_| Coverage::default()).collect();
-        let mut writer = Self { layout, written, side: Vec::new(), handles: Handles::default(), output };
+        let (flush, handles) = (Flush::default(), Handles::default());
+        let mut writer = Self { layout, written, side: Vec::new(), flush, handles, output };
         for number in 0..writer.layout.shards.len() {
             let shard = &writer.layout.shards[number];
             let (file, path) = create(&mut writer.output, &shard.name, shard.bytes)?;
@@ -78,7 +81,7 @@ impl Writer {
         let file = self.shard(place.shard)?;
         write_all_at(&file, bytes, place.offset + offset).map_err(|e| self.failed(place.shard, &e))?;
         self.written[tensor].add(offset, end);
-        Ok(())
+        self.flush.wrote(place.shard, &file, length).map_err(|(shard, e)| self.failed(shard, &e))
     }
 
     /// Adds a file that is written at the end: configuration, tokenizer, recipe, receipt, model card. The last of a
@@ -110,6 +113,7 @@ impl Writer {
             }
             None => names.extend(shards),
         }
+        self.flush.wait().map_err(|(shard, e)| self.failed(shard, &e))?;
         for number in 0..self.layout.shards.len() {
             self.shard(number)?.sync_all().map_err(|e| self.failed(number, &e))?;
         }

@@ -5,6 +5,7 @@ use bytemuck::{Pod, Zeroable};
 use super::convert::{CHUNK, dtype, widen};
 use super::vector::each_large;
 use super::{Access, Args, Kernel, per_quad};
+use crate::checkpoint::Dtype;
 use crate::recording::{Buf, Recording};
 
 /// Own parameters; twin of `Params` in `shaders/delta.wgsl`.
@@ -38,6 +39,10 @@ fn twin(args: &mut Args<'_>) {
     let (base, model) = (args.read::<u8>(0), args.read::<u8>(1));
     let tau = &mut args.write::<f32>(2)[plane * n..][..n];
     each_large(tau, 1, |first, tau| {
+        if (base_type, model_type) == (Dtype::BF16, Dtype::BF16) {
+            let (base, model) = (bytemuck::cast_slice(base), bytemuck::cast_slice(model));
+            return subtract_bf16(tau, &base[first..], &model[first..]);
+        }
         let mut scratch = [0f32; CHUNK];
         for (i, out) in tau.chunks_mut(CHUNK).enumerate() {
             let b = &mut scratch[..out.len()];
@@ -52,5 +57,14 @@ fn twin(args: &mut Args<'_>) {
 fn subtract(out: &mut [f32], base: &[f32]) {
     for (t, b) in out.iter_mut().zip(base) {
         *t = if t.to_bits() == b.to_bits() { 0.0 } else { *t - b };
+    }
+}
+
+/// The commonest case, without a buffer between.
+#[multiversion::multiversion(targets = "simd")]
+fn subtract_bf16(out: &mut [f32], base: &[u16], model: &[u16]) {
+    let value = |stored: u16| f32::from_bits(u32::from(stored) << 16);
+    for ((t, &b), &m) in out.iter_mut().zip(base).zip(model) {
+        *t = if m == b { 0.0 } else { value(m) - value(b) };
     }
 }

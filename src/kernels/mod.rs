@@ -6,6 +6,7 @@ pub mod activate;
 pub mod add;
 pub mod affine;
 pub mod attention;
+pub mod between;
 pub mod blend;
 pub mod checksum;
 pub mod clip;
@@ -53,6 +54,7 @@ pub static ALL: &[&Kernel] = &[
     &delta::DELTA,
     &widen::WIDEN,
     &histogram::HISTOGRAM,
+    &between::BETWEEN,
     &trim::TRIM,
     &drop::DROP,
     &rank::RANK,

@@ -93,7 +93,7 @@ impl Masks {
 }
 
 /// The masks of all experts for one tensor. Reads the tensor as often as an exact answer takes: not at all for
-/// plain methods, four or five times for an exact threshold, once for the L1 rescaling.
+/// plain methods, once for an exact threshold (a few times more if a sample misleads), once for the L1 rescaling.
 pub fn masks(stream: &Stream<'_>, rule: Sparsify, settings: &Settings, seed: u64) -> Result<Masks> {
     let n = stream.tensor.elements;
     let mut each = match rule {

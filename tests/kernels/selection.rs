@@ -1,5 +1,6 @@
 //! Kernels that choose entries: by magnitude, by rank and chance, by what several experts say.
 
+use magic_merge::kernels::between::Bracket;
 use magic_merge::kernels::drop_ranked::Chances;
 
 use super::*;
@@ -23,6 +24,38 @@ fn halves(whole: Extent) -> impl Iterator<Item = (Extent, std::ops::Range<usize>
         let block = extent((end - start) as u32, whole.row_len);
         (Extent { first_row: (start / len) as u64, ..block }, start..end)
     })
+}
+
+pub fn between(check: &dyn Fn(&Case)) {
+    for extent in flat() {
+        let n = extent.n as usize;
+        let planes = [ties(n, 50), values(n, 0.1, 51), vec![0.0; n]];
+        for (low, high) in [(0.25, 0.5), (0.0, 0.02), (0.5, 0.5), (0.0, f32::NAN)] {
+            let bracket = Bracket { low: key(low), high: key(high) };
+            for room in [3 * n as u32, 1] {
+                let mut case = Case::new(extent, 3);
+                let tau = case.stack(&planes);
+                let (mut head, mut list) = (vec![0], Vec::new());
+                for (at, key) in planes.iter().flatten().map(|x| key(*x)).enumerate() {
+                    if at % n == 0 {
+                        head.extend([0; 3]);
+                    }
+                    let counts = &mut head[1 + at / n * 3..];
+                    counts[0] += u32::from(key > bracket.high);
+                    counts[1] += u32::from(key == bracket.high);
+                    counts[2] += u32::from(key == bracket.low);
+                    if key > bracket.low && key < bracket.high {
+                        list.push([key, at as u32]);
+                    }
+                }
+                head[0] = list.len() as u32;
+                list.sort_unstable();
+                let found = case.result(between::size(3, room), Wanted::Listed(head, list));
+                (0..3).for_each(|plane| between::record(&mut case.list, tau, plane, bracket, found));
+                check(&case);
+            }
+        }
+    }
 }
 
 pub fn trim(check: &dyn Fn(&Case)) {

@@ -1,0 +1,55 @@
+// Where the entries of |tau[plane]| lie about two keys: counts of those above the higher, of those that equal either,
+// and a list of those strictly between, in any order. The key of a value is its magnitude's bits.
+
+const SPAN = 4096u;   // elements of a workgroup
+
+struct Params {
+    dims: Dims,
+    plane: u32,
+    low: u32,
+    high: u32,
+    room: u32,        // entries that the list can hold; those beyond are counted only
+}
+
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> tau: array<f32>;                     // [planes, n]
+@group(0) @binding(2) var<storage, read_write> found: array<atomic<u32>>;     // listed, [planes, 3] counts, [room, 2] list
+
+var<workgroup> tally: array<atomic<u32>, 3>;
+
+@compute @workgroup_size(256)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+        @builtin(local_invocation_index) lane: u32) {
+    if lane < 3u {
+        atomicStore(&tally[lane], 0u);
+    }
+    workgroupBarrier();
+    let start = flat_group(group, groups) * SPAN;
+    let end = min(start + SPAN, p.dims.n);
+    var counts = vec3<u32>(0u);
+    for (var i = start + lane; i < end; i += WORKGROUP) {
+        let at = p.plane * p.dims.n + i;
+        let key = bitcast<u32>(tau[at]) & 0x7fffffffu;
+        counts += select(vec3<u32>(0u), vec3<u32>(1u), vec3<bool>(key > p.high, key == p.high, key == p.low));
+        if key > p.low && key < p.high {
+            let place = atomicAdd(&found[0], 1u);
+            if place < p.room {
+                let entry = 1u + 3u * p.dims.planes + 2u * place;
+                atomicStore(&found[entry], key);
+                atomicStore(&found[entry + 1u], at);
+            }
+        }
+    }
+    for (var c = 0u; c < 3u; c++) {
+        if counts[c] != 0u {
+            atomicAdd(&tally[c], counts[c]);
+        }
+    }
+    workgroupBarrier();
+    if lane < 3u {
+        let count = atomicLoad(&tally[lane]);
+        if count != 0u {
+            atomicAdd(&found[1u + 3u * p.plane + lane], count);
+        }
+    }
+}

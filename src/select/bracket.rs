@@ -1,0 +1,151 @@
+//! The search that finds the threshold in one pass: a sample says between which keys it lies, and all entries say
+//! whether that is so.
+
+use super::{Source, tied};
+use crate::error::Result;
+use crate::kernels::between::{self, Bracket, Found};
+use crate::kernels::trim::Threshold;
+use crate::stream::Stream;
+
+/// Neighbours in the sample: few, since those of a row are alike.
+const PIECE: u64 = 64;
+
+/// The sample takes one element of so many, in this many pieces.
+const ONE_IN: u64 = 48;
+const PIECES: (u64, u64) = (512, 8192);
+
+/// The least elements for which a sample is worth its while.
+const LEAST: u64 = 1 << 18;
+
+/// Standard deviations from the sample's threshold to the ends of the bracket: one in ten thousand lies outside.
+const SURE: f64 = 4.0;
+
+/// No key is larger.
+const LARGEST: u32 = 0x7fff_ffff;
+
+/// Bits of an element's place in what is listed; its key takes the others.
+const PLACE: u32 = 33;
+
+/// What one block says.
+struct Block {
+    /// Of each plane: entries above the bracket, at its higher end and at its lower.
+    counts: Vec<[u32; 3]>,
+    /// Of each plane: entries within it, those that come first as the larger.
+    listed: Vec<Vec<u64>>,
+}
+
+/// Thresholds of the planes of which something is wanted, as far as the sample told them. Reads the tensor once.
+pub fn search(stream: &Stream<'_>, source: Source, wanted: &[Option<u64>]) -> Result<Vec<Option<Threshold>>> {
+    let nothing = || Ok(vec![None; wanted.len()]);
+    if !(LEAST..1 << PLACE).contains(&stream.tensor.elements) {
+        return nothing();
+    }
+    let brackets = brackets(stream, source, wanted)?;
+    let (mut list, buf) = source.record(stream);
+    let planes = list.planes;
+    let found = list.result("found", between::size(planes, room(stream)));
+    for (k, bracket) in brackets.iter().enumerate() {
+        if let Some(bracket) = bracket {
+            between::record(&mut list, buf, k as u32, *bracket, found);
+        }
+    }
+    let blocks = stream.map(&list, 0..stream.tensor.blocks(), |extent, results| {
+        let found = Found::new(results.words(0), planes);
+        let Some(entries) = found.listed() else { return Ok(None) };
+        let first = extent.first_row * u64::from(extent.row_len);
+        let mut listed = vec![Vec::new(); wanted.len()];
+        for [key, at] in entries {
+            listed[(at / extent.n) as usize].push(packed(*key, first + u64::from(at % extent.n)));
+        }
+        Ok(Some(Block { counts: (0..wanted.len()).map(|k| found.counts(k)).collect(), listed }))
+    })?;
+    let Some(blocks) = blocks.into_iter().collect::<Option<Vec<Block>>>() else { return nothing() };
+    let threshold = |(k, (bracket, wanted)): (usize, (&Option<Bracket>, &Option<u64>))| match (bracket, wanted) {
+        (Some(bracket), Some(wanted)) => threshold(stream, (source, k), *bracket, *wanted, &blocks),
+        _ => Ok(None),
+    };
+    brackets.iter().zip(wanted).enumerate().map(threshold).collect()
+}
+
+/// Entries that a block can list: as many as take the room of its output.
+fn room(stream: &Stream<'_>) -> u32 {
+    stream.tensor.block(0).n / 8 * stream.tensor.out_dtype.size() as u32
+}
+
+/// The threshold, if it lies in the bracket.
+fn threshold(
+    stream: &Stream<'_>,
+    (source, k): (Source, usize),
+    bracket: Bracket,
+    wanted: u64,
+    blocks: &[Block],
+) -> Result<Option<Threshold>> {
+    let counts = |i: usize| blocks.iter().map(|block| u64::from(block.counts[k][i])).collect::<Vec<u64>>();
+    let (above, highs, lows) = (counts(0).iter().sum::<u64>(), counts(1), counts(2));
+    let Some(left) = wanted.checked_sub(above).filter(|left| *left > 0) else { return Ok(None) };
+    let equal: u64 = highs.iter().sum();
+    if left <= equal {
+        return tied(stream, (source, k), bracket.high, left, &highs).map(Some);
+    }
+    let left = left - equal;
+    let mut listed: Vec<u64> = blocks.iter().flat_map(|block| &block.listed[k]).copied().collect();
+    if left <= listed.len() as u64 {
+        let (_, last, _) = listed.select_nth_unstable_by(left as usize - 1, |a, b| b.cmp(a));
+        let (key, place) = unpacked(*last);
+        return Ok(Some(Threshold::new(key, place + 1)));
+    }
+    let left = left - listed.len() as u64;
+    if bracket.low < bracket.high && left <= lows.iter().sum() {
+        return tied(stream, (source, k), bracket.low, left, &lows).map(Some);
+    }
+    Ok(None)
+}
+
+/// Larger for a larger key, and of equal keys for the one that comes first.
+fn packed(key: u32, place: u64) -> u64 {
+    u64::from(key) << PLACE | ((1 << PLACE) - 1 - place)
+}
+
+fn unpacked(entry: u64) -> (u32, u64) {
+    ((entry >> PLACE) as u32, (1 << PLACE) - 1 - (entry & ((1 << PLACE) - 1)))
+}
+
+/// Between which keys the thresholds lie, by a sample that is the same for every division into blocks.
+fn brackets(stream: &Stream<'_>, source: Source, wanted: &[Option<u64>]) -> Result<Vec<Option<Bracket>>> {
+    let n = stream.tensor.elements;
+    let pieces = n / PIECE;
+    let count = (pieces / ONE_IN).clamp(PIECES.0, PIECES.1);
+    // Anywhere in its part of the tensor: columns must not go with the pieces.
+    let place = |i: u64| {
+        let (start, end) = (i * pieces / count, (i + 1) * pieces / count);
+        start + (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) % (end - start)
+    };
+    let mut keys: Vec<Vec<u32>> = wanted.iter().map(|_| Vec::with_capacity((count * PIECE) as usize)).collect();
+    stream.sample(&source.planes(stream), PIECE as u32, (0..count).map(place), |results| {
+        for (keys, values) in keys.iter_mut().zip(results.floats(0).chunks(PIECE as usize)) {
+            keys.extend(values.iter().map(|x| x.to_bits() & LARGEST));
+        }
+    })?;
+    let bracket = |(keys, wanted): (&Vec<u32>, &Option<u64>)| Some(bracket(keys, (*wanted)? as f64 / n as f64));
+    Ok(keys.iter().zip(wanted).map(bracket).collect())
+}
+
+/// About the key above which a share of `keys` lies. Pieces may differ, and so their own deviation counts.
+fn bracket(keys: &[u32], share: f64) -> Bracket {
+    let mut sorted = keys.to_vec();
+    let rank = ((share * keys.len() as f64) as usize).min(keys.len() - 1);
+    let (larger, cut, smaller) = sorted.select_nth_unstable_by(rank, |a, b| b.cmp(a));
+    let cut = *cut;
+    let pieces = keys.len() as f64 / PIECE as f64;
+    let deviation = |holds: &dyn Fn(u32) -> bool| {
+        let shares = keys.chunks(PIECE as usize).map(|piece| piece.iter().filter(|key| holds(**key)).count() as f64);
+        let (sum, squares) = shares.fold((0.0, 0.0), |(sum, squares), x| (sum + x, squares + x * x));
+        (squares - sum * sum / pieces).max(0.0).sqrt()
+    };
+    let own = (share * (1.0 - share) * keys.len() as f64).sqrt();
+    let deviation = deviation(&|key| key > cut).max(deviation(&|key| key >= cut)).max(own);
+    let slack = (SURE * deviation) as usize + 2;
+    let high = if slack <= rank { *larger.select_nth_unstable_by(rank - slack, |a, b| b.cmp(a)).1 } else { LARGEST };
+    let low = if slack <= smaller.len() { *smaller.select_nth_unstable_by(slack - 1, |a, b| b.cmp(a)).1 } else { 0 };
+    Bracket { low, high }
+}
