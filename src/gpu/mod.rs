@@ -11,6 +11,7 @@ mod proof;
 mod run;
 mod sample;
 mod staging;
+mod time;
 mod upload;
 
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 pub use adapter::{Adapter, Choice, Class};
 pub use buffers::{Lease as DeviceBuffer, class_bytes};
+pub use time::{Time, Timer};
 
 use crate::cpu::Cpu;
 use crate::error::{Error, Result};
@@ -34,13 +36,15 @@ pub struct Options {
     pub vram: u64,
     /// Have the driver check every index too.
     pub checks: bool,
+    /// Ask for the device's own clock, where it has one; only [`Gpu::timer`] reads it.
+    pub timestamps: bool,
 }
 
 impl Default for Options {
     /// 4 GiB; checks in debug builds, or where `MAGIC_GPU_CHECKS` is `1`.
     fn default() -> Self {
         let asked = std::env::var_os("MAGIC_GPU_CHECKS").is_some_and(|value| value == "1");
-        Self { vram: 4 << 30, checks: cfg!(debug_assertions) || asked }
+        Self { vram: 4 << 30, checks: cfg!(debug_assertions) || asked, timestamps: false }
     }
 }
 
@@ -122,7 +126,7 @@ impl Gpu {
         let (adapters, mut handles): (Vec<_>, Vec<_>) = adapter::enumerate().into_iter().unzip();
         let Some(index) = adapter::choose(&adapters, choice)? else { return Ok(None) };
         let adapter = adapters[index].clone();
-        let device = device::Device::open(&handles.swap_remove(index), &adapter.name)?;
+        let device = device::Device::open(&handles.swap_remove(index), &adapter.name, options.timestamps)?;
         log::info!("device: {} ({}, {}, {})", adapter.name, adapter.backend, adapter.class.name(), adapter.driver);
         Ok(Some(Self {
             pool: buffers::Pool::new(options.vram, adapter.max_buffer_bytes),
@@ -190,6 +194,16 @@ impl Gpu {
         results: &mut Results,
     ) -> Result<()> {
         run::run(self, recording, extent, inputs, kept, results)
+    }
+
+    /// Makes everything ready to run `recording` again and again, and to time its calls from `first` on.
+    pub fn timer(&self, recording: &Recording, extent: &Extent, inputs: &DeviceInputs, first: usize) -> Result<Timer> {
+        Timer::new(self, recording, extent, inputs, first)
+    }
+
+    /// True if the device's own clock was asked for, and there is one.
+    pub fn has_timestamps(&self) -> bool {
+        self.device.raw.features().contains(wgpu::Features::TIMESTAMP_QUERY)
     }
 
     /// A buffer of `words` words that lives until it is dropped.
