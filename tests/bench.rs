@@ -1,6 +1,7 @@
 //! `magic bench` as a user meets it, and what happens where a device computes wrongly.
 
 #[path = "common/cli.rs"]
+#[allow(dead_code, reason = "each test uses its own part")]
 mod common;
 
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -1,6 +1,7 @@
 //! What is measured: a GPU, or some threads of the CPU, with models loaded; and the oracle beside it.
 
-use std::sync::{Barrier, Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use super::case::{Case, PLANES, Rounds};
 use super::check::{Expect, compare};
@@ -142,6 +143,14 @@ impl Target {
     }
 }
 
+/// Returns when all have come. They stay awake, so that none has to be woken when the clock runs.
+fn meet(waiting: &AtomicUsize) {
+    waiting.fetch_sub(1, Ordering::AcqRel);
+    while waiting.load(Ordering::Acquire) > 0 {
+        std::thread::yield_now();
+    }
+}
+
 /// A case that is ready to be timed.
 pub struct Prepared<'a> {
     target: &'a Target,
@@ -161,13 +170,11 @@ impl Prepared<'_> {
                 Ok(Sample { wall, gpu: many.gpu.map(|time| time.as_secs_f64() / f64::from(count + 1)) })
             }
             (Engine::Cpu { cpu, pool, blocks }, _) => {
-                let barrier = Barrier::new(blocks.len());
+                let waiting = AtomicUsize::new(blocks.len());
                 let spans = pool.broadcast(|thread| {
                     let block = &mut *blocks[thread.index()].lock().unwrap_or_else(PoisonError::into_inner);
                     let Rounds { list, first, extent } = &self.rounds;
-                    cpu.time(list, extent, &block.models, &mut block.results, (*first, count), || {
-                        barrier.wait();
-                    })
+                    cpu.time(list, extent, &block.models, &mut block.results, (*first, count), || meet(&waiting))
                 });
                 let (begin, end) = (spans.iter().map(|span| span[0]).min(), spans.iter().map(|span| span[1]).max());
                 let passed = end.zip(begin).map_or(0.0, |(end, begin)| end.duration_since(begin).as_secs_f64());

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test uses its own part")]
 #![allow(clippy::print_stderr, reason = "a test that could not run says so")]
 
+#[allow(unused_imports, reason = "each test uses its own part")]
 pub use magic_merge::bench::{Expect, extent, store, values, words};
 use magic_merge::cpu::Cpu;
 use magic_merge::gpu::{Choice, Gpu, Options};
@@ -77,27 +78,6 @@ pub fn run_gpu(gpu: &Gpu, recording: &Recording, extent: &Extent, inputs: &[Vec<
     let outcome = gpu.run(recording, extent, &loaded, &mut results);
     gpu.unload(loaded);
     outcome.map(|()| results)
-}
-
-/// How near a result must be.
-#[derive(Clone, Copy, Debug)]
-pub enum Expect {
-    /// The same bits.
-    Bits,
-    /// f32 values with |a − b| ≤ atol + rtol·|b|. Subnormals may be taken for zero; NaN is NaN, infinities are equal.
-    Floats {
-        /// Absolute part.
-        atol: f32,
-        /// Relative part.
-        rtol: f32,
-    },
-    /// Stored elements, as many steps of their type apart at most, or as near as `atol`.
-    Stored {
-        /// Steps.
-        ulps: u32,
-        /// For what large values leave where they cancel.
-        atol: f32,
-    },
 }
 
 /// Runs `recording` on both executors and compares every result as `expect` says, one for each in order.
