@@ -316,6 +316,8 @@ fn products(s: &mut Setup, kernel: &'static Kernel) -> Round {
 #[cfg(test)]
 mod tests {
     use super::CASES;
+    use crate::bench::MOST;
+    use crate::gpu::MAX_BINDING;
     use crate::kernels::ALL;
 
     #[test]
@@ -326,5 +328,16 @@ mod tests {
         let names: std::collections::HashSet<_> = CASES.iter().map(|case| (case.kernel, case.note)).collect();
         assert_eq!(names.len(), CASES.len());
         assert_eq!(CASES[0].kernel, "copy");
+    }
+
+    #[test]
+    fn the_largest_planes_fit_every_binding_and_move_enough() {
+        for case in CASES {
+            let rounds = case.record(MOST);
+            let bytes = |buffer: &crate::recording::Buffer| 4 * buffer.size.words(&rounds.extent) as u64;
+            assert!(rounds.list.buffers.iter().map(bytes).max() <= Some(MAX_BINDING), "{}", case.kernel);
+            assert!(rounds.extent.n >= MOST / 2 && rounds.first < rounds.list.calls.len(), "{}", case.kernel);
+        }
+        assert!(CASES[0].bytes * f64::from(MOST) >= f64::from(256 << 20));
     }
 }

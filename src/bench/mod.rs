@@ -222,8 +222,8 @@ impl Row {
             status: Status::Ok,
             reason: String::new(),
             check: target.expects(case.expect),
-            bytes: (case.bytes > 0.0).then(|| case.bytes * f64::from(n) * blocks as f64),
-            flop: case.work.map(|work| work(n) * blocks as f64),
+            bytes: None,
+            flop: None,
             rounds: 0,
             timer: String::new(),
             gb_per_s: None,
@@ -245,6 +245,10 @@ impl Row {
         effort: &Effort,
     ) -> Result<()> {
         let prepared = target.prepare(case)?;
+        let (n, blocks) = (prepared.rounds.extent.n, target.blocks() as f64);
+        self.n = n;
+        self.bytes = (case.bytes > 0.0).then(|| case.bytes * f64::from(n) * blocks);
+        self.flop = case.work.map(|work| work(n) * blocks);
         if let Err(what) = target.check(&prepared.rounds, case.expect, &oracle.run(&prepared.rounds))? {
             self.status = Status::Wrong;
             self.reason = what;
@@ -260,7 +264,7 @@ impl Row {
         let [samples, copied] = time::samples(effort, [&mut own, &mut other])?;
         self.gb_per_s = self.bytes.and_then(|bytes| rate(bytes, self.take(&samples)));
         let copied = Figures::new(copied.iter().map(|s| if self.timer == "gpu" { s.best() } else { s.wall }));
-        let bytes = CASES[0].bytes * f64::from(target.n) * target.blocks() as f64;
+        let bytes = CASES[0].bytes * f64::from(target.n) * blocks;
         self.copy_gb_per_s = rate(bytes, copied.median_ns);
         self.percent_of_copy = self.gb_per_s.zip(self.copy_gb_per_s).map(|(own, copy)| 100.0 * own / copy);
         Ok(())
