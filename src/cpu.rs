@@ -4,6 +4,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -89,6 +90,41 @@ impl Cpu {
         kept: &mut [Vec<u32>],
         results: &mut Results,
     ) {
+        self.run_parts(recording, extent, inputs, kept, results, |launch| launch(0..recording.calls.len()));
+    }
+
+    /// [`Cpu::run`] that does the calls from `first` on `rounds` times, and returns when the first of these began and the
+    /// last ended. Between the other calls and these it calls `ready`, which may wait for other threads.
+    pub fn time(
+        &self,
+        recording: &Recording,
+        extent: &Extent,
+        inputs: &[Vec<u32>],
+        results: &mut Results,
+        (first, rounds): (usize, u32),
+        ready: impl FnOnce(),
+    ) -> [Instant; 2] {
+        let mut span = [Instant::now(); 2];
+        self.run_parts(recording, extent, inputs, &mut [], results, |launch| {
+            launch(0..first);
+            ready();
+            span[0] = Instant::now();
+            (0..rounds).for_each(|_| launch(first..recording.calls.len()));
+            span[1] = Instant::now();
+        });
+        span
+    }
+
+    /// Binds all buffers, and lets `work` launch calls.
+    fn run_parts(
+        &self,
+        recording: &Recording,
+        extent: &Extent,
+        inputs: &[Vec<u32>],
+        kept: &mut [Vec<u32>],
+        results: &mut Results,
+        work: impl FnOnce(&mut dyn FnMut(Range<usize>)),
+    ) {
         // Taken, not borrowed: while a twin waits for its threads, this one may run another list.
         let mut arena = ARENA.take();
         arena.resize_with(arena.len().max(recording.buffers.len()), Vec::new);
@@ -110,14 +146,16 @@ impl Cpu {
                 Role::Input(_) | Role::Constant(_) | Role::Table(_) => {}
             }
         }
-        for call in &recording.calls {
-            let dims = Dims::new(call.grid.as_ref().unwrap_or(extent), recording.planes);
-            let started = log::log_enabled!(log::Level::Info).then(Instant::now);
-            launch(call, dims, recording, extent, inputs, &mut arena);
-            if let Some(started) = started {
-                self.spend(call.kernel.name, started.elapsed());
+        work(&mut |calls| {
+            for call in &recording.calls[calls] {
+                let dims = Dims::new(call.grid.as_ref().unwrap_or(extent), recording.planes);
+                let started = log::log_enabled!(log::Level::Info).then(Instant::now);
+                launch(call, dims, recording, extent, inputs, &mut arena);
+                if let Some(started) = started {
+                    self.spend(call.kernel.name, started.elapsed());
+                }
             }
-        }
+        });
         for (buffer, own) in recording.buffers.iter().zip(arena.iter_mut()) {
             if let Role::Kept(id) = buffer.role {
                 std::mem::swap(&mut kept[id], own);

@@ -15,6 +15,8 @@
 //! [`data`] reads samples, [`features`] runs the list with [`parameters`] that are loaded leaf by leaf, and
 //! [`calibrate`] measures and folds on the way. [`evaluate`] and [`sensitivity`] run the same lists.
 //!
+//! [`bench`] measures all kernels, and checks them.
+//!
 //! ```no_run
 //! use magic_merge::device::Wanted;
 //! use magic_merge::job::{Job, Output};
@@ -34,6 +36,7 @@
 //! # }
 //! ```
 
+pub mod bench;
 pub mod calibrate;
 pub mod card;
 pub mod checkpoint;

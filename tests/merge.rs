@@ -394,7 +394,7 @@ fn hard_to_sample(kind: usize, i: usize, n: usize) -> f32 {
         1 => (noise(i) % 5) as f32, // five values
         2 => (1 + i) as f32,        // in order: the bracket is one place
         3 => {
-            if i / 64 % 97 == 0 {
+            if (i / 64).is_multiple_of(97) {
                 noise(i) as f32
             } else {
                 1.0

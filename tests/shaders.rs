@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use magic_merge::bench::copy::COPY;
 use magic_merge::kernels::{ALL, Access, COMMON, Kernel, WORKGROUP};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, Override, StorageAccess, TypeInner};
@@ -35,7 +36,7 @@ fn specialise(kernel: &Kernel, value: f64) -> (Module, ModuleInfo) {
 
 #[test]
 fn shaders_are_valid_and_translate_for_every_backend() {
-    for kernel in ALL {
+    for kernel in ALL.iter().copied().chain([&COPY]) {
         for value in [0.0, 1.0, 3.0] {
             let (module, info) = specialise(kernel, value);
             validate(kernel, &module);

@@ -55,6 +55,11 @@ pub enum Command {
     Devices,
     /// List the merge methods, with formula and paper
     Methods,
+    /// Measure every kernel, and check it against its twin
+    ///
+    /// Prints a markdown table: time, useful bytes a second, and that as a part of what a plain copy reaches on the same
+    /// device in the same run. `--device` chooses the device. Exit code 1 if any result is wrong.
+    Bench(Bench),
     /// Merge small models that come with the program, and show what calibration does
     ///
     /// The models are six vision experts of 0.3 million parameters. They are merged by several methods, each without and
@@ -303,6 +308,26 @@ pub struct Inspect {
     /// Models: folders, `.safetensors` files, or org/name in the local hub cache
     #[arg(required = true, value_name = "PATH", value_parser = utf8())]
     pub paths: Vec<String>,
+}
+
+/// `magic bench`.
+#[derive(Debug, clap::Args)]
+pub struct Bench {
+    /// Only kernels with this in their name; once for each
+    #[arg(long = "filter", value_name = "NAME", value_parser = utf8())]
+    pub filters: Vec<String>,
+    /// All adapters, software ones too, and the CPU
+    #[arg(long)]
+    pub all: bool,
+    /// Smaller planes and fewer samples: a first look
+    #[arg(long)]
+    pub quick: bool,
+    /// Elements of a plane [default: 8388608 on GPUs, 4194304 and 32768 on the CPU]
+    #[arg(long, value_name = "N")]
+    pub elements: Option<u32>,
+    /// Document of an earlier run, `magic bench --json > OLD.json`, to compare with
+    #[arg(long, value_name = "OLD.json")]
+    pub compare: Option<PathBuf>,
 }
 
 /// `magic demo`.

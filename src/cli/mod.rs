@@ -3,6 +3,7 @@
 //! stdout carries data only; progress, warnings, errors and logs go to stderr.
 
 mod args;
+mod bench;
 mod demo;
 mod devices;
 mod dry_run;

@@ -30,12 +30,28 @@ pub struct Bar {
     watcher: Option<(mpsc::Sender<()>, JoinHandle<()>)>,
 }
 
+/// True if someone is there to see progress, and wants to.
+fn watched(global: &Global) -> bool {
+    let unwanted = global.quiet || global.verbose > 0 || std::env::var_os("MAGIC_NO_PROGRESS").is_some();
+    let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    !unwanted && !dumb && stderr().is_terminal()
+}
+
+/// A line that says what is being done, if someone is there to see it.
+pub fn steps(global: &Global) -> ProgressBar {
+    if !watched(global) {
+        return ProgressBar::hidden();
+    }
+    let line = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    line.set_style(ProgressStyle::with_template("{spinner} {elapsed} {msg}").expect("the template is constant"));
+    line.enable_steady_tick(TICK);
+    line
+}
+
 impl Bar {
     /// Shows `progress`, if someone is there to see it.
     pub fn start(global: &Global, progress: &Arc<Progress>, total: Total) -> Self {
-        let unwanted = global.quiet || global.verbose > 0 || std::env::var_os("MAGIC_NO_PROGRESS").is_some();
-        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        if unwanted || dumb || !stderr().is_terminal() {
+        if !watched(global) {
             return Self { watcher: None };
         }
         let (done, wait) = mpsc::channel();

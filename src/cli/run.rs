@@ -16,7 +16,7 @@ use super::args::{Args, CalibrateArgs, Command, Global, Inspect, Merge, OutputFl
 use super::devices::Devices;
 use super::output::Printer;
 use super::progress::{Bar, Total};
-use super::{demo, dry_run, inspect, interrupt, measure, methods, summary};
+use super::{bench, demo, dry_run, inspect, interrupt, measure, methods, summary};
 
 /// Does what the command line says.
 pub fn run(args: &Args, printer: &Printer) -> Result<()> {
@@ -28,6 +28,7 @@ pub fn run(args: &Args, printer: &Printer) -> Result<()> {
         Command::Inspect(inspect) => self::inspect(inspect, printer),
         Command::Devices => devices(printer),
         Command::Methods => methods(printer),
+        Command::Bench(bench) => bench::run(bench, &args.global, printer),
         Command::Demo(demo) => demo::run(demo, &args.global, printer),
         Command::Completions { shell } => completions(*shell, printer),
     }

@@ -46,6 +46,10 @@ pub struct Adapter {
     pub class: Class,
     /// Driver and its version.
     pub driver: String,
+    /// Number of the vendor, 0 where the backend does not tell.
+    pub vendor_id: u32,
+    /// The vendor's number of the device, 0 where the backend does not tell.
+    pub device_id: u32,
     /// Largest buffer a kernel can see, in bytes.
     pub max_binding_bytes: u64,
     /// Largest buffer at all, in bytes.
@@ -174,6 +178,8 @@ fn describe(index: usize, handle: &wgpu::Adapter) -> Adapter {
         backend,
         class,
         driver: [info.driver, info.driver_info].join(" ").trim().to_owned(),
+        vendor_id: info.vendor,
+        device_id: info.device,
         max_binding_bytes: limits.max_storage_buffer_binding_size,
         max_buffer_bytes: limits.max_buffer_size,
         workgroup_bytes: limits.max_compute_workgroup_storage_size,
@@ -193,6 +199,8 @@ mod tests {
             backend: "Vulkan",
             class: *class,
             driver: String::new(),
+            vendor_id: 0,
+            device_id: 0,
             max_binding_bytes: 1 << 27,
             max_buffer_bytes: 1 << 28,
             workgroup_bytes: 16384,

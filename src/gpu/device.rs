@@ -30,11 +30,12 @@ pub struct Device {
 }
 
 impl Device {
-    /// Opens `adapter` with all it can do.
-    pub fn open(adapter: &wgpu::Adapter, name: &str) -> Result<Self> {
+    /// Opens `adapter` with all it can do, and with its clock if it has one and `timestamps` are wanted.
+    pub fn open(adapter: &wgpu::Adapter, name: &str, timestamps: bool) -> Result<Self> {
+        let clock = if timestamps { wgpu::Features::TIMESTAMP_QUERY } else { wgpu::Features::empty() };
         let desc = wgpu::DeviceDescriptor {
             label: Some("magic"),
-            required_features: wgpu::Features::empty(),
+            required_features: adapter.features() & clock,
             required_limits: adapter.limits(),
             experimental_features: wgpu::ExperimentalFeatures::disabled(),
             memory_hints: wgpu::MemoryHints::MemoryUsage,

@@ -11,6 +11,7 @@ mod proof;
 mod run;
 mod sample;
 mod staging;
+mod time;
 mod upload;
 
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -18,6 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 pub use adapter::{Adapter, Choice, Class};
 pub use buffers::{Lease as DeviceBuffer, class_bytes};
+pub use time::{Time, Timer};
 
 use crate::cpu::Cpu;
 use crate::error::{Error, Result};
@@ -36,13 +38,15 @@ pub struct Options {
     pub checks: bool,
     /// Use the device, and the pipelines it has compiled, that this process opened before in the same way.
     pub shared: bool,
+    /// Ask for the device's own clock, where it has one; only [`Gpu::timer`] reads it.
+    pub timestamps: bool,
 }
 
 impl Default for Options {
     /// 4 GiB; checks in debug builds, or where `MAGIC_GPU_CHECKS` is `1`; a device of its own.
     fn default() -> Self {
         let asked = std::env::var_os("MAGIC_GPU_CHECKS").is_some_and(|value| value == "1");
-        Self { vram: 4 << 30, checks: cfg!(debug_assertions) || asked, shared: false }
+        Self { vram: 4 << 30, checks: cfg!(debug_assertions) || asked, shared: false, timestamps: false }
     }
 }
 
@@ -124,13 +128,13 @@ impl Fault {
 }
 
 impl Core {
-    fn open(choice: &Choice, checks: bool) -> Result<Option<Self>> {
+    fn open(choice: &Choice, options: &Options) -> Result<Option<Self>> {
         let (adapters, mut handles): (Vec<_>, Vec<_>) = adapter::enumerate().into_iter().unzip();
         let Some(index) = adapter::choose(&adapters, choice)? else { return Ok(None) };
         let adapter = adapters[index].clone();
-        let device = device::Device::open(&handles.swap_remove(index), &adapter.name)?;
+        let device = device::Device::open(&handles.swap_remove(index), &adapter.name, options.timestamps)?;
         log::info!("device: {} ({}, {}, {})", adapter.name, adapter.backend, adapter.class.name(), adapter.driver);
-        Ok(Some(Self { adapter, device, pipelines: pipeline::Pipelines::new(checks) }))
+        Ok(Some(Self { adapter, device, pipelines: pipeline::Pipelines::new(options.checks) }))
     }
 }
 
@@ -147,7 +151,7 @@ impl Gpu {
         let core = match known.filter(|_| options.shared) {
             Some((.., core)) => core.clone(),
             None => {
-                let Some(core) = Core::open(choice, options.checks)? else { return Ok(None) };
+                let Some(core) = Core::open(choice, options)? else { return Ok(None) };
                 let core = Arc::new(core);
                 if options.shared {
                     shared.push((choice.clone(), options.checks, core.clone()));
@@ -219,6 +223,16 @@ impl Gpu {
         results: &mut Results,
     ) -> Result<()> {
         run::run(self, recording, extent, inputs, kept, results)
+    }
+
+    /// Makes everything ready to run `recording` again and again, and to time its calls from `first` on.
+    pub fn timer(&self, recording: &Recording, extent: &Extent, inputs: &DeviceInputs, first: usize) -> Result<Timer> {
+        Timer::new(self, recording, extent, inputs, first)
+    }
+
+    /// True if the device's own clock was asked for, and there is one.
+    pub fn has_timestamps(&self) -> bool {
+        self.core.device.raw.features().contains(wgpu::Features::TIMESTAMP_QUERY)
     }
 
     /// A buffer of `words` words that lives until it is dropped.

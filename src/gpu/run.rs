@@ -1,5 +1,6 @@
 //! Running a recording over a loaded block: one submission, one read-back.
 
+use std::ops::Range;
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -51,14 +52,7 @@ pub fn run(
     let written: Vec<Bound> = recording.results().map(|(buf, _)| bound[buf.0]).collect();
     let proof = Proof::new(gpu, &written)?;
 
-    let calls = recording.calls.iter().map(|call| Step {
-        kernel: call.kernel,
-        constants: &call.constants,
-        params: &call.params,
-        dims: Dims::new(call.grid.as_ref().unwrap_or(extent), recording.planes),
-        args: call.args.iter().map(|buf| bound[buf.0]).collect(),
-    });
-    let steps: Vec<Step> = calls.chain(proof.steps(&written)).collect();
+    let steps: Vec<Step> = steps(recording, extent, &bound).chain(proof.steps(&written)).collect();
     let launches = Launches::new(gpu, &steps)?;
 
     let desc = wgpu::CommandEncoderDescriptor { label: Some("magic.run") };
@@ -69,7 +63,13 @@ pub fn run(
         }
     }
     proof.clear(&mut encoder);
-    launches.encode(gpu, &mut encoder, recording.calls.len());
+    {
+        let desc = wgpu::ComputePassDescriptor { label: Some("magic.run"), timestamp_writes: None };
+        let mut pass = encoder.begin_compute_pass(&desc);
+        launches.encode(&mut pass, 0..steps.len(), |call| {
+            call < recording.calls.len() && gpu.has(Fault::SkipCall(call.min(255) as u8))
+        });
+    }
     if written.is_empty() {
         // What it leaves is read by later lists, whose results are proved.
         let submission = gpu.core.device.queue.submit([encoder.finish()]);
@@ -93,8 +93,23 @@ pub fn run(
     proved
 }
 
+/// The calls of a recording over its buffers.
+pub fn steps<'a>(
+    recording: &'a Recording,
+    extent: &'a Extent,
+    bound: &'a [Bound<'a>],
+) -> impl Iterator<Item = Step<'a>> {
+    recording.calls.iter().map(|call| Step {
+        kernel: call.kernel,
+        constants: &call.constants,
+        params: &call.params,
+        dims: Dims::new(call.grid.as_ref().unwrap_or(extent), recording.planes),
+        args: call.args.iter().map(|buf| bound[buf.0]).collect(),
+    })
+}
+
 /// Buffers that live as long as the run: `None` for inputs.
-fn own_buffers(gpu: &Gpu, recording: &Recording, extent: &Extent) -> Result<Vec<Option<Lease>>> {
+pub fn own_buffers(gpu: &Gpu, recording: &Recording, extent: &Extent) -> Result<Vec<Option<Lease>>> {
     let make = |buffer: &crate::recording::Buffer| {
         let bytes = 4 * buffer.size.words(extent).max(1) as u64;
         gpu.check_binding(buffer.label, bytes)?;
@@ -115,7 +130,8 @@ fn own_buffers(gpu: &Gpu, recording: &Recording, extent: &Extent) -> Result<Vec<
     recording.buffers.iter().map(make).collect()
 }
 
-fn bind<'a>(
+/// What each buffer of the recording is on the device.
+pub fn bind<'a>(
     gpu: &Gpu,
     recording: &Recording,
     extent: &Extent,
@@ -144,14 +160,15 @@ fn bind<'a>(
 }
 
 /// Pipelines, bindings and grids of all steps.
-struct Launches {
+pub struct Launches {
     list: Vec<(std::sync::Arc<super::pipeline::Pipeline>, wgpu::BindGroup, [u32; 2])>,
     /// Returned to the pool when the run is over.
     _uniforms: Option<Lease>,
 }
 
 impl Launches {
-    fn new(gpu: &Gpu, steps: &[Step]) -> Result<Self> {
+    /// Makes what is not made yet.
+    pub fn new(gpu: &Gpu, steps: &[Step]) -> Result<Self> {
         let align = gpu.core.device.raw.limits().min_uniform_buffer_offset_alignment.max(16) as usize;
         let mut text: Vec<u8> = Vec::new();
         let mut slots = Vec::with_capacity(steps.len());
@@ -198,11 +215,11 @@ impl Launches {
         Ok(Self { list, _uniforms: Some(uniforms) })
     }
 
-    fn encode(&self, gpu: &Gpu, encoder: &mut wgpu::CommandEncoder, calls: usize) {
-        let desc = wgpu::ComputePassDescriptor { label: Some("magic.run"), timestamp_writes: None };
-        let mut pass = encoder.begin_compute_pass(&desc);
-        for (i, (pipeline, group, [x, y])) in self.list.iter().enumerate() {
-            if *x == 0 || i < calls && gpu.has(Fault::SkipCall(i.min(255) as u8)) {
+    /// Puts those of the launches that have something to do, and that nobody `skips`, into `pass`.
+    pub fn encode(&self, pass: &mut wgpu::ComputePass<'_>, which: Range<usize>, skips: impl Fn(usize) -> bool) {
+        for i in which {
+            let (pipeline, group, [x, y]) = &self.list[i];
+            if *x == 0 || skips(i) {
                 continue;
             }
             pass.set_pipeline(&pipeline.raw);

@@ -2,10 +2,10 @@
 #![allow(dead_code, reason = "each test uses its own part")]
 #![allow(clippy::print_stderr, reason = "a test that could not run says so")]
 
-use magic_merge::checkpoint::Dtype;
+#[allow(unused_imports, reason = "each test uses its own part")]
+pub use magic_merge::bench::{Expect, extent, store, values, words};
 use magic_merge::cpu::Cpu;
 use magic_merge::gpu::{Choice, Gpu, Options};
-use magic_merge::kernels::convert;
 use magic_merge::recording::{Extent, Recording, Results, Size};
 
 /// Numbers of elements at which something begins or ends: a word, a workgroup, a piece.
@@ -23,31 +23,6 @@ pub fn gpu() -> Option<Gpu> {
             None
         }
     }
-}
-
-/// Rows of `row_len`, the last one maybe shorter, that hold `n` elements.
-pub fn extent(n: u32, row_len: u32) -> Extent {
-    Extent { first_row: 0, rows: n.div_ceil(row_len), row_len, n }
-}
-
-/// A stream of well-mixed words.
-pub fn words(seed: u64) -> impl Iterator<Item = u32> {
-    let mut state = seed;
-    std::iter::repeat_with(move || {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) as u32
-    })
-}
-
-/// `n` values of both signs around `scale`, of magnitudes that differ by a few powers of two.
-pub fn values(n: usize, scale: f32, seed: u64) -> Vec<f32> {
-    let value = |word: u32| {
-        let unit = (word >> 8) as f32 / (1 << 24) as f32;
-        (unit * 2.0 - 1.0) * scale * f32::from_bits((127 - (word & 3)) << 23)
-    };
-    words(seed).map(value).take(n).collect()
 }
 
 /// What arithmetic goes wrong at.
@@ -79,15 +54,6 @@ pub fn special_values(n: usize, scale: f32, seed: u64) -> Vec<f32> {
     values
 }
 
-/// `values` as stored elements.
-pub fn store(dtype: Dtype, values: &[f32]) -> Vec<u8> {
-    // Twins see whole words, at word boundaries.
-    let mut words = vec![0u64; (values.len() * dtype.size()).div_ceil(8)];
-    let stored = &mut bytemuck::cast_slice_mut(&mut words)[..values.len() * dtype.size()];
-    convert::narrow(dtype, values, stored, 0);
-    stored.to_vec()
-}
-
 /// Runs `recording` by the twins.
 pub fn run_cpu(recording: &Recording, extent: &Extent, inputs: &[Vec<u8>]) -> Results {
     let cpu = Cpu::default();
@@ -114,27 +80,6 @@ pub fn run_gpu(gpu: &Gpu, recording: &Recording, extent: &Extent, inputs: &[Vec<
     outcome.map(|()| results)
 }
 
-/// How near a result must be.
-#[derive(Clone, Copy, Debug)]
-pub enum Expect {
-    /// The same bits.
-    Bits,
-    /// f32 values with |a − b| ≤ atol + rtol·|b|. Subnormals may be taken for zero; NaN is NaN, infinities are equal.
-    Floats {
-        /// Absolute part.
-        atol: f32,
-        /// Relative part.
-        rtol: f32,
-    },
-    /// Stored elements, as many steps of their type apart at most, or as near as `atol`.
-    Stored {
-        /// Steps.
-        ulps: u32,
-        /// For what large values leave where they cancel.
-        atol: f32,
-    },
-}
-
 /// Runs `recording` on both executors and compares every result as `expect` says, one for each in order.
 /// Returns what the GPU gave.
 #[track_caller]
@@ -158,53 +103,5 @@ fn name(recording: &Recording) -> String {
 /// Panics where `found` (GPU) and `wanted` (CPU) differ by more than `expect`.
 #[track_caller]
 pub fn compare(place: &str, size: Size, n: usize, found: &[u32], wanted: &[u32], expect: Expect) {
-    assert_eq!(found.len(), wanted.len(), "{place}: length");
-    if let (Expect::Stored { ulps, atol }, Size::Stored(dtype)) = (expect, size) {
-        return compare_stored(place, dtype, n, [found, wanted], ulps, atol);
-    }
-    let mut wrong = 0;
-    let mut first = String::new();
-    for (i, (&a, &b)) in found.iter().zip(wanted).enumerate() {
-        if !fits(a, b, expect) {
-            wrong += 1;
-            if wrong <= 4 {
-                let (x, y) = (f32::from_bits(a), f32::from_bits(b));
-                first += &format!("\n  [{i}] GPU {x:e} ({a:#010x}), CPU {y:e} ({b:#010x})");
-            }
-        }
-    }
-    assert!(wrong == 0, "{place}: {wrong} of {} differ ({expect:?}):{first}", found.len());
-}
-
-fn fits(a: u32, b: u32, expect: Expect) -> bool {
-    let Expect::Floats { atol, rtol } = expect else { return a == b };
-    let (x, y) = (f32::from_bits(a), f32::from_bits(b));
-    if x.is_nan() || y.is_nan() || x.is_infinite() || y.is_infinite() {
-        return x == y || x.is_nan() && y.is_nan();
-    }
-    (x - y).abs() <= atol + rtol * y.abs() + 4.0 * f32::MIN_POSITIVE
-}
-
-#[track_caller]
-fn compare_stored(place: &str, dtype: Dtype, n: usize, [found, wanted]: [&[u32]; 2], ulps: u32, atol: f32) {
-    let size = dtype.size();
-    let element = |words: &[u32], i: usize| {
-        let mut bytes = [0u8; 8];
-        bytes[..size].copy_from_slice(&bytemuck::cast_slice::<u32, u8>(words)[i * size..][..size]);
-        u64::from_le_bytes(bytes)
-    };
-    let sign = 1u64 << (8 * size - 1);
-    // Steps from zero, so that neighbours across it are neighbours.
-    let steps = |bits: u64| if bits & sign == 0 { bits as i64 } else { -((bits & !sign) as i64) };
-    for i in 0..n {
-        let (a, b) = (element(found, i), element(wanted, i));
-        let mut value = [[0f32; 1]; 2];
-        for (value, words) in value.iter_mut().zip([found, wanted]) {
-            convert::widen(dtype, bytemuck::cast_slice(words), i, value);
-        }
-        let [[x], [y]] = value;
-        let close = (x - y).abs() <= atol + 4.0 * f32::MIN_POSITIVE;
-        let near = x.is_nan() && y.is_nan() || close || steps(a).abs_diff(steps(b)) <= u64::from(ulps);
-        assert!(near, "{place}: [{i}] GPU {x:e} ({a:#x}), CPU {y:e} ({b:#x}); {ulps} ulps allowed");
-    }
+    magic_merge::bench::compare(size, n, found, wanted, expect).unwrap_or_else(|what| panic!("{place}: {what}"));
 }

@@ -1,0 +1,186 @@
+//! What is measured: a GPU, or some threads of the CPU, with models loaded; and the oracle beside it.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use super::case::{Case, PLANES, Rounds};
+use super::check::{Expect, compare};
+use super::time::Sample;
+use super::values::{store, values};
+use crate::checkpoint::Dtype;
+use crate::cpu::Cpu;
+use crate::error::{Error, Result};
+use crate::gpu::{DeviceInputs, Gpu, Timer};
+use crate::recording::Results;
+
+/// Stored models of `n` elements: each plane in bf16, then each in f32. `n` is even.
+fn models(n: u32) -> Vec<Vec<u32>> {
+    let stored = |dtype, seed| bytemuck::pod_collect_to_vec(&store(dtype, &values(n as usize, 0.1, seed)));
+    let planes = 0..u64::from(PLANES);
+    planes.clone().map(|k| stored(Dtype::BF16, k)).chain(planes.map(|k| stored(Dtype::F32, 10 + k))).collect()
+}
+
+/// The twins, whose results are right.
+pub struct Oracle {
+    n: u32,
+    models: Vec<Vec<u32>>,
+}
+
+impl Oracle {
+    /// Models of `n` elements.
+    pub fn new(n: u32) -> Self {
+        Self { n, models: models(n) }
+    }
+
+    /// Results of one round.
+    pub fn run(&self, rounds: &Rounds) -> Results {
+        let mut results = Results::default();
+        Cpu::default().run(&rounds.list, &rounds.extent, &self.models, &mut results);
+        results
+    }
+}
+
+enum Engine {
+    Cpu { cpu: Cpu, pool: rayon::ThreadPool, blocks: Vec<Mutex<Block>> },
+    Gpu { gpu: Box<Gpu>, inputs: DeviceInputs },
+}
+
+/// What a thread works on.
+struct Block {
+    models: Vec<Vec<u32>>,
+    results: Results,
+}
+
+/// A device with models loaded.
+pub struct Target {
+    /// Elements of a plane.
+    pub n: u32,
+    engine: Engine,
+}
+
+impl Target {
+    /// So many threads of the CPU, each with a block of its own, as in a merge.
+    pub fn cpu(oracle: &Oracle, threads: usize) -> Result<Self> {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+        let pool = pool.map_err(|e| Error::device(format!("cannot start {threads} threads: {e}")))?;
+        let block = |_| Mutex::new(Block { models: oracle.models.clone(), results: Results::default() });
+        let engine = Engine::Cpu { cpu: Cpu::default(), pool, blocks: (0..threads).map(block).collect() };
+        Ok(Self { n: oracle.n, engine })
+    }
+
+    /// A GPU.
+    pub fn gpu(oracle: &Oracle, gpu: Gpu) -> Result<Self> {
+        // 3 bytes more: unlike sizes keep the executor from computing samples of each block again.
+        let sizes: Vec<usize> = oracle.models.iter().map(|words| 4 * words.len()).chain([3]).collect();
+        let inputs = gpu.load(&sizes, &mut |model, offset, out| {
+            if let Some(words) = oracle.models.get(model) {
+                out.copy_from_slice(&bytemuck::cast_slice(words)[offset as usize..][..out.len()]);
+            }
+            Ok(())
+        })?;
+        Ok(Self { n: oracle.n, engine: Engine::Gpu { gpu: Box::new(gpu), inputs } })
+    }
+
+    /// Blocks that are in work at a time.
+    pub fn blocks(&self) -> usize {
+        match &self.engine {
+            Engine::Cpu { blocks, .. } => blocks.len(),
+            Engine::Gpu { .. } => 1,
+        }
+    }
+
+    /// A driver that computes on the CPU.
+    pub fn is_software(&self) -> bool {
+        matches!(&self.engine, Engine::Gpu { gpu, .. } if gpu.adapter().is_software())
+    }
+
+    /// What [`Target::check`] asks of results, in words.
+    pub fn expects(&self, expect: Expect) -> String {
+        match (&self.engine, expect) {
+            (Engine::Cpu { .. }, _) => "the same bits from every thread".to_owned(),
+            (_, Expect::Bits) => "the twin's bits".to_owned(),
+            (_, Expect::Floats { atol, rtol }) => format!("within {atol:e} + {rtol:e} |x| of the twin"),
+            (_, Expect::Stored { ulps, .. }) => format!("within {ulps} ulp of the twin"),
+        }
+    }
+
+    /// Runs one round, and says where its results are not those of the oracle. What the twins compute themselves must be
+    /// the same bits in every block.
+    pub fn check(&self, rounds: &Rounds, expect: Expect, wanted: &Results) -> Result<std::result::Result<(), String>> {
+        let compare = |found: &Results, expect| {
+            for (i, (_, buffer)) in rounds.list.results().enumerate() {
+                let n = rounds.extent.n as usize;
+                compare(buffer.size, n, &found.buffers[i], &wanted.buffers[i], expect)
+                    .map_err(|what| format!("result {i}: {what}"))?;
+            }
+            Ok(())
+        };
+        match &self.engine {
+            Engine::Cpu { cpu, pool, blocks } => {
+                let outcomes = pool.broadcast(|thread| {
+                    let block = &mut *blocks[thread.index()].lock().unwrap_or_else(PoisonError::into_inner);
+                    cpu.run(&rounds.list, &rounds.extent, &block.models, &mut block.results);
+                    compare(&block.results, Expect::Bits)
+                });
+                Ok(outcomes.into_iter().collect())
+            }
+            Engine::Gpu { gpu, inputs } => {
+                let mut found = Results::default();
+                gpu.run(&rounds.list, &rounds.extent, inputs, &mut found)?;
+                Ok(compare(&found, expect))
+            }
+        }
+    }
+
+    /// Makes a case ready to be timed.
+    pub fn prepare(&self, case: &Case) -> Result<Prepared<'_>> {
+        let rounds = case.record(self.n);
+        let timer = match &self.engine {
+            Engine::Cpu { .. } => None,
+            Engine::Gpu { gpu, inputs } => Some(gpu.timer(&rounds.list, &rounds.extent, inputs, rounds.first)?),
+        };
+        Ok(Prepared { target: self, rounds, timer })
+    }
+}
+
+/// Returns when all have come. They stay awake, so that none has to be woken when the clock runs.
+fn meet(waiting: &AtomicUsize) {
+    waiting.fetch_sub(1, Ordering::AcqRel);
+    while waiting.load(Ordering::Acquire) > 0 {
+        std::thread::yield_now();
+    }
+}
+
+/// A case that is ready to be timed.
+pub struct Prepared<'a> {
+    target: &'a Target,
+    /// What is run.
+    pub rounds: Rounds,
+    timer: Option<Timer>,
+}
+
+impl Prepared<'_> {
+    /// One look at `count` rounds.
+    pub fn look(&self, count: u32) -> Result<Sample> {
+        match (&self.target.engine, &self.timer) {
+            (Engine::Gpu { gpu, .. }, Some(timer)) => {
+                // What comes with every submission cancels out of the difference. A pass by the device's clock has nothing of it.
+                let (many, one) = (timer.time(gpu, count + 1)?, timer.time(gpu, 1)?);
+                let wall = (many.wall.as_secs_f64() - one.wall.as_secs_f64()) / f64::from(count);
+                Ok(Sample { wall, gpu: many.gpu.map(|time| time.as_secs_f64() / f64::from(count + 1)) })
+            }
+            (Engine::Cpu { cpu, pool, blocks }, _) => {
+                let waiting = AtomicUsize::new(blocks.len());
+                let spans = pool.broadcast(|thread| {
+                    let block = &mut *blocks[thread.index()].lock().unwrap_or_else(PoisonError::into_inner);
+                    let Rounds { list, first, extent } = &self.rounds;
+                    cpu.time(list, extent, &block.models, &mut block.results, (*first, count), || meet(&waiting))
+                });
+                let (begin, end) = (spans.iter().map(|span| span[0]).min(), spans.iter().map(|span| span[1]).max());
+                let passed = end.zip(begin).map_or(0.0, |(end, begin)| end.duration_since(begin).as_secs_f64());
+                Ok(Sample { wall: passed / f64::from(count), gpu: None })
+            }
+            (Engine::Gpu { .. }, None) => unreachable!("a GPU gives a timer"),
+        }
+    }
+}
