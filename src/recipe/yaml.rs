@@ -69,10 +69,12 @@ impl Reader<'_> {
     }
 
     fn rank(&self, node: &Node) -> Result<usize> {
-        match usize::try_from(self.whole(node, "`lora_out`")?) {
-            Ok(rank) if rank > 0 => Ok(rank),
-            _ => Err(self.error(node.line, "`lora_out` is 0").hint("it takes the largest rank of the adapter, from 1")),
-        }
+        let what = match node.kind {
+            Kind::Int(0) => "`lora_out` is 0",
+            Kind::Int(rank) => return Ok(usize::try_from(rank).unwrap_or(usize::MAX)),
+            _ => "`lora_out` is not a whole number",
+        };
+        Err(self.error(node.line, what).hint("it takes the largest rank of the adapter, a whole number from 1"))
     }
 
     fn models(&self, node: &Node) -> Result<Vec<ModelEntry>> {
