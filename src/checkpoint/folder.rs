@@ -141,6 +141,10 @@ impl Folder {
         if let Some(file) = self.file("model.safetensors")? {
             return Ok(Found { folder: Some(self), files: vec![file], index: None, adapter: false });
         }
+        if names.iter().any(|name| name == ADAPTER) {
+            return Err(Error::input(format!("`{at}` has `{ADAPTER}`, but no `{ADAPTER_CONFIG}`"))
+                .hint("an adapter cannot be scaled without it: download or save both"));
+        }
         let ending = |end: &str| {
             let ours = names.iter().filter(|name| name.ends_with(end) && !name.starts_with('.'));
             ours.map(String::as_str).collect::<Vec<_>>()
