@@ -30,6 +30,12 @@ pub fn open(spec: &str, search: &[PathBuf]) -> Result<Checkpoint> {
     match (whole, spec.split_once('+')) {
         // A path may hold a plus; only where there is nothing at it, an adapter is meant.
         (Err(error), Some((model, adapter))) if error.kind() == Kind::Usage && !model.is_empty() => {
+            if let (Some((one, two)), Err(_)) = (adapter.split_once('+'), Checkpoint::open_any(adapter, search)) {
+                let [model, one, two] = [model, one, two].map(shown);
+                let each = format!("name each as a model of its own: `--model {model}+{one} --model {model}+{two}`");
+                return Err(Error::usage(format!("`{}` has more than one adapter", shown(spec)))
+                    .hint(format!("only one adapter per model is possible; {each}")));
+            }
             match open_on(adapter, model, search)? {
                 Ok(layer) => Ok(layer.checkpoint(spec)),
                 Err(_) => {
