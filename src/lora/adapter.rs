@@ -223,14 +223,38 @@ fn alpha(raw: &Checkpoint, place: Option<usize>, module: &str) -> Result<Option<
         let what = format!("the alpha of `{module}` in `{}` {what}", shown(raw.name()));
         Err(Error::input(what).hint("leave the adapter out, or save the alpha that it was trained with"))
     };
-    if info.elements() != 1 || !info.dtype.is_float() {
+    if info.elements() != 1 {
         return bad("is not one number");
     }
-    match floats(raw, place)?[0] {
+    let value = match info.dtype.is_float() {
+        true => floats(raw, place)?[0],
+        false => match integer(raw, place)? {
+            Some(value) => value,
+            None => return bad(&format!("is stored as {}", info.dtype.header_name())),
+        },
+    };
+    match value {
         0.0 => bad("is 0: it does nothing"),
         alpha if alpha.is_finite() => Ok(Some(alpha)),
         _ => bad("is not finite"),
     }
+}
+
+/// A tensor of one integer; `None` if it is of another type.
+fn integer(raw: &Checkpoint, place: usize) -> Result<Option<f32>> {
+    let name = raw.tensors()[place].dtype.header_name();
+    let (signed, size) = match name {
+        "I8" | "I16" | "I32" | "I64" => (true, &name[1..]),
+        "U8" | "U16" | "U32" | "U64" => (false, &name[1..]),
+        _ => return Ok(None),
+    };
+    let size: usize = size.parse().expect("one of the above");
+    let mut bytes = [0; 8];
+    raw.read_at(place, 0, &mut bytes[..size / 8])?;
+    let value = u64::from_le_bytes(bytes);
+    // The sign bit to the top and back.
+    let shift = 64 - size;
+    Ok(Some(if signed { ((value << shift) as i64 >> shift) as f32 } else { value as f32 }))
 }
 
 /// All of a tensor as f32.
