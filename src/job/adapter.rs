@@ -76,7 +76,11 @@ impl Job {
             }
         }
         if written.is_empty() {
-            return Err(Error::input("the merge changes nothing: there is nothing that an adapter could hold"));
+            return Err(match left {
+                Some(names) => Error::input(format!("an adapter holds matrices only, and the merge changes {names}"))
+                    .hint("nothing that it changes can be held by an adapter: leave `--lora-out` out"),
+                None => Error::input("the merge changes nothing: there is nothing that an adapter could hold"),
+            });
         }
         let inputs: Vec<&Checkpoint> = self.checkpoints.iter().collect();
         let mut writer = Writer::create(&output.dir, Layout::single(tensors, out.file())?, &inputs, output.overwrite)?;
@@ -98,6 +102,8 @@ impl Job {
         drop(spill);
         let mut report = self.report(reports, outcome, writer.layout().total_bytes(), output, progress)?;
         report.lora = Some(lora);
+        let left =
+            left.map(|names| format!("an adapter holds matrices only: what the merge changes in {names} is left out"));
         report.warnings.extend(left);
         if out.form == Form::Peft {
             let known = (!self.zeros).then_some(&self.plan);
@@ -107,7 +113,7 @@ impl Job {
         self.finish(writer, report, started)
     }
 
-    /// Reports of the tensors that have factors, and a warning about those that change and have none.
+    /// Reports of the tensors that have factors, and the names of those that change and have none.
     fn factors(
         &self,
         out: &Out,
@@ -139,11 +145,8 @@ impl Job {
                 left.push(prepared.tensor.name.as_str());
             }
         }
-        let warning = (!left.is_empty()).then(|| {
-            let names = crate::checkpoint::text::list(left.iter().copied(), 4);
-            format!("an adapter holds matrices only: what the merge changes in {names} is left out")
-        });
-        Ok((reports, warning))
+        let left = (!left.is_empty()).then(|| crate::checkpoint::text::list(left.iter().copied(), 4));
+        Ok((reports, left))
     }
 
     fn factor(&self, out: &Out, target: &Target, tau: &[f32]) -> Result<Factored> {
