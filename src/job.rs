@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::calibrate::feature::{FeaturePass, Outcome};
 use crate::card;
-use crate::checkpoint::{Checkpoint, Dtype, Layout, Writer, side_files, with_dtype};
+use crate::checkpoint::{Checkpoint, Dtype, Layout, RECEIPT, Writer, side_files, with_dtype};
 use crate::device::{self, Opened, Wanted};
 use crate::error::{Error, Result};
 use crate::inputs::Features;
@@ -19,6 +19,7 @@ use crate::kernels::factor::Strength;
 use crate::lora::Layer;
 use crate::lora::models::{Models, all_adapters};
 use crate::lora::target::Out;
+use crate::lora::warn;
 use crate::merge::Merge;
 use crate::methods::{Combine, GIVEN, Method};
 use crate::parameters::Library;
@@ -123,7 +124,7 @@ impl Job {
         };
         let opened = device::open(wanted)?;
         let memory = opened.memory.clone();
-        let plan = Plan::new(&recipe, method, &checkpoints, &experts, given, sensitive.as_ref(), memory)?;
+        let mut plan = Plan::new(&recipe, method, &checkpoints, &experts, given, sensitive.as_ref(), memory)?;
         let resolved = resolved(&recipe, folder);
         let adapter = match recipe.lora_out {
             None if !zeros => None,
@@ -134,6 +135,7 @@ impl Job {
                 Some(Out::new(&plan, &layers, rank, dtype, kind, zeros)?)
             }
         };
+        plan.warnings.extend(warn::warnings(&layers, adapter.as_ref()));
         Ok(Self { recipe, plan, checkpoints, opened, features, zeros, layers, adapter, given, sensitive, resolved })
     }
 
@@ -224,6 +226,7 @@ impl Job {
             lora: None,
             ignored: self.plan.ignored.clone(),
             bytes: Bytes { read: self.plan.bytes_in(), written },
+            files: Vec::new(),
             warnings: [
                 &self.plan.warnings[..],
                 &self.features.as_ref().map_or(Vec::new(), |features| features.warnings(&self.plan)),
@@ -242,8 +245,9 @@ impl Job {
             writer.file("recipe.yml", self.resolved.to_yaml().into_bytes());
         }
         report.seconds = started.elapsed().as_secs_f64();
+        report.files = writer.names().chain([RECEIPT]).map(str::to_owned).collect();
         let document = serde_json::to_vec_pretty(&report).expect("a report is plain data");
-        writer.file("magic.json", document);
+        writer.file(RECEIPT, document);
         writer.finish()?;
         for (kernel, time) in self.opened.executor.spent() {
             log::info!("CPU time of `{kernel}`: {:.3} s", time.as_secs_f64());

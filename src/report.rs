@@ -44,6 +44,8 @@ pub struct Report {
     pub ignored: Vec<String>,
     /// Bytes read, once, and written.
     pub bytes: Bytes,
+    /// Names of the files that were written.
+    pub files: Vec<String>,
     /// What is not as it should be.
     pub warnings: Vec<String>,
     /// Wall time of the merge.

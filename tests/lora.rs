@@ -741,3 +741,133 @@ fn files_that_are_no_plain_lora() {
     refused(&["b.safetensors"], &[], &["NaN", "lora_unet_x"]);
     assert_eq!(sandbox.listing().len(), 3);
 }
+
+/// Adapter `name`: a pair of rank 1 for each module of `[16, 16]`, and changes of its configuration.
+fn small(sandbox: &Sandbox, name: &str, modules: &[&str], changes: serde_json::Value) {
+    let mut config = serde_json::json!({"peft_type": "LORA", "r": 1, "lora_alpha": 1});
+    changes.as_object().unwrap().iter().for_each(|(key, value)| config[key] = value.clone());
+    sandbox.write(&format!("{name}/adapter_config.json"), &config.to_string());
+    let pair = |module: &&str| {
+        let factor = |end: &str, shape| (format!("base_model.model.{module}.{end}.weight"), shape, vec![0.5; 16]);
+        [factor("lora_A", vec![1, 16]), factor("lora_B", vec![16, 1])]
+    };
+    let file: Vec<_> = modules.iter().flat_map(pair).collect();
+    write(&sandbox.path(&format!("{name}/adapter_model.safetensors")), &file);
+}
+
+#[test]
+fn adapters_that_do_not_belong_together_are_warned_of() {
+    let sandbox = Sandbox::empty();
+    let (q, o) = ("model.layers.0.self_attn.q_proj", "model.layers.0.self_attn.o_proj");
+    let on = |base: &str| serde_json::json!({"base_model_name_or_path": base, "fan_in_fan_out": true});
+    small(&sandbox, "a", &[q], on("org/one"));
+    small(&sandbox, "b", &[o], on("two/"));
+    let args = ["--method", "linear", "--lora-out", "4"];
+    let config = |out: &str| -> serde_json::Value {
+        serde_json::from_slice(&sandbox.read(&format!("{out}/adapter_config.json"))).unwrap()
+    };
+    let run = merge(&sandbox, &["a", "b"], &args, "out").good();
+    for words in ["`a` was trained on `org/one`, and `b` on `two/`", "`a` and `b` share no module"] {
+        assert!(run.stderr.contains(words), "{}", run.stderr);
+    }
+    assert_eq!(
+        (&config("out")["fan_in_fan_out"], &config("out")["base_model_name_or_path"]),
+        (&true.into(), &"org/one".into())
+    );
+    // A base that was given is the one that is recorded, unless an adapter names it.
+    let base = base("llama");
+    merge(&sandbox, &["a", "b"], &[&args[..], &["--base", &base]].concat(), "given").good();
+    assert_eq!(config("given")["base_model_name_or_path"], base.as_str());
+    small(&sandbox, "c", &[q], on("org/llama"));
+    let run = merge(&sandbox, &["a", "c"], &[&args[..], &["--base", &base]].concat(), "known").good();
+    assert_eq!(config("known")["base_model_name_or_path"], "org/llama");
+    assert!(!run.stderr.contains("share no module"), "{}", run.stderr);
+    // Names that newer versions of transformers do not have.
+    small(&sandbox, "vit", &["vit.encoder.layer.0.attention.attention.query"], on("vit"));
+    let run = merge(&sandbox, &["vit"], &args, "vit-out").good();
+    assert!(run.stderr.contains("transformers 5 names them differently"), "{}", run.stderr);
+    let run = merge(&sandbox, &["vit"], &["--method", "linear", "--base", &base], "bad");
+    assert!(run.stderr.contains("versions of transformers name modules differently"), "{}", run.stderr);
+    let both = format!("{base}+a+b");
+    let run = merge(&sandbox, &[&both], &["--method", "linear"], "bad");
+    assert!(run.stderr.contains("only one adapter per model"), "{}", run.stderr);
+    // Without its configuration, an adapter is neither a model nor a base.
+    fs::remove_file(sandbox.path("a/adapter_config.json")).unwrap();
+    for (models, base) in [(["a"], &*base), (["c"], "a")] {
+        let run = merge(&sandbox, &models, &["--method", "linear", "--base", base], "bad");
+        assert!(
+            run.stderr.contains("`a` has `adapter_model.safetensors`, but no `adapter_config.json`"),
+            "{}",
+            run.stderr
+        );
+    }
+    sandbox.write("r.yml", "merge_method: linear\nmodels: [{model: c}]\nlora_out: big\n");
+    let run = sandbox.run(&["merge", "r.yml", "--out", "bad"]);
+    assert!(run.stderr.contains("a whole number from 1\n"), "{}", run.stderr);
+    // What only vectors hold.
+    fs::create_dir(sandbox.path("norm")).unwrap();
+    let mut model: Vec<_> = tensors(Path::new(&format!("{base}/model.safetensors")))
+        .into_iter()
+        .map(|(name, (shape, values))| (name, shape, values))
+        .collect();
+    let norm = model.iter_mut().find(|(name, ..)| name == "model.norm.weight").unwrap();
+    norm.2[0] += 1.0;
+    write(&sandbox.path("norm/model.safetensors"), &model);
+    let run = merge(&sandbox, &["norm"], &[&args[..], &["--base", &base]].concat(), "bad");
+    assert!(run.stderr.contains("nothing that it changes can be held by an adapter"), "{}", run.stderr);
+}
+
+#[test]
+fn an_overwritten_result_leaves_no_file() {
+    let sandbox = Sandbox::empty();
+    let (base, a) = (base("llama"), adapter("plain"));
+    let whole = ["--method", "linear", "--base", &base];
+    merge(&sandbox, &[&a], &whole, "out").good();
+    sandbox.write("out/vocab.txt", "not of the merge");
+    let has = |name: &str| sandbox.path("out").join(name).exists();
+    assert!(has("config.json"));
+    merge(&sandbox, &[&a], &[&whole[..], &["--lora-out", "4", "--overwrite"]].concat(), "out").good();
+    assert!(!has("config.json") && !has("model.safetensors") && has("vocab.txt") && has("adapter_config.json"));
+    merge(&sandbox, &[&a], &[&whole[..], &["--overwrite"]].concat(), "out").good();
+    assert!(has("config.json") && has("vocab.txt") && !has("adapter_config.json"));
+    // No receipt makes anything else go.
+    sandbox.write("out/notes.md", "kept");
+    sandbox.write("kept.model", "kept");
+    sandbox.write("out/magic.json", r#"{"files": ["notes.md", "../kept.model"]}"#);
+    merge(&sandbox, &[&a], &[&whole[..], &["--overwrite"]].concat(), "out").good();
+    assert!(has("notes.md") && sandbox.path("kept.model").exists());
+}
+
+#[test]
+fn kohya_alphas_and_names_of_blocks() {
+    let sandbox = Sandbox::empty();
+    kohya(&sandbox.path("a.safetensors"), &[("lora_unet_input_blocks_1_to_q", [4, 4], 2, Some(2.0))], 1);
+    let b = kohya(&sandbox.path("b.safetensors"), &[("lora_unet_down_blocks_0_to_q", [4, 4], 2, Some(1.0))], 2);
+    let run = merge(&sandbox, &["a.safetensors", "b.safetensors"], &["--method", "linear"], "out").good();
+    for words in ["`a.safetensors` and `b.safetensors` share no module", "not translated"] {
+        assert!(run.stderr.contains(words), "{}", run.stderr);
+    }
+    // The same with alpha as an integer.
+    let bytes = fs::read(sandbox.path("b.safetensors")).unwrap();
+    let old = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    for (kind, alpha, good) in [
+        (safetensors::Dtype::I64, &1i64.to_le_bytes()[..], true),
+        (safetensors::Dtype::U8, &[1], true),
+        (safetensors::Dtype::BOOL, &[1], false),
+    ] {
+        let views = old.iter().map(|(name, view)| match name.ends_with(".alpha") {
+            true => (name, safetensors::tensor::TensorView::new(kind, Vec::new(), alpha).unwrap()),
+            false => (name, view),
+        });
+        safetensors::serialize_to_file(views, None, &sandbox.path("c.safetensors")).unwrap();
+        let run = merge(&sandbox, &["c.safetensors"], &["--method", "linear", "--overwrite"], "int");
+        if !good {
+            assert!(run.stderr.contains("is stored as BOOL"), "{}", run.stderr);
+            continue;
+        }
+        run.good();
+        let file = tensors(&sandbox.path("int/pytorch_lora_weights.safetensors"));
+        let got = delta(&file, "lora_unet_down_blocks_0_to_q", (".lora_down.weight", ".lora_up.weight"));
+        assert!(distance(&got, &b[0].1) < 2e-6);
+    }
+}

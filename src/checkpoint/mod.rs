@@ -20,6 +20,7 @@ mod writer;
 pub use digest::FileDigest;
 pub use dtype::Dtype;
 pub use layout::{Layout, OutTensor};
+pub(crate) use output::RECEIPT;
 pub(crate) use reader::Overlay;
 pub use reader::{Checkpoint, TensorInfo};
 pub use side::{side_files, with_dtype};

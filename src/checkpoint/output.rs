@@ -5,10 +5,14 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::files::{Identity, identity};
+use serde_json::Value;
+
+use super::files::{Identity, identity, read_small};
 use super::folder::is_shard;
+use super::index::plain_name;
 use super::layout::{INDEX, Layout, SINGLE};
 use super::reader::Checkpoint;
+use super::side::is_side;
 use super::text::{self, list, shown};
 use crate::error::{Error, Result};
 
@@ -19,6 +23,11 @@ const LOCK: &str = ".magic.lock";
 /// Weights of an older output besides shards, and what would make a folder that of an adapter.
 const OLD: [&str; 5] =
     [SINGLE, INDEX, "adapter_model.safetensors", "adapter_config.json", "pytorch_lora_weights.safetensors"];
+
+/// What is written of a merge beside its result.
+pub(crate) const RECEIPT: &str = "magic.json";
+/// Longest receipt that is read.
+const MAX_RECEIPT: u64 = 256 << 20;
 
 /// What has to go if the output is not finished.
 #[derive(Debug, Default)]
@@ -108,6 +117,22 @@ impl Output {
         }
         check_space(&output.dir, layout.file_bytes(), overwrite && !output.old.is_empty())?;
         Ok(output)
+    }
+
+    /// Adds to what goes the files that an older output says it wrote, and that are not among the names `new`. No
+    /// receipt, whoever wrote it, makes other files go than those that an output has.
+    pub(super) fn add_stale(&mut self, new: &[String]) {
+        let Ok(bytes) = read_small(&self.dir.join(RECEIPT), MAX_RECEIPT) else { return };
+        let receipt: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        let files = receipt.get("files").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+        for name in files.filter(|name| is_side(name) || *name == "recipe.yml") {
+            let path = self.dir.join(name);
+            let stale = plain_name(name).is_ok() && !new.iter().any(|new| new == name);
+            // A link, a folder or an input that has come there since is not ours.
+            if stale && path.exists() && !self.old.contains(&path) && self.check(&path).is_ok() {
+                self.old.push(path);
+            }
+        }
     }
 
     /// Refuses to put a file at `path` where that would follow a link or replace a folder or an input.

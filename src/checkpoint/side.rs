@@ -34,7 +34,8 @@ const ALLOWED: [&str; 17] = [
     "chat_template.jinja",
 ];
 
-fn is_allowed(name: &str) -> bool {
+/// True for a file that is taken over.
+pub(super) fn is_side(name: &str) -> bool {
     ALLOWED.contains(&name)
         || name.starts_with("tokenizer") && name.ends_with(".json")
         || name.ends_with(".model") && name.len() > ".model".len() && !name.starts_with('.')
@@ -47,7 +48,7 @@ fn is_allowed(name: &str) -> bool {
 pub fn side_files(base: &Checkpoint) -> Result<Vec<(String, Vec<u8>)>> {
     let Some(folder) = base.model_folder() else { return Ok(Vec::new()) };
     let mut files = Vec::new();
-    for name in folder.names()?.into_iter().filter(|name| is_allowed(name)) {
+    for name in folder.names()?.into_iter().filter(|name| is_side(name)) {
         if let Some(path) = folder.file(&name)? {
             files.push((name, read_small(&path, MAX_SIDE)?));
         }

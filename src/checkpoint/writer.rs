@@ -88,7 +88,13 @@ impl Writer {
         self.side.push((name.to_owned(), bytes));
     }
 
-    /// Completes the output: syncs the shards, writes the other files, removes the weights of an older output,
+    /// Names of all files so far.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let index = (self.layout.shards.len() > 1).then_some(INDEX);
+        self.layout.shards().map(|(name, _)| name).chain(index).chain(self.side.iter().map(|(name, _)| name.as_str()))
+    }
+
+    /// Completes the output: syncs the shards, writes the other files, removes what is left of an older output,
     /// gives all files their names, and last that one without which no loader would take the folder for a model.
     ///
     /// # Errors
@@ -96,6 +102,8 @@ impl Writer {
     pub fn finish(mut self) -> Result<()> {
         self.check_written()?;
         // All that needs space or can be refused comes first, so that an older output is safe until then.
+        let new: Vec<String> = self.names().map(str::to_owned).collect();
+        self.output.add_stale(&new);
         let mut names: Vec<String> = Vec::new();
         for (name, bytes) in std::mem::take(&mut self.side) {
             self.stage(&name, &bytes)?;

@@ -214,6 +214,12 @@ impl Layer {
         self.touches.get(tensor).copied().unwrap_or(Touch::None)
     }
 
+    /// Names of the tensors that the adapter changes.
+    pub fn touched(&self) -> impl Iterator<Item = &str> {
+        let both = self.tensors.iter().zip(&self.touches);
+        both.filter(|(_, touch)| **touch != Touch::None).map(|(tensor, _)| tensor.name.as_str())
+    }
+
     fn factors(&self, tensor: usize, pair: usize, transposed: bool) -> Result<Arc<Factors>> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(at) = kept.iter().position(|(known, _)| *known == tensor) {
@@ -324,6 +330,7 @@ fn find(base: &Checkpoint, name: &str) -> Found {
 fn place(adapter: &Adapter, pair: &Pair, base: &Checkpoint) -> Result<usize> {
     let name = format!("{}.weight", pair.module);
     let (module, at, below) = (shown(&pair.module), shown(adapter.raw.name()), shown(base.name()));
+    let tied = pair.module.ends_with("lm_head") || pair.module.ends_with("embed_out");
     let error = match find(base, &name) {
         Found::One(place) => return Ok(place),
         _ if adapter.form == Form::File => {
@@ -334,9 +341,14 @@ fn place(adapter: &Adapter, pair: &Pair, base: &Checkpoint) -> Result<usize> {
             let names = crate::checkpoint::text::list(names.iter().map(String::as_str), 4);
             Error::input(format!("module `{module}` of `{at}` could be any of {names} in `{below}`"))
         }
-        Found::Nothing => Error::input(format!("module `{module}` of `{at}` is not in `{below}`")),
+        Found::Nothing => {
+            let error = Error::input(format!("module `{module}` of `{at}` is not in `{below}`"));
+            match tied {
+                true => error,
+                false => error.hint("versions of transformers name modules differently: save both with the same one"),
+            }
+        }
     };
-    let tied = pair.module.ends_with("lm_head") || pair.module.ends_with("embed_out");
     let names = base.tensors().iter().map(|tensor| tensor.name.as_str());
     Err(match nearest(&name, names) {
         _ if tied => error

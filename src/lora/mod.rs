@@ -3,7 +3,8 @@
 //! [`config`] reads what PEFT writes down, [`keys`] and [`file`] tell whose factors the tensors are, [`adapter`] holds
 //! the pairs. An adapter becomes an expert by a [`layer`] over its base: a checkpoint with the base's tensors, some of
 //! them computed as they are read. [`models`] opens all models of a merge. The other way round, [`factor`] takes a merged
-//! task vector apart again, and [`target`] says under which names.
+//! task vector apart again, and [`target`] says under which names. [`warn`] says what looks
+//! like a mistake.
 
 pub mod adapter;
 pub mod config;
@@ -14,6 +15,7 @@ pub mod layer;
 pub mod models;
 pub mod product;
 pub mod target;
+pub mod warn;
 
 pub use adapter::{Adapter, Form, Pair};
 pub use layer::Layer;

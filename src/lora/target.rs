@@ -8,7 +8,8 @@ use serde_json::{Map, Value, json};
 use super::adapter::{Form, Pair};
 use super::file;
 use super::layer::{Layer, Touch};
-use crate::checkpoint::text::shown;
+use super::warn::same_base;
+use crate::checkpoint::text::{list, shown};
 use crate::checkpoint::{Dtype, OutTensor};
 use crate::error::{Error, Result};
 use crate::methods::{Combine, Sparsify};
@@ -131,6 +132,11 @@ impl Out {
                 Form::File => (file_names(first.expect("a form of adapters"), &seen)?, false),
             };
             out.targets.push(Target { tensor: place, module, names, shape: tensor.shape.clone(), turned, most });
+        }
+        if out.targets.is_empty() && !out.others.is_empty() {
+            let names = list(out.others.iter().map(|place| plan.tensors[*place].name.as_str()), 4);
+            return Err(Error::input(format!("an adapter holds matrices only, and the merge changes {names}"))
+                .hint("nothing that it changes can be held by an adapter: leave `--lora-out` out"));
         }
         if out.targets.is_empty() {
             return Err(Error::input("no matrix is changed: there is nothing that an adapter could hold")
@@ -277,24 +283,35 @@ pub fn config(
         .map(|(target, rank)| (out.targets[*target].module.clone(), json!(rank)))
         .collect();
     let modules: Vec<&str> = written.iter().map(|(target, _)| out.targets[*target].module.as_str()).collect();
-    let named = carried("base_model_name_or_path");
-    let named = if named.as_str().is_none_or(str::is_empty) { json!(base) } else { named };
+    fn named(config: &Value) -> &str {
+        config.get("base_model_name_or_path").and_then(Value::as_str).unwrap_or_default()
+    }
+    // A base that was given is the one that the result belongs to, unless an adapter knows it by a fuller name.
+    let of = configs.iter().find(|config| match base {
+        Some(base) => same_base(named(config), base),
+        None => !named(config).is_empty(),
+    });
+    // Without a base, orientations are what the adapters say.
+    let turned = match plan {
+        None => configs.iter().all(|config| config.get("fan_in_fan_out") == Some(&Value::Bool(true))),
+        Some(_) => written.iter().any(|(target, _)| {
+            let target = &out.targets[*target];
+            target.turned && !target.names.0.ends_with("lora_embedding_A")
+        }),
+    };
     json!({
         "peft_type": "LORA",
         "task_type": carried("task_type"),
         "auto_mapping": carried("auto_mapping"),
-        "base_model_name_or_path": named,
-        "revision": carried("revision"),
+        "base_model_name_or_path": of.map(|config| named(config)).or(base),
+        "revision": of.and_then(|config| config.get("revision")),
         "inference_mode": true,
         "r": usual,
         "lora_alpha": usual,
         "rank_pattern": pattern,
         "alpha_pattern": pattern,
         "target_modules": target_modules(&modules, &configs, out, written, plan),
-        "fan_in_fan_out": written.iter().any(|(target, _)| {
-            let target = &out.targets[*target];
-            target.turned && !target.names.0.ends_with("lora_embedding_A")
-        }),
+        "fan_in_fan_out": turned,
         "use_rslora": false,
         "use_dora": false,
         "bias": "none",
