@@ -15,7 +15,7 @@
 //! [`data`] reads samples, [`features`] runs the list with [`parameters`] that are loaded leaf by leaf, and
 //! [`calibrate`] measures and folds on the way. [`evaluate`] and [`sensitivity`] run the same lists.
 //!
-//! [`bench`] measures all kernels, and checks them.
+//! [`mod@bench`] measures all kernels, and checks them.
 //!
 //! ```no_run
 //! use magic_merge::device::Wanted;

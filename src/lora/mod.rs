@@ -1,6 +1,6 @@
 //! Low-rank adapters (LoRA, arXiv 2106.09685): ΔW = scale · B·A beside a base that stays as it is.
 //!
-//! [`config`] reads what PEFT writes down, [`keys`] and [`file`] tell whose factors the tensors are, [`adapter`] holds
+//! [`config`] reads what PEFT writes down, [`keys`] and [`mod@file`] tell whose factors the tensors are, [`adapter`] holds
 //! the pairs. An adapter becomes an expert by a [`layer`] over its base: a checkpoint with the base's tensors, some of
 //! them computed as they are read. [`models`] opens all models of a merge. The other way round, [`factor`] takes a merged
 //! task vector apart again, and [`target`] says under which names. [`warn`] says what looks
