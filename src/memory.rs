@@ -13,6 +13,9 @@ const GPU_ELEMENTS: u64 = 4 << 20;
 /// What the process takes besides blocks: code, headers, driver.
 const OVERHEAD: u64 = 32 << 20;
 
+/// Bytes of an entry that an exact selection lists: itself, and once more while those of a plane are put in order.
+pub const ENTRY: u64 = 16;
+
 /// The least bytes of parameters that a pass loads at a time.
 const LEAST_PARAMETERS: u64 = 8 << 20;
 
@@ -41,6 +44,8 @@ pub struct Memory {
     block: (u64, u64),
     /// Largest tensor that stays between passes.
     resident: u64,
+    /// Most bytes of host memory beside a block: of a tensor that stays, and of lists.
+    held: u64,
     /// Most bytes of a decomposition, one of which is in work at a time: what it works with, and what it gives.
     whole: Working,
 }
@@ -65,12 +70,25 @@ pub struct Shape<'a> {
     pub out: u64,
     /// How often the tensor is read.
     pub passes: u32,
+    /// Whether entries are selected by their magnitude in the whole tensor.
+    pub selects: bool,
+}
+
+/// What of the memory is for one tensor.
+#[derive(Clone, Copy, Debug)]
+pub struct Share {
+    /// Rows of a block.
+    pub block_rows: u64,
+    /// Whether its inputs stay in memory between passes.
+    pub resident: bool,
+    /// Entries that a selection may list on the host.
+    pub listed: u64,
 }
 
 impl Memory {
     /// Memory of `host` and `vram` bytes, of which nothing is taken yet.
     pub fn new(device: Device, host: u64, vram: u64) -> Self {
-        Self { lanes: device.lanes, device, host, vram, block: (0, 0), resident: 0, whole: Working::default() }
+        Self { lanes: device.lanes, device, host, vram, block: (0, 0), resident: 0, held: 0, whole: Working::default() }
     }
 
     /// The same memory, untouched, for `lanes` blocks at a time; `None` for none.
@@ -78,11 +96,11 @@ impl Memory {
         (lanes > 0).then(|| Self { lanes, ..Self::new(self.device, self.host, self.vram) })
     }
 
-    /// Rows of a block of this tensor, and whether its inputs stay in memory between passes.
+    /// The share of this tensor.
     ///
     /// # Errors
     /// If not even the smallest block fits.
-    pub fn share(&mut self, shape: &Shape<'_>) -> Result<(u64, bool)> {
+    pub fn share(&mut self, shape: &Shape<'_>) -> Result<Share> {
         let row = u64::from(shape.row_len);
         let lanes = self.lanes as u64;
         // Statistics and factors of a row, and partial sums of the spectral rule, besides the elements themselves.
@@ -138,11 +156,16 @@ impl Memory {
         self.block = (self.block.0.max(host + columns), self.block.1.max(vram));
         let bytes = shape.elements * shape.stored;
         let room = if self.device.gpu { vram_half } else { host_half };
-        let stays = shape.passes > 1 && bytes <= room;
-        if stays {
+        // Lists are found rather than read again and again: they have a part of their own.
+        let resident = shape.passes > 1 && bytes + bytes / 8 * u64::from(shape.selects) <= room;
+        if resident {
             self.resident = self.resident.max(bytes);
         }
-        Ok((rows, stays))
+        let stays = if resident && !self.device.gpu { bytes } else { 0 };
+        let most = shape.elements * (shape.planes - 1) / 16;
+        let listed = if shape.selects { ((host_half - stays) / ENTRY).min(most) } else { 0 };
+        self.held = self.held.max(stays + listed * ENTRY);
+        Ok(Share { block_rows: rows, resident, listed })
     }
 
     /// Takes note of a decomposition that gives `result` bytes and works with `work`.
@@ -180,7 +203,7 @@ impl Memory {
 
     /// Most host memory that the merge takes, in bytes.
     pub fn host_peak(&self) -> u64 {
-        let blocks = self.lanes as u64 * (self.block.0 + if self.device.gpu { 0 } else { self.resident });
+        let blocks = self.lanes as u64 * (self.block.0 + self.held);
         OVERHEAD + blocks + self.whole.host
     }
 

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::kernels::blend::Along;
 use crate::kernels::factor::Bounds;
 use crate::kernels::residual::MAX_EXPERTS;
-use crate::memory::{Memory, Shape};
+use crate::memory::{Memory, Shape, Share};
 use crate::methods::combine::parts;
 use crate::methods::{Combine, Method, Rescale, Settings, Sparsify};
 use crate::recipe::{Depth, Recipe, Space};
@@ -84,6 +84,8 @@ pub struct Tensor {
     pub block_rows: u64,
     /// Whether its inputs stay in memory between passes.
     pub resident: bool,
+    /// Entries that a selection may list on the host.
+    pub listed: u64,
 }
 
 impl Tensor {
@@ -269,8 +271,10 @@ impl Planner<'_> {
                 beside: beside(self.method, tensor),
                 out: tensor.out_dtype.size() as u64,
                 passes: passes(self.method, tensor),
+                selects: matches!(self.method.sparsify, Sparsify::Largest | Sparsify::Middle | Sparsify::Varying),
             };
-            (tensor.block_rows, tensor.resident) = memory.share(&shape)?;
+            Share { block_rows: tensor.block_rows, resident: tensor.resident, listed: tensor.listed } =
+                memory.share(&shape)?;
             if let Combine::Decompose(rule) = tensor.combine {
                 let shape = (tensor.shape[0] as usize, tensor.shape[1] as usize);
                 memory.decompose(tensor.elements * 4, decompose::working_bytes(rule, shape, tensor.experts()));
@@ -362,6 +366,7 @@ impl Planner<'_> {
             row_len,
             block_rows: 1,
             resident: false,
+            listed: 0,
         }))
     }
 

@@ -385,30 +385,19 @@ fn ties_keep_exactly_the_share_that_was_asked_for() {
     }
 }
 
-/// Task vectors for which a sample of the tensor tells much or misleads.
+/// Task vectors of which a sample tells much, or by which it is misled.
 fn hard_to_sample(kind: usize, i: usize, n: usize) -> f32 {
-    let noise = |i: usize| (i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
-    let sign = if noise(i + n) & 1 == 0 { 1.0 } else { -1.0 };
-    sign * match kind {
-        0 => 1.0 + noise(i) as f32, // all differ
-        1 => (noise(i) % 5) as f32, // five values
-        2 => (1 + i) as f32,        // in order: the bracket is one place
-        3 => {
-            if (i / 64).is_multiple_of(97) {
-                noise(i) as f32
-            } else {
-                1.0
-            }
-        } // a few that count, the rest equal
-        4 => {
-            if i < n / 2 {
-                1.0
-            } else {
-                2.0 + noise(i) as f32
-            }
-        } // the cut lies between two kinds
-        _ => (1 + i / 1000 * 7919 % 1_000_003) as f32, // rows that differ, equal within
-    }
+    let noise = |i: usize| ((i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as usize;
+    let size = match kind {
+        0 => noise(i),                                // all differ
+        1 => noise(i) % 5,                            // five values
+        2 => i,                                       // in order: all that is close lies in one place
+        3 if (i / 64).is_multiple_of(97) => noise(i), // a few that count, the rest equal
+        4 if i >= n / 2 => noise(i),                  // the cut lies between two kinds
+        5 => i / 1000 * 7919 % 1_000_003,             // rows that differ, equal within
+        _ => 1,
+    };
+    if noise(i + n).is_multiple_of(2) { size as f32 } else { -(size as f32) }
 }
 
 #[test]

@@ -194,10 +194,9 @@ impl Checkpoint {
         let Some(info) = self.tensors.get(tensor) else {
             return Err(Error::input(format!("`{}` has no tensor number {tensor}", shown(&self.name))));
         };
-        let name = shown(&info.name);
         let length = buf.len() as u64;
         if offset.checked_add(length).is_none_or(|end| end > info.bytes) {
-            let bytes = info.bytes;
+            let (name, bytes) = (shown(&info.name), info.bytes);
             let what = format!("cannot read {length} bytes at {offset} of tensor `{name}`, which has {bytes}");
             return Err(Error::input(format!("{what}, in `{}`", shown(&self.name))));
         }
@@ -211,6 +210,7 @@ impl Checkpoint {
                 std::io::ErrorKind::UnexpectedEof => "the file has become shorter since it was opened".to_owned(),
                 _ => e.to_string(),
             };
+            let name = shown(&info.name);
             Error::input(format!("cannot read tensor `{name}` of `{}`: {e}", text::path(&part.path)))
         })
     }

@@ -1,10 +1,13 @@
 //! The search that finds the threshold in one pass: a sample says between which keys it lies, and all entries say
 //! whether that is so.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use super::{Source, tied};
 use crate::error::Result;
 use crate::kernels::between::{self, Bracket, Found};
 use crate::kernels::trim::Threshold;
+use crate::memory::ENTRY;
 use crate::stream::Stream;
 
 /// Neighbours in the sample: few, since those of a row are alike.
@@ -12,7 +15,7 @@ const PIECE: u64 = 64;
 
 /// The sample takes one element of so many, in this many pieces.
 const ONE_IN: u64 = 48;
-const PIECES: (u64, u64) = (512, 8192);
+const PIECES: (u64, u64) = (512, 16384);
 
 /// The least elements for which a sample is worth its while.
 const LEAST: u64 = 1 << 18;
@@ -37,10 +40,12 @@ struct Block {
 /// Thresholds of the planes of which something is wanted, as far as the sample told them. Reads the tensor once.
 pub fn search(stream: &Stream<'_>, source: Source, wanted: &[Option<u64>]) -> Result<Vec<Option<Threshold>>> {
     let nothing = || Ok(vec![None; wanted.len()]);
-    if !(LEAST..1 << PLACE).contains(&stream.tensor.elements) {
+    let tensor = stream.tensor;
+    if !(LEAST..1 << PLACE).contains(&tensor.elements) {
         return nothing();
     }
-    let brackets = brackets(stream, source, wanted)?;
+    let Some(brackets) = brackets(stream, source, wanted)? else { return nothing() };
+    let kept = AtomicU64::new(0);
     let (mut list, buf) = source.record(stream);
     let planes = list.planes;
     let found = list.result("found", between::size(planes, room(stream)));
@@ -52,11 +57,15 @@ pub fn search(stream: &Stream<'_>, source: Source, wanted: &[Option<u64>]) -> Re
     let blocks = stream.map(&list, 0..stream.tensor.blocks(), |extent, results| {
         let found = Found::new(results.words(0), planes);
         let Some(entries) = found.listed() else { return Ok(None) };
+        if kept.fetch_add(entries.len() as u64, Ordering::Relaxed) > tensor.listed {
+            return Ok(None);
+        }
         let first = extent.first_row * u64::from(extent.row_len);
         let mut listed = vec![Vec::new(); wanted.len()];
         for [key, at] in entries {
             listed[(at / extent.n) as usize].push(packed(*key, first + u64::from(at % extent.n)));
         }
+        listed.iter_mut().for_each(Vec::shrink_to_fit);
         Ok(Some(Block { counts: (0..wanted.len()).map(|k| found.counts(k)).collect(), listed }))
     })?;
     let Some(blocks) = blocks.into_iter().collect::<Option<Vec<Block>>>() else { return nothing() };
@@ -110,11 +119,14 @@ fn unpacked(entry: u64) -> (u32, u64) {
     ((entry >> PLACE) as u32, (1 << PLACE) - 1 - (entry & ((1 << PLACE) - 1)))
 }
 
-/// Between which keys the thresholds lie, by a sample that is the same for every division into blocks.
-fn brackets(stream: &Stream<'_>, source: Source, wanted: &[Option<u64>]) -> Result<Vec<Option<Bracket>>> {
-    let n = stream.tensor.elements;
+/// Between which keys the thresholds lie, by a sample that is the same for every division into blocks; `None` if too
+/// much lies between them.
+fn brackets(stream: &Stream<'_>, source: Source, wanted: &[Option<u64>]) -> Result<Option<Vec<Option<Bracket>>>> {
+    let (tensor, n) = (stream.tensor, stream.tensor.elements);
     let pieces = n / PIECE;
-    let count = (pieces / ONE_IN).clamp(PIECES.0, PIECES.1);
+    // The sample goes before lists come, and may take their room.
+    let most = tensor.listed * ENTRY / (4 * PIECE * (wanted.len() as u64 + 1));
+    let count = (pieces / ONE_IN).min(most).clamp(PIECES.0, PIECES.1);
     // Anywhere in its part of the tensor: columns must not go with the pieces.
     let place = |i: u64| {
         let (start, end) = (i * pieces / count, (i + 1) * pieces / count);
@@ -127,7 +139,13 @@ fn brackets(stream: &Stream<'_>, source: Source, wanted: &[Option<u64>]) -> Resu
         }
     })?;
     let bracket = |(keys, wanted): (&Vec<u32>, &Option<u64>)| Some(bracket(keys, (*wanted)? as f64 / n as f64));
-    Ok(keys.iter().zip(wanted).map(bracket).collect())
+    let brackets: Vec<Option<Bracket>> = keys.iter().zip(wanted).map(bracket).collect();
+    let within = |(keys, bracket): (&Vec<u32>, &Option<Bracket>)| {
+        let Some(Bracket { low, high }) = *bracket else { return 0 };
+        keys.iter().filter(|key| (low + 1..high).contains(key)).count() as u64
+    };
+    let listed: u64 = keys.iter().zip(&brackets).map(within).sum::<u64>() * (n / (count * PIECE));
+    Ok((listed <= tensor.listed).then_some(brackets))
 }
 
 /// About the key above which a share of `keys` lies. Pieces may differ, and so their own deviation counts.
