@@ -6,7 +6,7 @@
 use rayon::prelude::*;
 
 use super::coefficients::{Quintic, Rational, polynomials};
-use super::matrix::Matrix;
+use super::matrix::{Matrix, unstructured};
 use crate::error::Result;
 use crate::linalg::{self, Cholesky, Real};
 
@@ -172,14 +172,14 @@ pub fn bounds(gram: &[f64], n: usize) -> Option<(f64, f64)> {
         x.iter_mut().for_each(|x| *x /= norm);
         norm
     };
-    let mut x = probe(n);
+    let mut x = unstructured(1, n);
     let mut most = normalize(&mut x);
     for _ in 0..12 {
         x = gram.par_chunks(n).with_min_len(32).map(|row| row.iter().zip(&x).map(|(g, x)| g * x).sum()).collect();
         most = normalize(&mut x);
     }
     let factor = Cholesky::<f64>::new(gram, n, 0.0)?;
-    let mut x = probe(n);
+    let mut x = unstructured(1, n);
     let mut least = normalize(&mut x);
     for _ in 0..6 {
         factor.solve(&mut x);
@@ -188,19 +188,9 @@ pub fn bounds(gram: &[f64], n: usize) -> Option<(f64, f64)> {
     (most.is_finite() && least > 0.0).then_some((most, least))
 }
 
-/// A vector without structure.
-fn probe(n: usize) -> Vec<f64> {
-    let mut state = 1u64;
-    let mut next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 11) as f64 / (1u64 << 53) as f64 - 0.5
-    };
-    (0..n).map(|_| next()).collect()
-}
-
 /// True if the rows are orthonormal, as seen by one random combination of them.
 fn is_orthogonal(x: &Matrix) -> bool {
-    let weights = probe(x.rows);
+    let weights = unstructured(1, x.rows);
     let mut sum = vec![0.0; x.cols];
     for (row, weight) in x.values.chunks(x.cols).zip(&weights) {
         sum.iter_mut().zip(row).for_each(|(sum, x)| *sum += weight * f64::from(*x));

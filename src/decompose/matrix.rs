@@ -121,3 +121,13 @@ impl Matrix {
         self.values.par_iter().with_min_len(PART).map(|x| f64::from(*x)).collect()
     }
 }
+
+/// `count` numbers from −½ to ½ without structure, always the same for a `seed`: what no matrix is orthogonal to.
+pub(super) fn unstructured(seed: u64, count: usize) -> Vec<f64> {
+    let mut state = seed;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 11) as f64 / (1u64 << 53) as f64 - 0.5
+    };
+    (0..count).map(|_| next()).collect()
+}

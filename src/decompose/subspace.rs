@@ -4,7 +4,7 @@
 
 use super::device::Device;
 use super::host::{Singular, cut, singular, transposed};
-use super::matrix::Matrix;
+use super::matrix::{Matrix, unstructured};
 use crate::error::Result;
 use crate::linalg::{self, Cholesky, Eigen};
 
@@ -48,7 +48,7 @@ pub fn truncated(device: &mut Device<'_>, x: &Matrix, count: usize, floor: f64) 
     let (down, across) = (device.load(&short)?, device.load(&short.transposed())?);
     let (block, through) = (device.make(size, n)?, device.make(size, cols)?);
     let back = device.make(size, n)?;
-    let Some(mut q) = orthonormal(&start(size, n), size, n) else { return Ok(None) };
+    let Some(mut q) = orthonormal(&unstructured(7, size * n), size, n) else { return Ok(None) };
     let mut seen = f64::INFINITY;
     for round in 1..=ROUNDS {
         device.load_into(&Matrix { rows: size, cols: n, values: q.iter().map(|x| *x as f32).collect() }, block)?;
@@ -141,14 +141,4 @@ fn orthonormal(x: &[f64], size: usize, n: usize) -> Option<Vec<f64>> {
         factor.divide(&mut x, n);
     }
     Some(x)
-}
-
-/// Rows without structure.
-fn start(size: usize, n: usize) -> Vec<f64> {
-    let mut state = 7u64;
-    let mut next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 11) as f64 / (1u64 << 53) as f64 - 0.5
-    };
-    (0..size * n).map(|_| next()).collect()
 }

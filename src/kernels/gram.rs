@@ -2,6 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::vector::{SPAN, dot};
 use super::{Access, Args, Kernel, WORKGROUP, per_row_and_plane};
 use crate::recording::{Buf, Recording, Size};
 
@@ -52,24 +53,6 @@ fn twin(args: &mut Args<'_>) {
     }
 }
 
-/// Elements summed in f32 before their sum goes on in f64.
-const SPAN: usize = 4096;
-
 fn inner(x: &[f32], y: &[f32]) -> f32 {
-    x.chunks(SPAN).zip(y.chunks(SPAN)).map(|(x, y)| f64::from(span(x, y))).sum::<f64>() as f32
-}
-
-#[multiversion::multiversion(targets = "simd")]
-fn span(x: &[f32], y: &[f32]) -> f32 {
-    let mut lanes = [0f32; 16];
-    let (xs, ys) = (x.chunks_exact(16), y.chunks_exact(16));
-    for (lane, (x, y)) in lanes.iter_mut().zip(xs.remainder().iter().zip(ys.remainder())) {
-        *lane += x * y;
-    }
-    for (x, y) in xs.zip(ys) {
-        for j in 0..16 {
-            lanes[j] += x[j] * y[j];
-        }
-    }
-    lanes.iter().sum()
+    x.chunks(SPAN).zip(y.chunks(SPAN)).map(|(x, y)| f64::from(dot(x, y))).sum::<f64>() as f32
 }

@@ -1,5 +1,6 @@
 //! `y = A·v` for every plane of a stack, seen as matrices: one half of a power iteration.
 
+use super::vector::dot;
 use super::{Access, Args, Kernel, per_row_and_plane};
 use crate::recording::{Buf, Recording};
 
@@ -26,19 +27,4 @@ fn twin(args: &mut Args<'_>) {
         let (row, plane) = (at / planes, at % planes);
         *y = dot(&tau[plane * n + row * len..][..len], &v[plane * len..][..len]);
     }
-}
-
-#[multiversion::multiversion(targets = "simd")]
-fn dot(x: &[f32], v: &[f32]) -> f32 {
-    let mut lanes = [0f32; 16];
-    let (xs, vs) = (x.chunks_exact(16), v.chunks_exact(16));
-    for (lane, (x, v)) in lanes.iter_mut().zip(xs.remainder().iter().zip(vs.remainder())) {
-        *lane += x * v;
-    }
-    for (x, v) in xs.zip(vs) {
-        for j in 0..16 {
-            lanes[j] += x[j] * v[j];
-        }
-    }
-    lanes.iter().sum()
 }

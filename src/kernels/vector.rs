@@ -65,6 +65,22 @@ pub fn sum(x: &[f32], f: impl Fn(f32) -> f32 + Copy) -> f64 {
     x.chunks(SPAN).map(|x| f64::from(span(x))).sum()
 }
 
+/// Σ x·y, in f32 throughout.
+#[multiversion::multiversion(targets = "simd")]
+pub fn dot(x: &[f32], y: &[f32]) -> f32 {
+    let mut lanes = [0f32; LANES];
+    let (xs, ys) = (x.chunks_exact(LANES), y.chunks_exact(LANES));
+    for (lane, (x, y)) in lanes.iter_mut().zip(xs.remainder().iter().zip(ys.remainder())) {
+        *lane += x * y;
+    }
+    for (x, y) in xs.zip(ys) {
+        for j in 0..LANES {
+            lanes[j] += x[j] * y[j];
+        }
+    }
+    lanes.iter().sum()
+}
+
 /// The largest of `x`; what NaN among them does is not specified.
 #[inline(always)]
 pub fn largest(x: &[f32]) -> f32 {

@@ -21,6 +21,20 @@ const PLAIN: Method = Method {
 /// Parameters of decompositions.
 const SPECTRAL: &[(&str, &str)] = &[("weight", "1"), ("lambda", "1"), ("embeddings", "false")];
 
+/// Parameters of both forms of DARE.
+const DARE: &[(&str, &str)] =
+    &[("weight", "1"), ("density", "1"), ("lambda", "1"), ("normalize", "false"), ("rescale", "l1")];
+
+/// Parameters of both forms of breadcrumbs.
+const BREADCRUMBS: &[(&str, &str)] = &[
+    ("weight", "1"),
+    ("density", "1"),
+    ("gamma", "0.01"),
+    ("lambda", "1"),
+    ("normalize", "false"),
+    ("rescale", "false"),
+];
+
 /// All methods.
 pub static METHODS: &[Method] = &[
     Method {
@@ -57,7 +71,7 @@ pub static METHODS: &[Method] = &[
         paper: "DARE, arXiv 2311.03099",
         sparsify: Sparsify::Random,
         rescale: Rescale::L1,
-        params: &[("weight", "1"), ("density", "1"), ("lambda", "1"), ("normalize", "false"), ("rescale", "l1")],
+        params: DARE,
         ..PLAIN
     },
     Method {
@@ -67,7 +81,7 @@ pub static METHODS: &[Method] = &[
         sparsify: Sparsify::Random,
         combine: Combine::Elect,
         rescale: Rescale::L1,
-        params: &[("weight", "1"), ("density", "1"), ("lambda", "1"), ("normalize", "false"), ("rescale", "l1")],
+        params: DARE,
         ..PLAIN
     },
     Method {
@@ -109,14 +123,7 @@ pub static METHODS: &[Method] = &[
         formula: "θ = θ_0 + λ Σ w_k (m_k ∘ τ_k), m_k without the ⌊γn⌋ largest and all below the next ⌊dn⌋",
         paper: "Model Breadcrumbs, arXiv 2312.06795",
         sparsify: Sparsify::Middle,
-        params: &[
-            ("weight", "1"),
-            ("density", "1"),
-            ("gamma", "0.01"),
-            ("lambda", "1"),
-            ("normalize", "false"),
-            ("rescale", "false"),
-        ],
+        params: BREADCRUMBS,
         ..PLAIN
     },
     Method {
@@ -125,14 +132,7 @@ pub static METHODS: &[Method] = &[
         paper: "Model Breadcrumbs, arXiv 2312.06795, and TIES-Merging, arXiv 2306.01708",
         sparsify: Sparsify::Middle,
         combine: Combine::Elect,
-        params: &[
-            ("weight", "1"),
-            ("density", "1"),
-            ("gamma", "0.01"),
-            ("lambda", "1"),
-            ("normalize", "false"),
-            ("rescale", "false"),
-        ],
+        params: BREADCRUMBS,
         ..PLAIN
     },
     Method {
