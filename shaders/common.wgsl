@@ -28,33 +28,6 @@ fn flat_group(group: vec3<u32>, groups: vec3<u32>) -> u32 {
     return group.y * groups.x + group.x;
 }
 
-// True if element `i` of the block, of magnitude bits `key`, is among the largest of its tensor: above the threshold, or
-// equal to it and before the element `ties` of the tensor.
-fn stays(dims: Dims, i: u32, key: u32, threshold: u32, ties_lo: u32, ties_hi: u32) -> bool {
-    let lo = dims.first_lo + i;
-    let hi = dims.first_hi + select(0u, 1u, lo < i); // carry
-    let before = hi < ties_hi || (hi == ties_hi && lo < ties_lo);
-    return key > threshold || (key == threshold && before);
-}
-
-// The random word of element `i` of the block. pcg4d of Jarzynski and Olano, "Hash Functions for GPU Rendering"
-// (JCGT 9(3), 2020), makes four words from a counter and a key.
-fn random_word(dims: Dims, i: u32, key_lo: u32, key_hi: u32) -> u32 {
-    let lo = dims.first_lo + i;
-    let hi = dims.first_hi + select(0u, 1u, lo < i); // carry
-    var v = vec4<u32>((lo >> 2u) | (hi << 30u), hi >> 2u, key_lo, key_hi) * 1664525u + 1013904223u;
-    v.x += v.y * v.w;
-    v.y += v.z * v.x;
-    v.z += v.x * v.y;
-    v.w += v.y * v.z;
-    v ^= v >> vec4<u32>(16u);
-    v.x += v.y * v.w;
-    v.y += v.z * v.x;
-    v.z += v.x * v.y;
-    v.w += v.y * v.z;
-    return v[lo & 3u];
-}
-
 // Bits of the f32 that equals a small float: `mantissa` bits of mantissa, `bias`, sign at bit `top`.
 fn widen_small(bits: u32, mantissa: u32, bias: u32, top: u32) -> u32 {
     let sign = (bits >> top) << 31u;
@@ -98,57 +71,6 @@ fn widen_f64(lo: u32, hi: u32) -> u32 {
     return sign | (bits + select(0u, 1u, up));
 }
 
-// Bits of the small float nearest to an f32, ties to even. `unit` is 150 minus the exponent of the smallest
-// subnormal; `limit` is the magnitude that everything larger becomes (infinity, or NaN where there is none).
-fn narrow_small(bits: u32, mantissa: u32, bias: u32, unit: u32, top: u32, limit: u32, nan: u32) -> u32 {
-    let sign = (bits >> 31u) << top;
-    let magnitude = bits & 0x7fffffffu;
-    if magnitude > 0x7f800000u {
-        return sign | nan;
-    }
-    let drop = 23u - mantissa;
-    var small: u32;
-    let exponent = magnitude >> 23u;
-    if exponent + bias > 127u {
-        let rebiased = magnitude - ((127u - bias) << 23u);
-        small = (rebiased + (1u << (drop - 1u)) - 1u + ((rebiased >> drop) & 1u)) >> drop;
-    } else {
-        let shift = min(unit - exponent, 25u);
-        let full = (magnitude & 0x7fffffu) | 0x800000u;
-        small = (full + (1u << (shift - 1u)) - 1u + ((full >> shift) & 1u)) >> shift;
-    }
-    return sign | min(small, limit);
-}
-
-fn narrow_bf16(bits: u32) -> u32 {
-    if (bits & 0x7fffffffu) > 0x7f800000u {
-        return (bits >> 16u) | 0x40u;
-    }
-    return (bits + 0x7fffu + ((bits >> 16u) & 1u)) >> 16u;
-}
-
-// The f64 that equals an f32: (low, high) words.
-fn widen_to_f64(bits: u32) -> vec2<u32> {
-    let sign = bits & 0x80000000u;
-    let magnitude = bits & 0x7fffffffu;
-    if magnitude == 0u {
-        return vec2<u32>(0u, sign);
-    }
-    var exponent = magnitude >> 23u;
-    var mantissa = magnitude & 0x7fffffu;
-    if exponent == 255u {
-        exponent = 2047u;
-        mantissa |= select(0x400000u, 0u, mantissa == 0u); // NaN becomes quiet, as in the twin
-    } else if exponent == 0u {
-        let lead = firstLeadingBit(mantissa);
-        mantissa = (mantissa << (23u - lead)) & 0x7fffffu;
-        exponent = lead + 874u;
-    } else {
-        exponent = exponent + 896u;
-    }
-    return vec2<u32>(mantissa << 29u, sign | (exponent << 20u) | (mantissa >> 3u));
-}
-
 // Stored element as f32 bits: `word` holds element `i`, `next` is the word after it (f64 alone).
 fn widen_bits(dtype: u32, word: u32, next: u32, i: u32) -> u32 {
     switch dtype {
@@ -170,17 +92,6 @@ fn widen_bits(dtype: u32, word: u32, next: u32, i: u32) -> u32 {
             return select(bits, bits | 0x7f800000u, (byte & 0x7cu) == 0x7cu);
         }
         default: { return word; }
-    }
-}
-
-// f32 bits as a stored element, in the low bits (all types but f64).
-fn narrow_bits(dtype: u32, bits: u32) -> u32 {
-    switch dtype {
-        case BF16: { return narrow_bf16(bits); }
-        case F16: { return narrow_small(bits, 10u, 15u, 126u, 15u, 0x7c00u, 0x7e00u | ((bits >> 13u) & 0x3ffu)); }
-        case E4M3: { return narrow_small(bits, 3u, 7u, 141u, 7u, 0x7fu, 0x7fu); }
-        case E5M2: { return narrow_small(bits, 2u, 15u, 134u, 7u, 0x7cu, 0x7fu); }
-        default: { return bits; }
     }
 }
 

@@ -1,42 +1,10 @@
-// Statistics of each row of each plane, in a fixed order: Σ|x|, Σx², max|x|, Σx·m, with m the last plane's entries.
-
-struct Params {
-    dims: Dims,
+// Statistics of each row of each plane: Σ|x|, Σx², max|x|, Σx·m, with m the last plane's entries.
+fn norms(sum: vec4<f32>, x: vec4<f32>, m: vec4<f32>) -> vec4<f32> {
+    let size = abs(x);
+    let largest = max(max(size.x, size.y), max(size.z, size.w));
+    return vec4<f32>(sum.x + dot(size, vec4<f32>(1.0)), sum.y + dot(x, x), max(sum.z, largest), sum.w + dot(x, m));
 }
 
-@group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> tau: array<f32>;                 // [planes, n]
-@group(0) @binding(2) var<storage, read_write> stats: array<vec4<f32>>;   // [rows, planes]
-
-var<workgroup> partial: array<vec4<f32>, 256>;
-
-@compute @workgroup_size(256)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
-        @builtin(local_invocation_index) lane: u32) {
-    let at = flat_group(group, groups);
-    if at >= p.dims.rows * p.dims.planes {
-        return;
-    }
-    let row = at / p.dims.planes;
-    let own = (at % p.dims.planes) * p.dims.n;
-    let last = (p.dims.planes - 1u) * p.dims.n;
-    let end = min((row + 1u) * p.dims.row_len, p.dims.n);
-    var sum = vec4<f32>();
-    for (var i = row * p.dims.row_len + lane; i < end; i += WORKGROUP) {
-        let x = tau[own + i];
-        let size = abs(x);
-        sum = vec4<f32>(sum.x + size, sum.y + x * x, max(sum.z, size), sum.w + x * tau[last + i]);
-    }
-    partial[lane] = sum;
-    for (var half = WORKGROUP / 2u; half > 0u; half >>= 1u) {
-        workgroupBarrier();
-        if lane < half {
-            let a = partial[lane];
-            let b = partial[lane + half];
-            partial[lane] = vec4<f32>(a.x + b.x, a.y + b.y, max(a.z, b.z), a.w + b.w);
-        }
-    }
-    if lane == 0u {
-        stats[at] = partial[0];
-    }
+fn join_norms(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> {
+    return vec4<f32>(a.x + b.x, a.y + b.y, max(a.z, b.z), a.w + b.w);
 }

@@ -74,21 +74,90 @@ pub enum Access {
     Write,
 }
 
+/// What the WGSL text of a kernel is.
+#[derive(Clone, Copy, Debug)]
+pub enum Form {
+    /// A whole shader with the entry point `main`: binding 0 is the uniform with [`Dims`] and the parameters, the buffers
+    /// follow at 1, and the constants are pipeline-overridable. The function gives the workgroups for a block; the executor
+    /// folds them into two dimensions.
+    Shader(fn(&Dims) -> u64),
+    /// Functions of four elements at a time, which stay in registers from call to call. The executor builds shaders around
+    /// as many of them as follow each other; this function says what a call of them is.
+    Quad(fn(&mut dyn Quad)),
+    /// The same for sums over each row, with which such a shader ends.
+    Rows(fn(&mut dyn Quad)),
+}
+
+/// A shader in the making, as a [`Form::Quad`] or [`Form::Rows`] kernel sees it: what its call's buffers and parameters
+/// are called there. Buffers and parameters go by their place in the call.
+///
+/// Lines may use `p.dims`; `i`, the first of the four elements, and `at`, all four or the last that there is; and, with
+/// sums over rows, `row`.
+pub trait Quad {
+    /// Value of constant `i`.
+    fn constant(&self, i: usize) -> u32;
+    /// Parameter word `i`, known when the shader is made.
+    fn fixed(&self, i: usize) -> u32;
+    /// Planes of the stack.
+    fn planes(&self) -> u32;
+    /// Parameter word `i`: a `u32`.
+    fn word(&mut self, i: usize) -> String;
+    /// Parameter word `i`: an `f32`.
+    fn float(&mut self, i: usize) -> String;
+    /// Stored elements as bits of `f32`: a `vec4<u32>`.
+    fn bits(&mut self, binding: usize) -> String;
+    /// Stored elements as they are, low bits first: `count` values of `vec4<u32>`, two for f64 and else one.
+    fn stored(&mut self, binding: usize) -> Vec<String>;
+    /// Plane `plane`: a `vec4<f32>`.
+    fn plane(&mut self, binding: usize, plane: u32) -> String;
+    /// A plane of words: a `vec4<u32>`.
+    fn words(&mut self, binding: usize) -> String;
+    /// The whole stack, of which the planes before `read` are read: a `ptr<function, Stack>`.
+    fn stack(&mut self, binding: usize, read: u32) -> String;
+    /// Sets plane `plane` to a `vec4<f32>`.
+    fn set(&mut self, binding: usize, plane: u32, value: &str);
+    /// Notes that a function with a pointer to the stack has set plane `plane`.
+    fn changed(&mut self, binding: usize, plane: u32);
+    /// Sets stored elements: as many values as [`Quad::stored`] gives.
+    fn store(&mut self, binding: usize, values: &[String]);
+    /// The first `count` values, the same for all elements: an `array<f32, max(count, 1)>`.
+    fn values(&mut self, binding: usize, count: u32) -> String;
+    /// A value for each row, or one for all: a `vec4<f32>`.
+    fn of_row(&mut self, binding: usize) -> String;
+    /// Values at these places of a buffer, the same for all four elements if `alike`: a `vec4<f32>`.
+    fn at(&mut self, binding: usize, place: &str, alike: bool) -> String;
+    /// True if the first of the four elements is always at a multiple of four, and rows are multiples of four long.
+    fn aligned(&self) -> bool;
+    /// Which of the four elements exist: a `vec4<bool>`.
+    fn exist(&self) -> &'static str;
+    /// Appends a line, once for each quad.
+    fn line(&mut self, text: &str);
+    /// Appends a line before the first quad.
+    fn before(&mut self, text: &str);
+    /// Adds the invocation's `value`, a variable of type `vec3<u32>` that [`Quad::before`] declared, to the first three words.
+    fn count(&mut self, binding: usize, value: &str);
+    /// A name for a variable of the call.
+    fn name(&mut self, stem: &str) -> String;
+    /// Joins what the invocations of a row have in `value`, a variable of type `array<vec4<f32>, count>`, by the function
+    /// `join`, and stores `width` words of each result, one after the other, with the row's own.
+    fn join(&mut self, binding: usize, value: &str, count: u32, join: &str, width: u32);
+    /// Values that a row has in a buffer of `width` words a row, at `place`: an `f32`, or a `vec4<f32>` if `wide`.
+    fn row_value(&mut self, binding: usize, place: &str, wide: bool) -> String;
+}
+
 /// A compute kernel, declared once for both executors.
 #[derive(Debug)]
 pub struct Kernel {
     /// Stem of the shader and host file, and GPU label.
     pub name: &'static str,
-    /// The WGSL text without `common.wgsl`, which is put in front of it.
+    /// The WGSL text without the parts that are put in front of it.
     pub wgsl: &'static str,
-    /// The compute entry point.
-    pub entry: &'static str,
-    /// Names of the pipeline-overridable constants, in the order of [`crate::recording::Call::constants`].
+    /// What that text is.
+    pub form: Form,
+    /// Names of the constants that [`crate::recording::Call::constants`] gives values to, in that order.
     pub constants: &'static [&'static str],
-    /// Storage buffers at `@group(0) @binding(1..)`; binding 0 is the uniform with [`Dims`] and the parameters.
+    /// Storage buffers, in the order of the arguments of a call.
     pub bindings: &'static [Access],
-    /// Workgroups for a block; the executor folds them into two dimensions.
-    pub groups: fn(&Dims) -> u64,
     /// The same arithmetic in plain Rust.
     pub twin: fn(&mut Args<'_>),
 }

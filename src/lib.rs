@@ -4,7 +4,7 @@
 //! [`plan`] decides from headers alone what happens to every tensor, and [`memory`] how large its blocks are. Then
 //! [`merge`] takes tensor after tensor: [`stream`] reads its blocks, [`methods`] and [`calibrate`] describe the work
 //! as a [`recording`] (a list of calls of [`kernels`]), an [`executor`] runs the list on the [`gpu`] or, with the
-//! kernels' plain Rust twins, on the [`cpu`], and the writer of [`checkpoint`] puts the result in its place. What was
+//! kernels' plain Rust twins, on the [`cpu`] ([`shader`] has the GPU do many calls in one launch), and the writer of [`checkpoint`] puts the result in its place. What was
 //! done is written down by [`report`] and [`card`].
 //!
 //! What takes a whole matrix, [`decompose`] does with [`linalg`]; [`select`] finds exact thresholds.
@@ -68,6 +68,7 @@ pub mod recording;
 pub mod report;
 pub mod select;
 pub mod sensitivity;
+pub mod shader;
 pub mod stack;
 pub mod stream;
 pub mod totals;

@@ -19,7 +19,7 @@ pub const GROUP_ROWS: u32 = 16;
 pub type Read<'a> = dyn FnMut(usize, u64, &mut [u8]) -> Result<()> + 'a;
 
 /// A buffer of a recording, by its place in [`Recording::buffers`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Buf(pub usize);
 
 /// How large a buffer is, as a function of the block.

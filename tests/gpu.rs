@@ -8,55 +8,29 @@ use magic_merge::error::{Error, Kind};
 use magic_merge::gpu::{Choice, DeviceInputs, Fault, Gpu, Options};
 use magic_merge::kernels::checksum::{CHECKSUM, Params as ChecksumParams};
 use magic_merge::kernels::factor::{Bounds, Factor, Rule, Strength};
-use magic_merge::kernels::{Access, Args, Kernel, combine, convert, delta, factor, norms, per_row, rescale, residual};
+use magic_merge::kernels::{Access, Args, Form, Kernel, combine, convert, delta, factor, norms, per_row, rescale, residual};
 use magic_merge::recording::{Extent, Recording, Results, Size};
 
 /// Any stored element as any other: the helpers that all kernels share, alone.
 static RECODE: Kernel = Kernel {
     name: "test_recode",
-    wgsl: "
-        override FROM: u32;
-        override TO: u32;
-        struct Params { dims: Dims }
-        @group(0) @binding(0) var<uniform> p: Params;
-        @group(0) @binding(1) var<storage, read> from_words: array<u32>;
-        @group(0) @binding(2) var<storage, read_write> to_words: array<u32>; // [2, n]
-        @compute @workgroup_size(256)
-        fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
-                @builtin(local_invocation_index) lane: u32) {
-            let i = flat_group(group, groups) * WORKGROUP + lane;
-            if i >= p.dims.n {
-                return;
-            }
-            let w = word_of(FROM, i);
-            var next = 0u;
-            if FROM == F64 {
-                next = from_words[w + 1u];
-            }
-            let bits = widen_bits(FROM, from_words[w], next, i);
-            var element = vec2<u32>(narrow_bits(TO, bits), 0u);
-            if TO == F64 {
-                element = widen_to_f64(bits);
-            }
-            to_words[i] = element.x;
-            to_words[p.dims.n + i] = element.y;
-        }",
-    entry: "main",
+    wgsl: "",
     constants: &["FROM", "TO"],
     bindings: &[Access::Read, Access::Write],
-    groups: |dims| u64::from(dims.n).div_ceil(256),
+    form: Form::Quad(|q| {
+        let (bits, to) = (q.bits(0), q.constant(1));
+        let mut values = vec![format!("narrow4({to}u, {bits})")];
+        if convert::dtype(to) == Dtype::F64 {
+            let half = |half: &str| ["x", "y", "z", "w"].map(|c| format!("widen_to_f64({bits}.{c}).{half}")).join(", ");
+            values = ["x", "y"].map(|part| format!("vec4<u32>({})", half(part))).into();
+        }
+        q.store(1, &values);
+    }),
     twin: |args: &mut Args<'_>| {
         let (from, to) = (convert::dtype(args.constants[0]), convert::dtype(args.constants[1]));
-        let stored = args.read::<u8>(0);
-        let n = args.dims.n as usize;
-        let out = args.write::<u32>(1);
-        for i in 0..n {
-            let mut value = [0f32];
-            convert::widen(from, stored, i, &mut value);
-            let mut element = [0u64];
-            convert::narrow(to, &value, &mut bytemuck::cast_slice_mut(&mut element)[..to.size()], 0);
-            (out[i], out[n + i]) = (element[0] as u32, (element[0] >> 32) as u32);
-        }
+        let mut values = vec![0f32; args.dims.n as usize];
+        convert::widen(from, args.read(0), 0, &mut values);
+        convert::narrow(to, &values, args.write(1), 0);
     },
 };
 
@@ -80,10 +54,9 @@ static ROWS: Kernel = Kernel {
             out[row] = table[at % 4u] + at;
             atomicAdd(&total[0], 1u);
         }",
-    entry: "main",
     constants: &[],
     bindings: &[Access::Read, Access::Write, Access::Write],
-    groups: per_row,
+    form: Form::Shader(per_row),
     twin: |args: &mut Args<'_>| {
         let first = args.dims.first_row;
         let table = args.read::<u32>(0);
@@ -144,7 +117,7 @@ fn every_element_type_becomes_every_other() {
         for to in Dtype::FLOATS {
             let mut list = Recording::new(1);
             let input = list.input("from", 0, from);
-            let out = list.result("to", Size::Planes(2));
+            let out = list.result("to", Size::Stored(to));
             list.call(&RECODE, &[from.code(), to.code()], &(), &[input, out]);
             check(&gpu, &list, &extent(n, 4096), std::slice::from_ref(&bytes), &[Expect::Bits]);
         }

@@ -1,57 +1,178 @@
-//! Every shader is valid, and is what its declaration says, with no GPU at hand.
+//! Every shader is valid, and is what its declaration says, with no GPU at hand; also those that are built.
 
 use std::collections::HashSet;
 
 use magic_merge::bench::copy::COPY;
-use magic_merge::kernels::{ALL, Access, COMMON, Kernel, WORKGROUP};
+use magic_merge::checkpoint::Dtype;
+use magic_merge::kernels::blend::Along;
+use magic_merge::kernels::drop_ranked::Chances;
+use magic_merge::kernels::factor::{Bounds, Factor, Rule, Strength};
+use magic_merge::kernels::trim::Threshold;
+use magic_merge::kernels::{
+    ALL, Access, COMMON, Form, Kernel, WORKGROUP, blend, clip, combine, consensus, delta, drop, drop_ranked, elect, factor,
+    mask, norms, rescale, residual, scale, trim, variance, widen,
+};
+use magic_merge::recording::{Extent, Recording, Role, Size};
+use magic_merge::shader::{Built, Device, Run, program};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, Override, StorageAccess, TypeInner};
 
 /// Storage buffers that every device gives a kernel.
 const MAX_BINDINGS: usize = 8;
 
+/// Kernels that are shaders of their own.
+fn whole() -> impl Iterator<Item = &'static Kernel> {
+    ALL.iter().copied().filter(|kernel| matches!(kernel.form, Form::Shader(_)))
+}
+
 fn parse(kernel: &Kernel) -> (Module, ModuleInfo) {
-    let text = [COMMON, kernel.wgsl].concat();
-    let module = naga::front::wgsl::parse_str(&text)
-        .unwrap_or_else(|e| panic!("{}: {}", kernel.name, e.emit_to_string_with_path(&text, kernel.name)));
-    let info = validate(kernel, &module);
+    parse_text(kernel.name, &[COMMON, kernel.wgsl].concat())
+}
+
+fn parse_text(name: &str, text: &str) -> (Module, ModuleInfo) {
+    let module = naga::front::wgsl::parse_str(text)
+        .unwrap_or_else(|e| panic!("{name}: {}\n{text}", e.emit_to_string_with_path(text, name)));
+    let info = validate(name, &module);
     (module, info)
 }
 
-fn validate(kernel: &Kernel, module: &Module) -> ModuleInfo {
+fn validate(name: &str, module: &Module) -> ModuleInfo {
     Validator::new(ValidationFlags::all(), Capabilities::empty())
         .validate(module)
-        .unwrap_or_else(|e| panic!("{}: {e:?}", kernel.name))
+        .unwrap_or_else(|e| panic!("{name}: {e:?}"))
 }
 
 /// The module with every constant at `value`, as a driver gets it.
 fn specialise(kernel: &Kernel, value: f64) -> (Module, ModuleInfo) {
     let (module, info) = parse(kernel);
     let constants = kernel.constants.iter().map(|name| ((*name).to_owned(), value)).collect();
-    let entry = Some((naga::ShaderStage::Compute, kernel.entry));
+    let entry = Some((naga::ShaderStage::Compute, "main"));
     let (module, info) = naga::back::pipeline_constants::process_overrides(&module, &info, entry, &constants)
         .unwrap_or_else(|e| panic!("{}: {e}", kernel.name));
     (module.into_owned(), info.into_owned())
 }
 
+fn translate(name: &str, module: &Module, info: &ModuleInfo) {
+    let spirv = naga::back::spv::write_vec(module, info, &Default::default(), None);
+    spirv.unwrap_or_else(|e| panic!("{name} for Vulkan: {e}"));
+    let options = naga::back::msl::Options { fake_missing_bindings: true, ..Default::default() };
+    let metal = naga::back::msl::write_string(module, info, &options, &Default::default());
+    metal.unwrap_or_else(|e| panic!("{name} for Metal: {e}"));
+    let mut text = String::new();
+    let options = naga::back::hlsl::Options { fake_missing_bindings: true, ..Default::default() };
+    let defaults = Default::default();
+    let dx12 = naga::back::hlsl::Writer::new(&mut text, &options, &defaults).write(module, info, None);
+    dx12.unwrap_or_else(|e| panic!("{name} for DX12: {e}"));
+}
+
 #[test]
 fn shaders_are_valid_and_translate_for_every_backend() {
-    for kernel in ALL.iter().copied().chain([&COPY]) {
+    for kernel in whole().chain([&COPY]) {
         for value in [0.0, 1.0, 3.0] {
             let (module, info) = specialise(kernel, value);
-            validate(kernel, &module);
-            let spirv = naga::back::spv::write_vec(&module, &info, &Default::default(), None);
-            spirv.unwrap_or_else(|e| panic!("{} for Vulkan: {e}", kernel.name));
-            let options = naga::back::msl::Options { fake_missing_bindings: true, ..Default::default() };
-            let metal = naga::back::msl::write_string(&module, &info, &options, &Default::default());
-            metal.unwrap_or_else(|e| panic!("{} for Metal: {e}", kernel.name));
-            let mut text = String::new();
-            let options = naga::back::hlsl::Options { fake_missing_bindings: true, ..Default::default() };
-            let defaults = Default::default();
-            let dx12 = naga::back::hlsl::Writer::new(&mut text, &options, &defaults).write(&module, &info, None);
-            dx12.unwrap_or_else(|e| panic!("{} for DX12: {e}", kernel.name));
+            validate(kernel.name, &module);
+            translate(kernel.name, &module, &info);
         }
     }
+}
+
+/// Every kernel of elements and sums, one after the other; the stack is a result, or nobody sees it.
+fn all_quads(dtype: Dtype, experts: u32, seen: bool) -> Recording {
+    let mut list = Recording::new(experts + 1);
+    let inputs: Vec<_> = (0..=experts as usize).map(|model| list.input("model", model, dtype)).collect();
+    let size = Size::Planes(experts + 1);
+    let tau = if seen { list.result("tau", size) } else { list.scratch("tau", size) };
+    let differences = |list: &mut Recording| {
+        (0..experts).for_each(|k| delta::record(list, inputs[0], inputs[k as usize + 1], tau, k));
+    };
+    widen::record(&mut list, inputs[0], tau, experts);
+    differences(&mut list);
+    let threshold = Threshold::new(7, 1);
+    if experts > 0 {
+        trim::record(&mut list, tau, 0, threshold, Threshold::NOTHING);
+        drop::record(&mut list, tau, 0, [1, 2], 0.5, 2.0);
+        let ranks = list.table("ranks", 1, &[0.0; 4096]);
+        list.buffers[ranks.0].size = Size::Planes(1);
+        list.buffers[ranks.0].role = Role::Scratch;
+        let chances = Chances { density: 0.5, epsilon: 0.1, row_len: 3 };
+        drop_ranked::record(&mut list, ranks, tau, 0, [1, 2], chances, 1.0);
+        let spread = list.scratch("variances", Size::Planes(1));
+        variance::record(&mut list, tau, spread);
+        mask::record(&mut list, spread, threshold, tau);
+        clip::record(&mut list, tau, 0.5);
+    }
+    let weights = list.floats("weights", &vec![0.5; experts.max(1) as usize]);
+    elect::record(&mut list, weights, 1.0, true, true, tau);
+    consensus::record(&mut list, weights, 0.4, 1, 1.0, tau);
+    let parts = list.table("parts", experts + 1, &vec![0.5; 4096 * (experts as usize + 1)]);
+    for (unit, along) in [(4, Along::Rows), (3, Along::Rows), (1, Along::Columns)] {
+        blend::record(&mut list, inputs[0], parts, tau, unit, along);
+    }
+    combine::record(&mut list, inputs[0], weights, 0.3, tau);
+    differences(&mut list);
+    let stats = list.result("stats", norms::size(experts + 1));
+    let (unexplained, xi) = (list.scratch("residual", Size::Rows(1)), list.result("xi", Size::Rows(1)));
+    norms::record(&mut list, tau, stats);
+    residual::record(&mut list, tau, stats, unexplained);
+    let rule = Factor { rule: Rule::Mixed, bounds: Bounds::NONE, strength: Strength::FULL };
+    factor::record(&mut list, rule, stats, unexplained, xi);
+    let (counts, one) = (list.result("counts", Size::Fixed(rescale::COUNTS)), list.floats("one", &[1.0]));
+    for (out, factors) in [(dtype, xi), (Dtype::F32, one)] {
+        let out = list.result("out", Size::Stored(out));
+        rescale::record(&mut list, inputs[0], tau, factors, out, counts);
+    }
+    let merged = list.result("merged", Size::Planes(1));
+    scale::record(&mut list, tau, xi, merged);
+    list
+}
+
+fn built(recording: &Recording, row_len: u32, n: u32, device: Device) -> Vec<Built> {
+    let extent = Extent { first_row: 0, rows: n.div_ceil(row_len), row_len, n };
+    let launches = program(recording, &extent, device, 0);
+    launches.into_iter().filter_map(|launch| if let Run::Built(built) = launch.run { Some(built) } else { None }).collect()
+}
+
+const GPU: Device = Device { buffers: 16, lanes: 128 };
+
+#[test]
+fn built_shaders_are_valid_and_translate_for_every_backend() {
+    let types = [Dtype::F32, Dtype::BF16, Dtype::F16, Dtype::F64, Dtype::F8E4M3, Dtype::F8E5M2];
+    let mut texts = HashSet::new();
+    for (dtype, seen) in types.into_iter().flat_map(|dtype| [(dtype, false), (dtype, true)]) {
+        for (row_len, n, experts) in [(4096, 8192, 3), (4096, 4099, 1), (173, 173 * 3, 2), (3, 12, 0)] {
+            for built in built(&all_quads(dtype, experts, seen), row_len, n, GPU) {
+                assert!(built.buffers.len() <= GPU.buffers, "{}", built.label);
+                if texts.insert(built.text.clone()) {
+                    let (module, info) = parse_text(&built.label, &built.text);
+                    translate(&built.label, &module, &info);
+                }
+            }
+        }
+    }
+    assert!(texts.len() > 100, "{}", texts.len());
+}
+
+#[test]
+fn a_merge_never_has_its_stack_in_memory() {
+    let mut list = Recording::new(4);
+    let inputs: Vec<_> = (0..4).map(|model| list.input("model", model, Dtype::BF16)).collect();
+    let tau = list.scratch("tau", Size::Planes(4));
+    (0..3).for_each(|k| delta::record(&mut list, inputs[0], inputs[k as usize + 1], tau, k));
+    let weights = list.floats("weights", &[0.5; 3]);
+    combine::record(&mut list, inputs[0], weights, 0.0, tau);
+    let (out, counts) = (list.result("out", Size::Stored(Dtype::BF16)), list.result("counts", Size::Fixed(3)));
+    let stats = list.result("stats", norms::size(4));
+    norms::record(&mut list, tau, stats);
+    let one = list.floats("one", &[1.0]);
+    rescale::record(&mut list, inputs[0], tau, one, out, counts);
+    let shaders = built(&list, 1024, 4096, GPU);
+    let labels: Vec<&str> = shaders.iter().map(|built| built.label.as_str()).collect();
+    assert_eq!(labels, ["delta+combine+norms", "delta+combine+rescale"]);
+    assert!(shaders.iter().flat_map(|built| &built.buffers).all(|(buf, _)| *buf != tau));
+    // Where a shader can see too few buffers, the stack is written, and read.
+    let shaders = built(&list, 1024, 4096, Device { buffers: 4, lanes: 128 });
+    let labels: Vec<&str> = shaders.iter().map(|built| built.label.as_str()).collect();
+    assert_eq!(labels, ["delta", "delta+combine", "norms", "rescale"]);
 }
 
 #[test]
@@ -62,8 +183,8 @@ fn names_are_unique() {
 
 #[test]
 fn bindings_are_those_declared() {
-    for kernel in ALL {
-        assert!(kernel.bindings.len() <= MAX_BINDINGS, "{}", kernel.name);
+    assert!(ALL.iter().all(|kernel| kernel.bindings.len() <= MAX_BINDINGS));
+    for kernel in whole() {
         let (module, _) = parse(kernel);
         let mut bound = vec![None; 1 + kernel.bindings.len()];
         for (_, variable) in module.global_variables.iter() {
@@ -86,7 +207,7 @@ fn bindings_are_those_declared() {
 
 #[test]
 fn uniforms_begin_with_the_dimensions() {
-    for kernel in ALL {
+    for kernel in whole() {
         let (module, _) = parse(kernel);
         let uniform = module.global_variables.iter().find(|(_, v)| v.space == AddressSpace::Uniform);
         let TypeInner::Struct { members, .. } = &module.types[uniform.unwrap().1.ty].inner else {
@@ -105,10 +226,10 @@ fn uniforms_begin_with_the_dimensions() {
 
 #[test]
 fn workgroups_and_constants_are_those_declared() {
-    for kernel in ALL {
+    for kernel in whole() {
         let (module, _) = parse(kernel);
         let [entry] = &module.entry_points[..] else { panic!("{}: one entry point, please", kernel.name) };
-        assert_eq!((entry.name.as_str(), entry.workgroup_size), (kernel.entry, [WORKGROUP, 1, 1]), "{}", kernel.name);
+        assert_eq!((entry.name.as_str(), entry.workgroup_size), ("main", [WORKGROUP, 1, 1]), "{}", kernel.name);
         let name = |(_, constant): (_, &Override)| constant.name.clone().unwrap();
         let mut overrides: Vec<String> = module.overrides.iter().map(name).collect();
         let mut declared = kernel.constants.to_vec();

@@ -1,6 +1,6 @@
 //! What every other kernel is measured by.
 
-use crate::kernels::{Access, Kernel};
+use crate::kernels::{Access, Form, Kernel};
 
 /// Moves all planes from one buffer to another. Not a kernel of any merge, so it is not in [`crate::kernels::ALL`].
 pub static COPY: Kernel = Kernel {
@@ -18,9 +18,8 @@ pub static COPY: Kernel = Kernel {
                 target_[i] = source[i];
             }
         }",
-    entry: "main",
     constants: &[],
     bindings: &[Access::Read, Access::Write],
-    groups: |dims| u64::from(dims.n / 4 * dims.planes).div_ceil(256),
+    form: Form::Shader(|dims| u64::from(dims.n / 4 * dims.planes).div_ceil(256)),
     twin: |args| args.write::<f32>(1).copy_from_slice(args.read(0)),
 };

@@ -7,15 +7,42 @@ use super::device::Device;
 use crate::error::Result;
 use crate::kernels::{Access, COMMON, Kernel};
 
-/// A kernel with its constants, ready to run.
+/// What a launch runs.
+#[derive(Clone, Copy)]
+pub enum Shader<'a> {
+    /// A kernel that is a shader of its own, and the values of its constants.
+    Kernel(&'static Kernel, &'a [u32]),
+    /// A shader that was built.
+    Built {
+        /// Its name.
+        label: &'a str,
+        /// Its WGSL text.
+        text: &'a str,
+        /// Its storage buffers.
+        bindings: &'a [Access],
+    },
+}
+
+impl Shader<'_> {
+    /// Its name, for labels and messages.
+    pub fn label(&self) -> &str {
+        match self {
+            Self::Kernel(kernel, _) => kernel.name,
+            Self::Built { label, .. } => label,
+        }
+    }
+}
+
+/// A shader with its constants, ready to run.
 pub struct Pipeline {
     /// Runs.
     pub raw: wgpu::ComputePipeline,
-    /// Binding 0 the uniform, then the kernel's storage buffers.
+    /// Binding 0 the uniform, then the storage buffers.
     pub layout: wgpu::BindGroupLayout,
 }
 
-type Made = HashMap<&'static str, Vec<(Vec<u32>, Arc<Pipeline>)>>;
+/// By the text of the shader, or the name of the kernel, and the constants.
+type Made = HashMap<String, Vec<(Vec<u32>, Arc<Pipeline>)>>;
 
 /// All pipelines of a device.
 pub struct Pipelines {
@@ -31,34 +58,44 @@ impl Pipelines {
         Self { checked, made: RwLock::default(), modules: Mutex::default() }
     }
 
-    fn find(&self, kernel: &Kernel, constants: &[u32]) -> Option<Arc<Pipeline>> {
+    fn find(&self, key: &str, constants: &[u32]) -> Option<Arc<Pipeline>> {
         let made = self.made.read().unwrap_or_else(PoisonError::into_inner);
-        made.get(kernel.name)?.iter().find(|(values, _)| values == constants).map(|(_, pipeline)| pipeline.clone())
+        made.get(key)?.iter().find(|(values, _)| values == constants).map(|(_, pipeline)| pipeline.clone())
     }
 
-    /// The pipeline of `kernel` with the values `constants`.
-    pub fn get(&self, device: &Device, kernel: &'static Kernel, constants: &[u32]) -> Result<Arc<Pipeline>> {
-        if let Some(pipeline) = self.find(kernel, constants) {
+    /// The pipeline of `shader`.
+    pub fn get(&self, device: &Device, shader: Shader<'_>) -> Result<Arc<Pipeline>> {
+        let (key, constants) = match shader {
+            Shader::Kernel(kernel, constants) => (kernel.name, constants),
+            Shader::Built { text, .. } => (text, &[][..]),
+        };
+        if let Some(pipeline) = self.find(key, constants) {
             return Ok(pipeline);
         }
         let mut modules = self.modules.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pipeline) = self.find(kernel, constants) {
+        if let Some(pipeline) = self.find(key, constants) {
             return Ok(pipeline);
         }
-        let label = format!("magic.{}", kernel.name);
-        let pipeline = device.make(&format!("kernel `{}`", kernel.name), |raw| {
-            let module = modules.entry(kernel.name).or_insert_with(|| self.module(raw, kernel, &label));
-            Arc::new(make(raw, kernel, constants, module, &label))
+        let label = format!("magic.{}", shader.label());
+        let pipeline = device.make(&format!("kernel `{}`", shader.label()), |raw| match shader {
+            Shader::Kernel(kernel, constants) => {
+                let compile = || self.module(raw, [COMMON, kernel.wgsl].concat(), &label);
+                let module = modules.entry(kernel.name).or_insert_with(compile);
+                let named: Vec<_> = kernel.constants.iter().zip(constants).map(|(n, v)| (*n, f64::from(*v))).collect();
+                Arc::new(make(raw, kernel.bindings, &named, module, &label))
+            }
+            Shader::Built { text, bindings, .. } => {
+                Arc::new(make(raw, bindings, &[], &self.module(raw, text.to_owned(), &label), &label))
+            }
         });
         // What failed to compile is compiled, and told, again.
-        let pipeline = pipeline.inspect_err(|_| drop(modules.remove(kernel.name)))?;
+        let pipeline = pipeline.inspect_err(|_| drop(modules.remove(key)))?;
         let mut made = self.made.write().unwrap_or_else(PoisonError::into_inner);
-        made.entry(kernel.name).or_default().push((constants.to_vec(), pipeline.clone()));
+        made.entry(key.to_owned()).or_default().push((constants.to_vec(), pipeline.clone()));
         Ok(pipeline)
     }
 
-    fn module(&self, raw: &wgpu::Device, kernel: &Kernel, label: &str) -> wgpu::ShaderModule {
-        let text = [COMMON, kernel.wgsl].concat();
+    fn module(&self, raw: &wgpu::Device, text: String, label: &str) -> wgpu::ShaderModule {
         let desc = wgpu::ShaderModuleDescriptor { label: Some(label), source: wgpu::ShaderSource::Wgsl(text.into()) };
         if self.checked {
             return raw.create_shader_module(desc);
@@ -74,15 +111,20 @@ impl Pipelines {
     }
 }
 
-fn make(raw: &wgpu::Device, kernel: &Kernel, constants: &[u32], module: &wgpu::ShaderModule, label: &str) -> Pipeline {
+fn make(
+    raw: &wgpu::Device,
+    bindings: &[Access],
+    constants: &[(&str, f64)],
+    module: &wgpu::ShaderModule,
+    label: &str,
+) -> Pipeline {
     let entry = |binding: usize, ty| wgpu::BindGroupLayoutEntry {
         binding: binding as u32,
         visibility: wgpu::ShaderStages::COMPUTE,
         ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None },
         count: None,
     };
-    let storage = kernel
-        .bindings
+    let storage = bindings
         .iter()
         .enumerate()
         .map(|(i, access)| entry(i + 1, wgpu::BufferBindingType::Storage { read_only: *access == Access::Read }));
@@ -94,14 +136,13 @@ fn make(raw: &wgpu::Device, kernel: &Kernel, constants: &[u32], module: &wgpu::S
         bind_group_layouts: &[Some(&layout)],
         immediate_size: 0,
     });
-    let constants: Vec<_> = kernel.constants.iter().zip(constants).map(|(n, v)| (*n, f64::from(*v))).collect();
     let pipeline = raw.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
         label: Some(label),
         layout: Some(&pipeline_layout),
         module,
-        entry_point: Some(kernel.entry),
+        entry_point: Some("main"),
         compilation_options: wgpu::PipelineCompilationOptions {
-            constants: &constants,
+            constants,
             zero_initialize_workgroup_memory: true,
         },
         cache: None,

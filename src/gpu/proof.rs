@@ -6,10 +6,11 @@
 use std::sync::atomic::Ordering;
 
 use super::buffers::{Kind, Lease};
+use super::pipeline::Shader;
 use super::run::{Bound, Step};
 use super::{Fault, Gpu};
 use crate::error::Result;
-use crate::kernels::checksum::{CHECKSUM, Params, checksum};
+use crate::kernels::checksum::{CHECKSUM, PER_GROUP, Params, checksum};
 use crate::recording::{Dims, Results};
 
 /// Words that are copied and summed at a time, in the innermost cache.
@@ -40,11 +41,12 @@ impl Proof {
     pub fn steps<'a>(&'a self, written: &[Bound<'a>]) -> impl Iterator<Item = Step<'a>> {
         let trailer = Bound { buffer: &self.trailer, bytes: self.trailer_bytes };
         written.iter().copied().zip(&self.params).map(move |(result, params)| Step {
-            kernel: &CHECKSUM,
-            constants: &[],
+            calls: 0..0,
+            shader: Shader::Kernel(&CHECKSUM, &[]),
             params: bytemuck::cast_slice(std::slice::from_ref(params)),
             dims: Dims { n: (result.bytes / 4) as u32, rows: 1, ..bytemuck::Zeroable::zeroed() },
             args: vec![result, trailer],
+            groups: result.bytes.div_ceil(4 * u64::from(PER_GROUP)),
         })
     }
 

@@ -5,11 +5,19 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use super::buffers::{Kind, Lease};
+use super::pipeline::Shader;
 use super::proof::Proof;
 use super::{DeviceInputs, Fault, Gpu};
 use crate::error::{Error, Result};
-use crate::kernels::Kernel;
-use crate::recording::{Dims, Extent, Recording, Results, Role, Size, rows_of};
+use crate::kernel::{Access, Form};
+use crate::recording::{Buf, Dims, Extent, Recording, Results, Role, Size, rows_of};
+use crate::shader::{self, Built, Launch, Run};
+
+/// Invocations that share a row: two or four subgroups of what GPUs have.
+const LANES: u32 = 128;
+
+/// The same where a subgroup computes on one core's vectors: one, which has no others to wait for.
+const SOFTWARE_LANES: u32 = 8;
 
 /// A buffer, and how much of it a kernel sees.
 #[derive(Clone, Copy)]
@@ -20,18 +28,27 @@ pub struct Bound<'a> {
     pub bytes: u64,
 }
 
+impl Bound<'_> {
+    /// The same with so much more that four elements of any type are there or not.
+    fn rounded(self) -> Self {
+        Self { bytes: self.bytes.next_multiple_of(32).min(self.buffer.size()), ..self }
+    }
+}
+
 /// A launch with all it needs.
 pub struct Step<'a> {
+    /// Calls of the recording that it is there for; none for the proof.
+    pub calls: Range<usize>,
     /// What runs.
-    pub kernel: &'static Kernel,
-    /// Values of its constants.
-    pub constants: &'a [u32],
-    /// Its own parameters.
+    pub shader: Shader<'a>,
+    /// Words of the uniform after the dimensions.
     pub params: &'a [u32],
-    /// The block as this kernel sees it.
+    /// The block as this launch sees it.
     pub dims: Dims,
     /// One buffer for each binding.
     pub args: Vec<Bound<'a>>,
+    /// Workgroups.
+    pub groups: u64,
 }
 
 pub fn run(
@@ -47,28 +64,31 @@ pub fn run(
         results.buffers.clear();
         return Ok(()); // whatever it does, nobody could tell
     }
-    let own = own_buffers(gpu, recording, extent)?;
+    let program = Program::new(gpu, recording, extent, 0);
+    let own = own_buffers(gpu, recording, extent, &program)?;
     let bound = bind(gpu, recording, extent, inputs, kept, &own)?;
-    let written: Vec<Bound> = recording.results().map(|(buf, _)| bound[buf.0]).collect();
+    let written: Vec<Bound> = recording.results().map(|(buf, _)| bound[buf.0].expect("results are bound")).collect();
     let proof = Proof::new(gpu, &written)?;
 
-    let steps: Vec<Step> = steps(recording, extent, &bound).chain(proof.steps(&written)).collect();
+    let steps: Vec<Step> = program.steps(recording, extent, &bound).chain(proof.steps(&written)).collect();
     let launches = Launches::new(gpu, &steps)?;
 
     let desc = wgpu::CommandEncoderDescriptor { label: Some("magic.run") };
     let mut encoder = gpu.core.device.raw.create_command_encoder(&desc);
     for (buf, buffer) in recording.results() {
         if matches!(buffer.size, Size::Fixed(_)) {
-            encoder.clear_buffer(bound[buf.0].buffer, 0, Some(bound[buf.0].bytes));
+            let Bound { buffer, bytes } = bound[buf.0].expect("results are bound");
+            encoder.clear_buffer(buffer, 0, Some(bytes));
         }
     }
     proof.clear(&mut encoder);
     {
         let desc = wgpu::ComputePassDescriptor { label: Some("magic.run"), timestamp_writes: None };
         let mut pass = encoder.begin_compute_pass(&desc);
-        launches.encode(&mut pass, 0..steps.len(), |call| {
-            call < recording.calls.len() && gpu.has(Fault::SkipCall(call.min(255) as u8))
-        });
+        let skipped = (0..recording.calls.len()).find(|call| gpu.has(Fault::SkipCall((*call).min(255) as u8)));
+        // What is done again for several launches is missing in the first.
+        let skipped = skipped.and_then(|call| steps.iter().position(|step| step.calls.end > call));
+        launches.encode(&mut pass, 0..steps.len(), |step| skipped == Some(step));
     }
     if written.is_empty() {
         // What it leaves is read by later lists, whose results are proved.
@@ -93,25 +113,75 @@ pub fn run(
     proved
 }
 
-/// The calls of a recording over its buffers.
-pub fn steps<'a>(
-    recording: &'a Recording,
-    extent: &'a Extent,
-    bound: &'a [Bound<'a>],
-) -> impl Iterator<Item = Step<'a>> {
-    recording.calls.iter().map(|call| Step {
-        kernel: call.kernel,
-        constants: &call.constants,
-        params: &call.params,
-        dims: Dims::new(call.grid.as_ref().unwrap_or(extent), recording.planes),
-        args: call.args.iter().map(|buf| bound[buf.0]).collect(),
-    })
+/// The launches of a recording.
+pub struct Program<'a> {
+    launches: Vec<Launch<'a>>,
+    /// What each launch binds.
+    bindings: Vec<(Vec<Buf>, Vec<Access>)>,
 }
 
-/// Buffers that live as long as the run: `None` for inputs.
-pub fn own_buffers(gpu: &Gpu, recording: &Recording, extent: &Extent) -> Result<Vec<Option<Lease>>> {
-    let make = |buffer: &crate::recording::Buffer| {
+impl<'a> Program<'a> {
+    /// The launches for a block; see [`shader::program`].
+    pub fn new(gpu: &Gpu, recording: &'a Recording, extent: &Extent, apart: usize) -> Self {
+        let limits = gpu.core.device.raw.limits();
+        let device = shader::Device {
+            buffers: limits.max_storage_buffers_per_shader_stage as usize,
+            lanes: if gpu.adapter().is_software() { SOFTWARE_LANES } else { LANES },
+        };
+        let launches = shader::program(recording, extent, device, apart);
+        let bindings = launches.iter().map(|launch| match &launch.run {
+            Run::Kernel(call) => (call.args.clone(), call.kernel.bindings.to_vec()),
+            Run::Built(built) => built.buffers.iter().copied().unzip(),
+        });
+        let bindings = bindings.collect();
+        Self { launches, bindings }
+    }
+
+    /// The launches with all they need, over buffers that are `bound`.
+    pub fn steps<'b>(
+        &'b self,
+        recording: &'b Recording,
+        extent: &'b Extent,
+        bound: &'b [Option<Bound<'b>>],
+    ) -> impl Iterator<Item = Step<'b>> {
+        self.launches.iter().zip(&self.bindings).map(|(launch, (buffers, bindings))| {
+            let arg = |buf: &Buf| bound[buf.0].expect("what is used is bound");
+            let (calls, args) = (launch.calls.clone(), buffers.iter().map(arg));
+            match &launch.run {
+                Run::Kernel(call) => {
+                    let dims = Dims::new(call.grid.as_ref().unwrap_or(extent), recording.planes);
+                    let Form::Shader(groups) = call.kernel.form else { unreachable!("not a shader of its own") };
+                    let shader = Shader::Kernel(call.kernel, &call.constants);
+                    Step { calls, shader, params: &call.params, dims, args: args.collect(), groups: groups(&dims) }
+                }
+                Run::Built(Built { label, text, params, extent, groups, .. }) => {
+                    let dims = Dims::new(extent, recording.planes);
+                    let args = args.map(|arg| arg.rounded()).collect();
+                    let shader = Shader::Built { label, text, bindings };
+                    Step { calls, shader, params, dims, args, groups: *groups }
+                }
+            }
+        })
+    }
+
+    /// True if `buf` is in memory.
+    fn uses(&self, buf: Buf) -> bool {
+        self.bindings.iter().any(|(buffers, _)| buffers.contains(&buf))
+    }
+}
+
+/// Buffers that live as long as the run: `None` for inputs, and for what no launch sees.
+pub fn own_buffers(
+    gpu: &Gpu,
+    recording: &Recording,
+    extent: &Extent,
+    program: &Program<'_>,
+) -> Result<Vec<Option<Lease>>> {
+    let make = |(i, buffer): (usize, &crate::recording::Buffer)| {
         let bytes = 4 * buffer.size.words(extent).max(1) as u64;
+        if !matches!(buffer.role, Role::Result) && !program.uses(Buf(i)) {
+            return Ok(None);
+        }
         gpu.check_binding(buffer.label, bytes)?;
         if matches!(buffer.role, Role::Input(_) | Role::Kept(_)) {
             return Ok(None);
@@ -127,10 +197,10 @@ pub fn own_buffers(gpu: &Gpu, recording: &Recording, extent: &Extent) -> Result<
         }
         Ok(Some(lease))
     };
-    recording.buffers.iter().map(make).collect()
+    recording.buffers.iter().enumerate().map(make).collect()
 }
 
-/// What each buffer of the recording is on the device.
+/// What each buffer of the recording is on the device; `None` for what is never in its memory.
 pub fn bind<'a>(
     gpu: &Gpu,
     recording: &Recording,
@@ -138,7 +208,7 @@ pub fn bind<'a>(
     inputs: &'a DeviceInputs,
     kept: &'a [Option<Lease>],
     own: &'a [Option<Lease>],
-) -> Result<Vec<Bound<'a>>> {
+) -> Result<Vec<Option<Bound<'a>>>> {
     let bind = |(buffer, own): (&crate::recording::Buffer, &'a Option<Lease>)| {
         let bytes = 4 * buffer.size.words(extent).max(1) as u64;
         let lease = match (&buffer.role, own) {
@@ -152,9 +222,9 @@ pub fn bind<'a>(
                 inputs.buffers.get(*model).ok_or_else(|| Error::device(format!("no input {model} was loaded")))?
             }
             (Role::Kept(id), None) => kept[*id].as_ref().expect("in use"),
-            _ => unreachable!("only inputs and what is kept are not own"),
+            _ => return Ok(None),
         };
-        Ok(Bound { buffer: lease, bytes })
+        Ok(Some(Bound { buffer: lease, bytes }))
     };
     recording.buffers.iter().zip(own).map(bind).collect()
 }
@@ -187,7 +257,7 @@ impl Launches {
         gpu.core.device.queue.write_buffer(&uniforms, 0, &text);
         let mut list = Vec::with_capacity(steps.len());
         for (step, slot) in steps.iter().zip(slots) {
-            let pipeline = gpu.core.pipelines.get(&gpu.core.device, step.kernel, step.constants)?;
+            let pipeline = gpu.core.pipelines.get(&gpu.core.device, step.shader)?;
             let entry = |binding: usize, buffer, offset, bytes| wgpu::BindGroupEntry {
                 binding: binding as u32,
                 resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
@@ -199,16 +269,13 @@ impl Launches {
             let uniform = entry(0, &uniforms, slot.start as u64, slot.len() as u64);
             let args = step.args.iter().enumerate().map(|(i, arg)| entry(i + 1, arg.buffer, 0, arg.bytes));
             let group = gpu.core.device.raw.create_bind_group(&wgpu::BindGroupDescriptor {
-                label: Some(step.kernel.name),
+                label: Some(step.shader.label()),
                 layout: &pipeline.layout,
                 entries: &std::iter::once(uniform).chain(args).collect::<Vec<_>>(),
             });
-            let grid = fold(
-                (step.kernel.groups)(&step.dims),
-                gpu.core.device.raw.limits().max_compute_workgroups_per_dimension,
-            );
+            let grid = fold(step.groups, gpu.core.device.raw.limits().max_compute_workgroups_per_dimension);
             let grid = grid.ok_or_else(|| {
-                gpu.core.device.error(format!("cannot run so large a block of `{}`", step.kernel.name))
+                gpu.core.device.error(format!("cannot run so large a block of `{}`", step.shader.label()))
             })?;
             list.push((pipeline, group, grid));
         }

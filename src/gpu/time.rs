@@ -4,7 +4,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use super::buffers::{Kind, Lease};
-use super::run::{self, Launches, Step};
+use super::run::{self, Launches, Program, Step};
 use super::{DeviceInputs, Gpu};
 use crate::error::Result;
 use crate::recording::{Extent, Recording, Size};
@@ -91,12 +91,14 @@ impl Timer {
         first: usize,
     ) -> Result<Self> {
         gpu.core.device.check()?;
-        let own = run::own_buffers(gpu, recording, extent)?;
+        let program = Program::new(gpu, recording, extent, first);
+        let own = run::own_buffers(gpu, recording, extent, &program)?;
         let bound = run::bind(gpu, recording, extent, inputs, &[], &own)?;
-        let steps: Vec<Step> = run::steps(recording, extent, &bound).collect();
+        let steps: Vec<Step> = program.steps(recording, extent, &bound).collect();
+        let first = steps.iter().position(|step| step.calls.start >= first).unwrap_or(steps.len());
         let launches = Launches::new(gpu, &steps)?;
         let fixed = recording.results().filter(|(_, buffer)| matches!(buffer.size, Size::Fixed(_)));
-        let zeroed = fixed.map(|(buf, _)| (bound[buf.0].buffer.clone(), bound[buf.0].bytes)).collect();
+        let zeroed = fixed.filter_map(|(buf, _)| bound[buf.0]).map(|bound| (bound.buffer.clone(), bound.bytes)).collect();
         Ok(Self { launches, first, calls: steps.len(), clock: Clock::new(gpu)?, zeroed, _own: own })
     }
 

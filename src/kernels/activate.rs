@@ -1,7 +1,7 @@
 //! `out = act(x)`, element by element.
 
 use super::vector::{each_part, erf, sigmoid, tanh};
-use super::{Access, Args, Kernel, holds, per_quad};
+use super::{Access, Args, Form, Kernel, holds, per_quad};
 use crate::recording::{Buf, Recording};
 
 /// A function between two linear layers.
@@ -35,10 +35,9 @@ impl Act {
 pub static ACTIVATE: Kernel = Kernel {
     name: "activate",
     wgsl: concat!(include_str!("../../shaders/activation.wgsl"), include_str!("../../shaders/activate.wgsl")),
-    entry: "main",
     constants: &["ACT"],
     bindings: &[Access::Read, Access::Write],
-    groups: per_quad,
+    form: Form::Shader(per_quad),
     twin,
 };
 

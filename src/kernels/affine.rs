@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::matmul::Weight;
 use super::vector::each_row;
-use super::{Access, Args, Kernel, holds, per_quad};
+use super::{Access, Args, Form, Kernel, holds, per_quad};
 use crate::recording::{Buf, Recording};
 
 /// Own parameters; twin of `Params` in `shaders/affine.wgsl`.
@@ -20,10 +20,9 @@ struct Params {
 pub static AFFINE: Kernel = Kernel {
     name: "affine",
     wgsl: include_str!("../../shaders/affine.wgsl"),
-    entry: "main",
     constants: &[],
     bindings: &[Access::Read, Access::Read, Access::Read, Access::Write],
-    groups: per_quad,
+    form: Form::Shader(per_quad),
     twin,
 };
 

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 pub use super::matmul::Place as Column;
 use super::vector::{Matrix, exp, largest, product, sum};
-use super::{Access, Args, Kernel, holds};
+use super::{Access, Args, Form, Kernel, holds};
 use crate::recording::{Buf, Recording};
 
 /// Shape of the heads.
@@ -49,10 +49,9 @@ const ROWS: u32 = 32;
 pub static ATTENTION: Kernel = Kernel {
     name: "attention",
     wgsl: include_str!("../../shaders/attention.wgsl"),
-    entry: "main",
     constants: &[],
     bindings: &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Write],
-    groups: |dims| u64::from(dims.rows.div_ceil(ROWS)) * u64::from(dims.row_len),
+    form: Form::Shader(|dims| u64::from(dims.rows.div_ceil(ROWS)) * u64::from(dims.row_len)),
     twin,
 };
 

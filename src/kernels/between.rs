@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::convert::CHUNK;
-use super::{Access, Args, Kernel};
+use super::{Access, Args, Form, Kernel};
 use crate::recording::{Buf, Recording, Size};
 
 /// Two keys; a key is the bits of a magnitude.
@@ -29,10 +29,9 @@ struct Params {
 pub static BETWEEN: Kernel = Kernel {
     name: "between",
     wgsl: include_str!("../../shaders/between.wgsl"),
-    entry: "main",
     constants: &[],
     bindings: &[Access::Read, Access::Write],
-    groups: |dims| u64::from(dims.n).div_ceil(4096),
+    form: Form::Shader(|dims| u64::from(dims.n).div_ceil(4096)),
     twin,
 };
 

@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::convert::{CHUNK, dtype, widen};
-use super::{Access, Args, Kernel, per_quad};
+use super::{Access, Args, Form, Kernel, Quad};
 use crate::recording::{Buf, Recording};
 
 /// What has weights of its own.
@@ -27,10 +27,9 @@ struct Params {
 pub static BLEND: Kernel = Kernel {
     name: "blend",
     wgsl: include_str!("../../shaders/blend.wgsl"),
-    entry: "main",
     constants: &["BASE", "COLUMNS"],
     bindings: &[Access::Read, Access::Read, Access::Write],
-    groups: per_quad,
+    form: Form::Quad(emit),
     twin,
 };
 
@@ -39,6 +38,23 @@ pub static BLEND: Kernel = Kernel {
 pub fn record(list: &mut Recording, base: Buf, weights: Buf, tau: Buf, unit: u32, along: Along) {
     let constants = [list.dtype(base).code(), u32::from(along == Along::Columns)];
     list.call(&BLEND, &constants, &Params { unit }, &[base, weights, tau]);
+}
+
+fn emit(q: &mut dyn Quad) {
+    let (planes, columns) = (q.planes(), q.constant(1) != 0);
+    let (part, weights) = (q.name("part"), q.name("weights"));
+    // Parts are runs of whole rows, or end with rows.
+    let alike = !columns && q.aligned() && q.fixed(0).is_multiple_of(4);
+    let each = match () {
+        () if columns => "at % p.dims.row_len".to_owned(),
+        () if alike => format!("i / {}", q.word(0)),
+        () => format!("at / {}", q.word(0)),
+    };
+    q.line(&format!("let {part} = ({each}) * PLANES;"));
+    let values: Vec<String> = (0..planes).map(|k| q.at(1, &format!("{part} + {k}u"), alike)).collect();
+    q.line(&format!("let {weights} = Stack({});", values.join(", ")));
+    let (base, tau) = (q.bits(0), q.stack(2, planes - 1));
+    q.set(2, planes - 1, &format!("blend({weights}, {base}, {tau})"));
 }
 
 fn twin(args: &mut Args<'_>) {

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Access, Args, Kernel, WORKGROUP};
+use super::{Access, Args, Form, Kernel, WORKGROUP};
 
 /// Own parameters; twin of `Params` in `shaders/checksum.wgsl`.
 #[repr(C)]
@@ -15,16 +15,15 @@ pub struct Params {
 }
 
 /// Words that one workgroup sums.
-const PER_GROUP: u32 = WORKGROUP * 16;
+pub(crate) const PER_GROUP: u32 = WORKGROUP * 16;
 
 /// Bindings: words (`[n]`), trailer (the epoch, then a sum for each buffer; zero before). `Dims::n` counts words.
 pub static CHECKSUM: Kernel = Kernel {
     name: "checksum",
     wgsl: include_str!("../../shaders/checksum.wgsl"),
-    entry: "main",
     constants: &[],
     bindings: &[Access::Read, Access::Write],
-    groups: |dims| u64::from(dims.n).div_ceil(u64::from(PER_GROUP)),
+    form: Form::Shader(|dims| u64::from(dims.n).div_ceil(u64::from(PER_GROUP))),
     twin,
 };
 

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Access, Args, Kernel, per_quad};
+use super::{Access, Args, Form, Kernel, Quad};
 use crate::recording::{Buf, Recording};
 
 /// Own parameters; twin of `Params` in `shaders/clip.wgsl`.
@@ -16,16 +16,20 @@ struct Params {
 pub static CLIP: Kernel = Kernel {
     name: "clip",
     wgsl: include_str!("../../shaders/clip.wgsl"),
-    entry: "main",
     constants: &[],
     bindings: &[Access::Write],
-    groups: per_quad,
+    form: Form::Quad(emit),
     twin,
 };
 
 /// Appends `tau[last] = clamp(tau[0], −limit, limit)`, for a limit from zero. NaN stays NaN.
 pub fn record(list: &mut Recording, tau: Buf, limit: f32) {
     list.call(&CLIP, &[], &Params { limit: limit.max(0.0) }, &[tau]);
+}
+
+fn emit(q: &mut dyn Quad) {
+    let (x, limit) = (q.plane(0, 0), q.float(0));
+    q.set(0, q.planes() - 1, &format!("clip({x}, {limit})"));
 }
 
 fn twin(args: &mut Args<'_>) {

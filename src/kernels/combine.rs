@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::convert::{CHUNK, dtype, widen};
-use super::{Access, Args, Kernel, per_quad};
+use super::{Access, Args, Form, Kernel, Quad};
 use crate::recording::{Buf, Recording};
 
 /// Own parameters; twin of `Params` in `shaders/combine.wgsl`.
@@ -17,10 +17,9 @@ struct Params {
 pub static COMBINE: Kernel = Kernel {
     name: "combine",
     wgsl: include_str!("../../shaders/combine.wgsl"),
-    entry: "main",
     constants: &["BASE"],
     bindings: &[Access::Read, Access::Read, Access::Write],
-    groups: per_quad,
+    form: Form::Quad(emit),
     twin,
 };
 
@@ -28,6 +27,12 @@ pub static COMBINE: Kernel = Kernel {
 pub fn record(list: &mut Recording, base: Buf, weights: Buf, base_weight: f32, tau: Buf) {
     let constants = [list.dtype(base).code()];
     list.call(&COMBINE, &constants, &Params { base_weight }, &[base, weights, tau]);
+}
+
+fn emit(q: &mut dyn Quad) {
+    let experts = q.planes() - 1;
+    let (weights, share, base, tau) = (q.values(1, experts), q.float(0), q.bits(0), q.stack(2, experts));
+    q.set(2, experts, &format!("combine({weights}, {share}, {base}, {tau})"));
 }
 
 fn twin(args: &mut Args<'_>) {

@@ -5,7 +5,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::combine::add_scaled;
 use super::convert::CHUNK;
-use super::{Access, Args, Kernel, per_quad};
+use super::{Access, Args, Form, Kernel, Quad};
 use crate::recording::{Buf, Recording};
 
 /// Own parameters; twin of `Params` in `shaders/consensus.wgsl`.
@@ -21,10 +21,9 @@ struct Params {
 pub static CONSENSUS: Kernel = Kernel {
     name: "consensus",
     wgsl: include_str!("../../shaders/consensus.wgsl"),
-    entry: "main",
     constants: &[],
     bindings: &[Access::Read, Access::Write],
-    groups: per_quad,
+    form: Form::Quad(emit),
     twin,
 };
 
@@ -32,6 +31,13 @@ pub static CONSENSUS: Kernel = Kernel {
 /// have |u_k| > `cut` · |s − u_k|, else zero.
 pub fn record(list: &mut Recording, weights: Buf, cut: f32, votes: u32, scale: f32, tau: Buf) {
     list.call(&CONSENSUS, &[], &Params { cut, votes, scale }, &[weights, tau]);
+}
+
+fn emit(q: &mut dyn Quad) {
+    let experts = q.planes() - 1;
+    let (weights, tau) = (q.values(0, experts), q.stack(1, experts));
+    let (cut, votes, scale) = (q.float(0), q.word(1), q.float(2));
+    q.set(1, experts, &format!("consensus({weights}, {cut}, {votes}, {scale}, {tau})"));
 }
 
 fn twin(args: &mut Args<'_>) {

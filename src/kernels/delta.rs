@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::convert::{CHUNK, dtype, widen};
 use super::vector::each_large;
-use super::{Access, Args, Kernel, per_quad};
+use super::{Access, Args, Form, Kernel, Quad};
 use crate::checkpoint::Dtype;
 use crate::recording::{Buf, Recording};
 
@@ -19,10 +19,9 @@ struct Params {
 pub static DELTA: Kernel = Kernel {
     name: "delta",
     wgsl: include_str!("../../shaders/delta.wgsl"),
-    entry: "main",
     constants: &["BASE", "MODEL"],
     bindings: &[Access::Read, Access::Read, Access::Write],
-    groups: per_quad,
+    form: Form::Quad(emit),
     twin,
 };
 
@@ -30,6 +29,11 @@ pub static DELTA: Kernel = Kernel {
 pub fn record(list: &mut Recording, base: Buf, model: Buf, tau: Buf, plane: u32) {
     let constants = [list.dtype(base).code(), list.dtype(model).code()];
     list.call(&DELTA, &constants, &Params { plane }, &[base, model, tau]);
+}
+
+fn emit(q: &mut dyn Quad) {
+    let (base, model) = (q.bits(0), q.bits(1));
+    q.set(2, q.fixed(0), &format!("delta({base}, {model})"));
 }
 
 fn twin(args: &mut Args<'_>) {

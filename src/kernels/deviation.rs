@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::vector::{LANES, SPAN, each_row};
-use super::{Access, Args, Kernel, holds, per_row};
+use super::{Access, Args, Form, Kernel, holds, per_row};
 use crate::recording::{Buf, Recording};
 
 /// Statistics of a row a and a row c; twin of the two `vec4` in `shaders/deviation.wgsl`.
@@ -42,10 +42,9 @@ struct Params {
 pub static DEVIATION: Kernel = Kernel {
     name: "deviation",
     wgsl: include_str!("../../shaders/deviation.wgsl"),
-    entry: "main",
     constants: &[],
     bindings: &[Access::Read, Access::Read, Access::Write],
-    groups: per_row,
+    form: Form::Shader(per_row),
     twin,
 };
 

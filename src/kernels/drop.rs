@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 use sha2::{Digest, Sha256};
 
-use super::{Access, Args, Kernel, per_quad};
+use super::{Access, Args, Form, Kernel, Quad};
 use crate::recording::{Buf, Recording};
 
 /// Own parameters; twin of `Params` in `shaders/drop.wgsl`.
@@ -21,10 +21,9 @@ struct Params {
 pub static DROP: Kernel = Kernel {
     name: "drop",
     wgsl: include_str!("../../shaders/drop.wgsl"),
-    entry: "main",
     constants: &[],
     bindings: &[Access::Write],
-    groups: per_quad,
+    form: Form::Quad(emit),
     twin,
 };
 
@@ -53,6 +52,12 @@ const QUADS: usize = 256;
 
 /// The words of [`QUADS`] counters.
 type Words = [[u32; 4]; QUADS];
+
+fn emit(q: &mut dyn Quad) {
+    let plane = q.fixed(0);
+    let (x, key, threshold, scale) = (q.plane(0, plane), [q.word(1), q.word(2)].join(", "), q.word(3), q.float(4));
+    q.set(0, plane, &format!("drop(p.dims, i, {x}, vec2<u32>({key}), {threshold}, {scale})"));
+}
 
 fn twin(args: &mut Args<'_>) {
     let n = args.dims.n as usize;

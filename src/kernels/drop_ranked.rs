@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::drop::with_words;
-use super::{Access, Args, Kernel, per_quad};
+use super::{Access, Args, Form, Kernel, Quad};
 use crate::recording::{Buf, Recording};
 
 /// Own parameters; twin of `Params` in `shaders/drop_ranked.wgsl`.
@@ -21,10 +21,9 @@ struct Params {
 pub static DROP_RANKED: Kernel = Kernel {
     name: "drop_ranked",
     wgsl: include_str!("../../shaders/drop_ranked.wgsl"),
-    entry: "main",
     constants: &[],
     bindings: &[Access::Read, Access::Write],
-    groups: per_quad,
+    form: Form::Quad(emit),
     twin,
 };
 
@@ -52,6 +51,15 @@ pub fn record(list: &mut Recording, ranks: Buf, tau: Buf, plane: u32, key: [u32;
     let low = low.min(u64::from(u32::MAX)) as u32;
     let params = Params { plane, key, low, step: [step as u32, (step >> 32) as u32], scale };
     list.call(&DROP_RANKED, &[], &params, &[ranks, tau]);
+}
+
+fn emit(q: &mut dyn Quad) {
+    let plane = q.fixed(0);
+    let (x, ranks) = (q.plane(1, plane), q.words(0));
+    let (key, low, step) = ([q.word(1), q.word(2)].join(", "), q.word(3), [q.word(4), q.word(5)].join(", "));
+    let scale = q.float(6);
+    let call = format!("drop_ranked(p.dims, i, {x}, {ranks}, vec2<u32>({key}), {low}, vec2<u32>({step}), {scale})");
+    q.set(1, plane, &call);
 }
 
 fn twin(args: &mut Args<'_>) {

@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::combine::add_scaled;
 use super::convert::CHUNK;
-use super::{Access, Args, Kernel, per_quad};
+use super::{Access, Args, Form, Kernel, Quad};
 use crate::recording::{Buf, Recording};
 
 /// Own parameters; twin of `Params` in `shaders/elect.wgsl`.
@@ -20,10 +20,9 @@ struct Params {
 pub static ELECT: Kernel = Kernel {
     name: "elect",
     wgsl: include_str!("../../shaders/elect.wgsl"),
-    entry: "main",
     constants: &[],
     bindings: &[Access::Read, Access::Write],
-    groups: per_quad,
+    form: Form::Quad(emit),
     twin,
 };
 
@@ -32,6 +31,13 @@ pub static ELECT: Kernel = Kernel {
 pub fn record(list: &mut Recording, weights: Buf, scale: f32, normalize: bool, weighted: bool, tau: Buf) {
     let params = Params { scale, normalize: normalize.into(), weighted: weighted.into() };
     list.call(&ELECT, &[], &params, &[weights, tau]);
+}
+
+fn emit(q: &mut dyn Quad) {
+    let experts = q.planes() - 1;
+    let (weights, tau) = (q.values(0, experts), q.stack(1, experts));
+    let (scale, normalize, weighted) = (q.float(0), q.word(1), q.word(2));
+    q.set(1, experts, &format!("elect({weights}, {scale}, {normalize}, {weighted}, {tau})"));
 }
 
 fn twin(args: &mut Args<'_>) {

@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::norms::Stats;
 use super::residual::alpha;
-use super::{Access, Args, Kernel, WORKGROUP};
+use super::{Access, Args, Form, Kernel, WORKGROUP};
 use crate::recording::{Buf, Recording};
 
 /// How rows are compared.
@@ -71,10 +71,9 @@ impl Bounds {
 pub static FACTOR: Kernel = Kernel {
     name: "factor",
     wgsl: include_str!("../../shaders/factor.wgsl"),
-    entry: "main",
     constants: &["MIXED", "NORM"],
     bindings: &[Access::Read, Access::Read, Access::Write],
-    groups: |dims| u64::from(dims.rows).div_ceil(u64::from(WORKGROUP)),
+    form: Form::Shader(|dims| u64::from(dims.rows).div_ceil(u64::from(WORKGROUP))),
     twin,
 };
 

@@ -2,17 +2,16 @@
 
 use super::activate::{Act, activate};
 use super::vector::each_part;
-use super::{Access, Args, Kernel, holds, per_quad};
+use super::{Access, Args, Form, Kernel, holds, per_quad};
 use crate::recording::{Buf, Recording};
 
 /// Bindings: x and up (`[rows, row_len]`), out (the same). Constant: the function.
 pub static GATE: Kernel = Kernel {
     name: "gate",
     wgsl: concat!(include_str!("../../shaders/activation.wgsl"), include_str!("../../shaders/gate.wgsl")),
-    entry: "main",
     constants: &["ACT"],
     bindings: &[Access::Read, Access::Read, Access::Write],
-    groups: per_quad,
+    form: Form::Shader(per_quad),
     twin,
 };
 

@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::matmul::Weight;
 use super::vector::each_row;
-use super::{Access, Args, Kernel, holds, per_quad};
+use super::{Access, Args, Form, Kernel, holds, per_quad};
 use crate::recording::{Buf, Recording};
 
 /// Own parameters; twin of `Params` in `shaders/gather.wgsl`.
@@ -19,10 +19,9 @@ struct Params {
 pub static GATHER: Kernel = Kernel {
     name: "gather",
     wgsl: include_str!("../../shaders/gather.wgsl"),
-    entry: "main",
     constants: &[],
     bindings: &[Access::Read, Access::Read, Access::Write],
-    groups: per_quad,
+    form: Form::Shader(per_quad),
     twin,
 };
 

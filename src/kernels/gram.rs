@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::vector::{SPAN, dot};
-use super::{Access, Args, Kernel, WORKGROUP, per_row_and_plane};
+use super::{Access, Args, Form, Kernel, WORKGROUP, per_row_and_plane};
 use crate::recording::{Buf, Recording, Size};
 
 /// Own parameters; twin of `Params` in `shaders/gram.wgsl`.
@@ -17,10 +17,9 @@ struct Params {
 pub static GRAM: Kernel = Kernel {
     name: "gram",
     wgsl: include_str!("../../shaders/gram.wgsl"),
-    entry: "main",
     constants: &[],
     bindings: &[Access::Read, Access::Write],
-    groups: |dims| per_row_and_plane(dims).max(u64::from(dims.n).div_ceil(u64::from(WORKGROUP))),
+    form: Form::Shader(|dims| per_row_and_plane(dims).max(u64::from(dims.n).div_ceil(u64::from(WORKGROUP)))),
     twin,
 };
 

@@ -1,17 +1,16 @@
 //! Inner products of all pairs of planes along columns, in partial sums of a few rows.
 
 use super::gram::pairs;
-use super::{Access, Args, Kernel, WORKGROUP};
+use super::{Access, Args, Form, Kernel, WORKGROUP};
 use crate::recording::{Buf, GROUP_ROWS, Recording};
 
 /// Bindings: tau (planes), gram (`[row groups, pairs, row_len]`).
 pub static GRAM_T: Kernel = Kernel {
     name: "gram_t",
     wgsl: include_str!("../../shaders/gram_t.wgsl"),
-    entry: "main",
     constants: &[],
     bindings: &[Access::Read, Access::Write],
-    groups: |dims| u64::from(dims.rows.div_ceil(GROUP_ROWS)) * u64::from(dims.row_len.div_ceil(WORKGROUP)),
+    form: Form::Shader(|dims| u64::from(dims.rows.div_ceil(GROUP_ROWS)) * u64::from(dims.row_len.div_ceil(WORKGROUP))),
     twin,
 };
 

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Access, Args, Kernel};
+use super::{Access, Args, Form, Kernel};
 use crate::recording::{Buf, Recording};
 
 /// Bins of a histogram: a digit has at most 11 bits.
@@ -35,10 +35,9 @@ struct Params {
 pub static HISTOGRAM: Kernel = Kernel {
     name: "histogram",
     wgsl: include_str!("../../shaders/histogram.wgsl"),
-    entry: "main",
     constants: &[],
     bindings: &[Access::Read, Access::Write],
-    groups: |dims| u64::from(dims.n).div_ceil(4096),
+    form: Form::Shader(|dims| u64::from(dims.n).div_ceil(4096)),
     twin,
 };
 

@@ -4,17 +4,16 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::vector::{each_row, exp, largest, sum};
-use super::{Access, Args, Kernel, holds, per_row};
+use super::{Access, Args, Form, Kernel, holds, per_row};
 use crate::recording::{Buf, Recording};
 
 /// Bindings: logits (`[rows, row_len]`), targets (`[rows]`), out (`[rows]` of [`Part`]).
 pub static LOSS: Kernel = Kernel {
     name: "loss",
     wgsl: include_str!("../../shaders/loss.wgsl"),
-    entry: "main",
     constants: &[],
     bindings: &[Access::Read, Access::Read, Access::Write],
-    groups: per_row,
+    form: Form::Shader(per_row),
     twin,
 };
 

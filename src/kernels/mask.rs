@@ -1,23 +1,29 @@
 //! One selection for all experts: their entries go where another plane's is not among its largest (SCE).
 
-use super::trim::{Threshold, stays};
-use super::{Access, Args, Kernel, per_quad};
+use super::trim::{Threshold, stays, threshold};
+use super::{Access, Args, Form, Kernel, Quad};
 use crate::recording::{Buf, Recording};
 
 /// Bindings: by (`[n]`), tau (planes).
 pub static MASK: Kernel = Kernel {
     name: "mask",
     wgsl: include_str!("../../shaders/mask.wgsl"),
-    entry: "main",
     constants: &[],
     bindings: &[Access::Read, Access::Write],
-    groups: per_quad,
+    form: Form::Quad(emit),
     twin,
 };
 
 /// Appends: all planes of `tau` but the last are zeroed where `by` is not in the set of `threshold`.
 pub fn record(list: &mut Recording, by: Buf, threshold: Threshold, tau: Buf) {
     list.call(&MASK, &[], &threshold, &[by, tau]);
+}
+
+fn emit(q: &mut dyn Quad) {
+    let experts = q.planes() - 1;
+    let (by, tau, threshold) = (q.plane(0, 0), q.stack(1, experts), threshold(q, 0));
+    q.line(&format!("mask(p.dims, i, {by}, {threshold}, {tau});"));
+    (0..experts).for_each(|plane| q.changed(1, plane));
 }
 
 fn twin(args: &mut Args<'_>) {

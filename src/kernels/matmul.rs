@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::vector::{Matrix, each_row, product};
-use super::{Access, Args, Dims, Kernel, holds};
+use super::{Access, Args, Dims, Form, Kernel, holds};
 use crate::recording::{Buf, Recording};
 
 /// Sides of a product.
@@ -54,10 +54,9 @@ struct Params {
 pub static MATMUL: Kernel = Kernel {
     name: "matmul",
     wgsl: include_str!("../../shaders/matmul.wgsl"),
-    entry: "main",
     constants: &[],
     bindings: &[Access::Read, Access::Read, Access::Read, Access::Write],
-    groups: |dims| tiles(dims, 64),
+    form: Form::Shader(|dims| tiles(dims, 64)),
     twin,
 };
 
@@ -65,7 +64,7 @@ pub static MATMUL: Kernel = Kernel {
 pub static MATMUL_SMALL: Kernel = Kernel {
     name: "matmul_small",
     wgsl: include_str!("../../shaders/matmul_small.wgsl"),
-    groups: |dims| tiles(dims, 32),
+    form: Form::Shader(|dims| tiles(dims, 32)),
     ..MATMUL
 };
 
@@ -73,7 +72,7 @@ pub static MATMUL_SMALL: Kernel = Kernel {
 pub static MATMUL_SKINNY: Kernel = Kernel {
     name: "matmul_skinny",
     wgsl: include_str!("../../shaders/matmul_skinny.wgsl"),
-    groups: |dims| u64::from(dims.row_len).div_ceil(8),
+    form: Form::Shader(|dims| u64::from(dims.row_len).div_ceil(8)),
     ..MATMUL
 };
 

@@ -1,17 +1,16 @@
 //! `y = A·v` for every plane of a stack, seen as matrices: one half of a power iteration.
 
 use super::vector::dot;
-use super::{Access, Args, Kernel, per_row_and_plane};
+use super::{Access, Args, Form, Kernel, per_row_and_plane};
 use crate::recording::{Buf, Recording};
 
 /// Bindings: tau (planes), v (`[planes, row_len]`), y (`[rows, planes]`).
 pub static MATVEC: Kernel = Kernel {
     name: "matvec",
     wgsl: include_str!("../../shaders/matvec.wgsl"),
-    entry: "main",
     constants: &[],
     bindings: &[Access::Read, Access::Read, Access::Write],
-    groups: per_row_and_plane,
+    form: Form::Shader(per_row_and_plane),
     twin,
 };
 

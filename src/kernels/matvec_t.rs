@@ -1,20 +1,19 @@
 //! `w = Aᵀ·y` for every plane of a stack, in partial sums of a few rows: the other half of a power iteration.
 
 use super::combine::add_scaled;
-use super::{Access, Args, Kernel, WORKGROUP};
+use super::{Access, Args, Form, Kernel, WORKGROUP};
 use crate::recording::{Buf, GROUP_ROWS, Recording};
 
 /// Bindings: tau (planes), y (`[rows, planes]`), w (`[row groups, planes, row_len]`).
 pub static MATVEC_T: Kernel = Kernel {
     name: "matvec_t",
     wgsl: include_str!("../../shaders/matvec_t.wgsl"),
-    entry: "main",
     constants: &[],
     bindings: &[Access::Read, Access::Read, Access::Write],
-    groups: |dims| {
+    form: Form::Shader(|dims| {
         let groups = u64::from(dims.rows.div_ceil(GROUP_ROWS)) * u64::from(dims.planes);
         groups * u64::from(dims.row_len.div_ceil(WORKGROUP))
-    },
+    }),
     twin,
 };
 

@@ -43,11 +43,14 @@ pub mod variance;
 pub(crate) mod vector;
 pub mod widen;
 
-pub use crate::kernel::{Access, Args, Dims, Kernel, Slot, WORKGROUP};
+pub use crate::kernel::{Access, Args, Dims, Form, Kernel, Quad, Slot, WORKGROUP};
 use crate::recording::{Buf, Recording, Size};
 
 /// Declarations and helpers that every shader starts with.
 pub const COMMON: &str = include_str!("../../shaders/common.wgsl");
+
+/// Four elements at a time: what those shaders start with that are built around [`Form::Quad`] and [`Form::Rows`].
+pub const QUAD: &str = include_str!("../../shaders/quad.wgsl");
 
 /// All kernels; tests, benches and shader validation go through this list.
 pub static ALL: &[&Kernel] = &[

@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::vector::{each_row, sum};
-use super::{Access, Args, Kernel, holds, per_row};
+use super::{Access, Args, Form, Kernel, holds, per_row};
 use crate::recording::{Buf, Recording};
 
 /// What a row is divided by, and what is taken from it before.
@@ -26,10 +26,9 @@ struct Params {
 pub static NORMALIZE: Kernel = Kernel {
     name: "normalize",
     wgsl: include_str!("../../shaders/normalize.wgsl"),
-    entry: "main",
     constants: &["CENTRE"],
     bindings: &[Access::Read, Access::Write],
-    groups: per_row,
+    form: Form::Shader(per_row),
     twin,
 };
 

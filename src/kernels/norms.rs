@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Access, Args, Kernel, per_row_and_plane};
+use super::{Access, Args, Form, Kernel, Quad};
 use crate::recording::{Buf, Recording, Size};
 
 /// Statistics of one row of one plane; twin of the `vec4` in `shaders/norms.wgsl`.
@@ -26,10 +26,9 @@ pub const WIDTH: u32 = 4;
 pub static NORMS: Kernel = Kernel {
     name: "norms",
     wgsl: include_str!("../../shaders/norms.wgsl"),
-    entry: "main",
     constants: &[],
     bindings: &[Access::Read, Access::Write],
-    groups: per_row_and_plane,
+    form: Form::Rows(emit),
     twin,
 };
 
@@ -41,6 +40,20 @@ pub fn size(planes: u32) -> Size {
 /// Appends: `stats[row, plane]` = [`Stats`] of `tau[plane]`'s row.
 pub fn record(list: &mut Recording, tau: Buf, stats: Buf) {
     list.call(&NORMS, &[], &(), &[tau, stats]);
+}
+
+fn emit(q: &mut dyn Quad) {
+    let (planes, sums) = (q.planes(), q.name("sums"));
+    q.before(&format!("var {sums}: Stack;"));
+    let entries = |q: &mut dyn Quad, plane| format!("select(vec4<f32>(), {}, {})", q.plane(0, plane), q.exist());
+    let merged = q.name("merged");
+    let last = entries(q, planes - 1);
+    q.line(&format!("let {merged} = {last};"));
+    for plane in 0..planes {
+        let x = entries(q, plane);
+        q.line(&format!("{sums}[{plane}] = norms({sums}[{plane}], {x}, {merged});"));
+    }
+    q.join(1, &sums, planes, "join_norms", WIDTH);
 }
 
 fn twin(args: &mut Args<'_>) {

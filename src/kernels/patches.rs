@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::vector::each_row;
-use super::{Access, Args, Kernel, holds, per_quad};
+use super::{Access, Args, Form, Kernel, holds, per_quad};
 use crate::recording::{Buf, Recording};
 
 /// Shape of an image, and the side of a patch; twin of `Params` in `shaders/patches.wgsl`.
@@ -36,10 +36,9 @@ impl Image {
 pub static PATCHES: Kernel = Kernel {
     name: "patches",
     wgsl: include_str!("../../shaders/patches.wgsl"),
-    entry: "main",
     constants: &[],
     bindings: &[Access::Read, Access::Write],
-    groups: per_quad,
+    form: Form::Shader(per_quad),
     twin,
 };
 

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Access, Args, Kernel, per_row};
+use super::{Access, Args, Form, Kernel, per_row};
 use crate::recording::{Buf, Recording, Size};
 
 /// Own parameters; twin of `Params` in `shaders/rank.wgsl`.
@@ -16,10 +16,9 @@ struct Params {
 pub static RANK: Kernel = Kernel {
     name: "rank",
     wgsl: include_str!("../../shaders/rank.wgsl"),
-    entry: "main",
     constants: &[],
     bindings: &[Access::Read, Access::Write, Access::Write],
-    groups: per_row,
+    form: Form::Shader(per_row),
     twin,
 };
 

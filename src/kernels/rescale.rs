@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::convert::{CHUNK, dtype, narrow, widen};
 use super::vector::LARGE;
-use super::{Access, Args, Kernel, per_quad};
+use super::{Access, Args, Form, Kernel, Quad};
 use crate::checkpoint::Dtype;
 use crate::recording::{Buf, Recording, Size};
 
@@ -36,10 +36,9 @@ pub const COUNTS: u32 = 3;
 pub static RESCALE: Kernel = Kernel {
     name: "rescale",
     wgsl: include_str!("../../shaders/rescale.wgsl"),
-    entry: "main",
     constants: &["BASE", "OUT"],
     bindings: &[Access::Read, Access::Read, Access::Read, Access::Write, Access::Write],
-    groups: per_quad,
+    form: Form::Quad(emit),
     twin,
 };
 
@@ -48,6 +47,30 @@ pub fn record(list: &mut Recording, base: Buf, tau: Buf, xi: Buf, out: Buf, coun
     let constants = [list.dtype(base).code(), list.dtype(out).code()];
     let stride = u32::from(matches!(list.buffers[xi.0].size, Size::Rows(_)));
     list.call(&RESCALE, &constants, &Params { stride }, &[base, tau, xi, out, counts]);
+}
+
+fn emit(q: &mut dyn Quad) {
+    let (base_type, out_type) = (q.constant(0), q.constant(1));
+    let (base, stored) = (q.bits(0), q.stored(0));
+    let (xi, tau) = (q.of_row(2), q.plane(1, q.planes() - 1));
+    let (bits, count) = (q.name("bits"), q.name("lost"));
+    q.line(&format!("let {bits} = rescale({base}, {xi}, {tau});"));
+    q.before(&format!("var {count} = vec3<u32>();"));
+    q.line(&format!("{count} += lost({out_type}u, {bits}, {});", q.exist()));
+    q.count(4, &count);
+    let mut values = vec![format!("narrow4({out_type}u, {bits})")];
+    if dtype(out_type) == Dtype::F64 {
+        let pair = q.name("pair");
+        let each = ["x", "y", "z", "w"].map(|c| format!("widen_to_f64({bits}.{c})")).join(", ");
+        q.line(&format!("let {pair} = array<vec2<u32>, 4>({each});"));
+        values = ["x", "y"].map(|c| format!("vec4<u32>({})", [0, 1, 2, 3].map(|j| format!("{pair}[{j}].{c}")).join(", "))).into();
+    }
+    // Where nothing is added, the base's own bits are kept if the types agree.
+    if base_type == out_type {
+        let kept = values.iter().zip(&stored).map(|(new, own)| format!("select({new}, {own}, is_zero({tau}))"));
+        values = kept.collect();
+    }
+    q.store(3, &values);
 }
 
 fn twin(args: &mut Args<'_>) {

@@ -3,7 +3,7 @@
 use super::combine::add_scaled;
 use super::convert::CHUNK;
 use super::norms::Stats;
-use super::{Access, Args, Kernel, per_row};
+use super::{Access, Args, Form, Kernel, Quad};
 use crate::recording::{Buf, Recording};
 
 /// Experts that one merge can have: the shader keeps a coefficient for each in workgroup memory.
@@ -13,10 +13,9 @@ pub const MAX_EXPERTS: usize = 128;
 pub static RESIDUAL: Kernel = Kernel {
     name: "residual",
     wgsl: include_str!("../../shaders/residual.wgsl"),
-    entry: "main",
     constants: &[],
     bindings: &[Access::Read, Access::Read, Access::Write],
-    groups: per_row,
+    form: Form::Rows(emit),
     twin,
 };
 
@@ -28,6 +27,19 @@ pub fn record(list: &mut Recording, tau: Buf, stats: Buf, residual: Buf) {
 /// ⟨m, x⟩ / ‖x‖², zero for a zero row.
 pub(super) fn alpha(stats: &Stats) -> f32 {
     if stats.square > 0.0 { stats.dot / stats.square } else { 0.0 }
+}
+
+fn emit(q: &mut dyn Quad) {
+    let (experts, alphas, sum) = (q.planes() - 1, q.name("alphas"), q.name("sum"));
+    q.before(&format!("var {alphas}: Weights;"));
+    for k in 0..experts {
+        let stats = q.row_value(1, &format!("row * PLANES + {k}u"), true);
+        q.before(&format!("if row < p.dims.rows {{ {alphas}[{k}] = alpha({stats}); }}"));
+    }
+    q.before(&format!("var {sum}: array<vec4<f32>, 1>;"));
+    let tau = q.stack(0, experts + 1);
+    q.line(&format!("{sum}[0].x += residual(&{alphas}, {tau}, {});", q.exist()));
+    q.join(2, &sum, 1, "join_residuals", 1);
 }
 
 fn twin(args: &mut Args<'_>) {

@@ -4,7 +4,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::vector::each_row;
-use super::{Access, Args, Kernel, WORKGROUP, holds};
+use super::{Access, Args, Form, Kernel, WORKGROUP, holds};
 use crate::recording::{Buf, Recording};
 
 /// Own parameters; twin of `Params` in `shaders/rope.wgsl`.
@@ -18,10 +18,9 @@ struct Params {
 pub static ROPE: Kernel = Kernel {
     name: "rope",
     wgsl: include_str!("../../shaders/rope.wgsl"),
-    entry: "main",
     constants: &[],
     bindings: &[Access::Read, Access::Write],
-    groups: |dims| u64::from(dims.n / 2).div_ceil(u64::from(WORKGROUP)),
+    form: Form::Shader(|dims| u64::from(dims.n / 2).div_ceil(u64::from(WORKGROUP))),
     twin,
 };
 

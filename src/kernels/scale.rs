@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::vector::each_large;
-use super::{Access, Args, Kernel, per_quad};
+use super::{Access, Args, Form, Kernel, Quad};
 use crate::recording::{Buf, Recording, Size};
 
 /// Own parameters; twin of `Params` in `shaders/scale.wgsl`.
@@ -17,10 +17,9 @@ struct Params {
 pub static SCALE: Kernel = Kernel {
     name: "scale",
     wgsl: include_str!("../../shaders/scale.wgsl"),
-    entry: "main",
     constants: &[],
     bindings: &[Access::Read, Access::Read, Access::Write],
-    groups: per_quad,
+    form: Form::Quad(emit),
     twin,
 };
 
@@ -28,6 +27,11 @@ pub static SCALE: Kernel = Kernel {
 pub fn record(list: &mut Recording, tau: Buf, xi: Buf, out: Buf) {
     let stride = u32::from(matches!(list.buffers[xi.0].size, Size::Rows(_)));
     list.call(&SCALE, &[], &Params { stride }, &[tau, xi, out]);
+}
+
+fn emit(q: &mut dyn Quad) {
+    let (x, xi) = (q.plane(0, q.planes() - 1), q.of_row(1));
+    q.set(2, 0, &format!("scale({xi}, {x})"));
 }
 
 fn twin(args: &mut Args<'_>) {

@@ -1,17 +1,16 @@
 //! `out = xᵀ`, for products whose second factor comes in rows.
 
 use super::vector::each_large;
-use super::{Access, Args, Dims, Kernel, holds};
+use super::{Access, Args, Dims, Form, Kernel, holds};
 use crate::recording::{Buf, Recording};
 
 /// Bindings: x (`[rows, row_len]`), out (`[row_len, rows]`).
 pub static TRANSPOSE: Kernel = Kernel {
     name: "transpose",
     wgsl: include_str!("../../shaders/transpose.wgsl"),
-    entry: "main",
     constants: &[],
     bindings: &[Access::Read, Access::Write],
-    groups: |dims: &Dims| u64::from(dims.rows.div_ceil(16)) * u64::from(dims.row_len.div_ceil(16)),
+    form: Form::Shader(|dims: &Dims| u64::from(dims.rows.div_ceil(16)) * u64::from(dims.row_len.div_ceil(16))),
     twin,
 };
 

@@ -3,7 +3,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Access, Args, Kernel, per_quad};
+use super::{Access, Args, Form, Kernel, Quad};
 use crate::recording::{Buf, Recording};
 
 /// The largest magnitudes of a tensor: those with bits above `key`, and of those that equal it the ones that come first.
@@ -41,10 +41,9 @@ struct Params {
 pub static TRIM: Kernel = Kernel {
     name: "trim",
     wgsl: include_str!("../../shaders/trim.wgsl"),
-    entry: "main",
     constants: &[],
     bindings: &[Access::Write],
-    groups: per_quad,
+    form: Form::Quad(emit),
     twin,
 };
 
@@ -58,6 +57,17 @@ pub fn record(list: &mut Recording, tau: Buf, plane: u32, keep: Threshold, top: 
 pub fn stays(threshold: Threshold, at: u64, key: u32) -> bool {
     let ties = u64::from(threshold.ties[1]) << 32 | u64::from(threshold.ties[0]);
     key > threshold.key || key == threshold.key && at < ties
+}
+
+fn emit(q: &mut dyn Quad) {
+    let plane = q.fixed(0);
+    let (x, [keep, top]) = (q.plane(0, plane), [1, 4].map(|first| threshold(q, first)));
+    q.set(0, plane, &format!("trim(p.dims, i, {x}, {keep}, {top})"));
+}
+
+/// The [`Threshold`] that begins at parameter word `first`.
+pub(super) fn threshold(q: &mut dyn Quad, first: usize) -> String {
+    format!("vec3<u32>({}, {}, {})", q.word(first), q.word(first + 1), q.word(first + 2))
 }
 
 fn twin(args: &mut Args<'_>) {

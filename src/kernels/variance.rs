@@ -1,23 +1,27 @@
 //! Variance over the experts at each element: where they differ (SCE, arXiv 2408.07990, §3).
 
 use super::convert::CHUNK;
-use super::{Access, Args, Kernel, per_quad};
+use super::{Access, Args, Form, Kernel, Quad};
 use crate::recording::{Buf, Recording};
 
 /// Bindings: tau (planes), out (`[n]`).
 pub static VARIANCE: Kernel = Kernel {
     name: "variance",
     wgsl: include_str!("../../shaders/variance.wgsl"),
-    entry: "main",
     constants: &[],
     bindings: &[Access::Read, Access::Write],
-    groups: per_quad,
+    form: Form::Quad(emit),
     twin,
 };
 
 /// Appends: `out` = population variance over all planes of `tau` but the last.
 pub fn record(list: &mut Recording, tau: Buf, out: Buf) {
     list.call(&VARIANCE, &[], &(), &[tau, out]);
+}
+
+fn emit(q: &mut dyn Quad) {
+    let tau = q.stack(0, q.planes() - 1);
+    q.set(1, 0, &format!("variance({tau})"));
 }
 
 fn twin(args: &mut Args<'_>) {

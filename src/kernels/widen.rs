@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::convert::{dtype, widen};
 use super::vector::each_large;
-use super::{Access, Args, Kernel, per_quad};
+use super::{Access, Args, Form, Kernel, Quad};
 use crate::recording::{Buf, Recording};
 
 /// Own parameters; twin of `Params` in `shaders/widen.wgsl`.
@@ -18,10 +18,9 @@ struct Params {
 pub static WIDEN: Kernel = Kernel {
     name: "widen",
     wgsl: include_str!("../../shaders/widen.wgsl"),
-    entry: "main",
     constants: &["MODEL"],
     bindings: &[Access::Read, Access::Write],
-    groups: per_quad,
+    form: Form::Quad(emit),
     twin,
 };
 
@@ -29,6 +28,11 @@ pub static WIDEN: Kernel = Kernel {
 pub fn record(list: &mut Recording, model: Buf, tau: Buf, plane: u32) {
     let constants = [list.dtype(model).code()];
     list.call(&WIDEN, &constants, &Params { plane }, &[model, tau]);
+}
+
+fn emit(q: &mut dyn Quad) {
+    let model = q.bits(0);
+    q.set(1, q.fixed(0), &format!("widen({model})"));
 }
 
 fn twin(args: &mut Args<'_>) {

@@ -1,0 +1,431 @@
+//! What the calls of a launch do with the four elements that an invocation holds.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use super::frame::Frame;
+use crate::checkpoint::Dtype;
+use crate::kernel::{Access, Quad};
+use crate::recording::{Buf, Call, Extent, Recording, Role, Size};
+
+/// Most values that go into the uniform.
+const FEW: u32 = 64;
+
+/// The parts of a shader.
+pub struct Text {
+    /// Names of the kernels.
+    pub label: String,
+    /// Texts of the kernels.
+    pub functions: Vec<&'static str>,
+    /// For each quad.
+    pub lines: String,
+    /// Before the first.
+    pub before: String,
+    /// After the last.
+    pub after: String,
+    /// Storage buffers, and what they are arrays of.
+    pub buffers: Vec<(Buf, Access, &'static str)>,
+    /// Words of the uniform.
+    pub params: Vec<u32>,
+    /// What it goes over.
+    pub extent: Extent,
+    /// How.
+    pub frame: Frame,
+}
+
+/// A body in the making.
+pub struct Body<'a> {
+    recording: &'a Recording,
+    /// Buffers that are never in memory.
+    unseen: &'a [bool],
+    text: Text,
+    /// Variables that exist.
+    known: BTreeSet<String>,
+    /// Planes that registers hold, and whether memory has yet to get them.
+    held: BTreeSet<(Buf, u32)>,
+    changed: BTreeSet<(Buf, u32)>,
+    calls: usize,
+}
+
+impl<'a> Body<'a> {
+    /// A body without calls.
+    pub fn new(recording: &'a Recording, unseen: &'a [bool], extent: Extent, frame: Frame) -> Self {
+        let text = Text {
+            label: String::new(),
+            functions: Vec::new(),
+            lines: String::new(),
+            before: String::new(),
+            after: String::new(),
+            buffers: Vec::new(),
+            params: Vec::new(),
+            extent,
+            frame,
+        };
+        let (known, held, changed) = Default::default();
+        Self { recording, unseen, text, known, held, changed, calls: 0 }
+    }
+
+    /// Appends `call`.
+    pub fn call(&mut self, call: &'a Call) {
+        let kernel = call.kernel;
+        if !self.text.functions.contains(&kernel.wgsl) {
+            self.text.functions.push(kernel.wgsl);
+            let plus = if self.text.label.is_empty() { "" } else { "+" };
+            self.text.label += &[plus, kernel.name].concat();
+        }
+        let params = self.text.params.len();
+        self.text.params.extend(&call.params);
+        self.calls += 1;
+        let mut site = Site { call, params, body: self };
+        match kernel.form {
+            crate::kernel::Form::Quad(emit) | crate::kernel::Form::Rows(emit) => emit(&mut site),
+            crate::kernel::Form::Shader(_) => unreachable!("`{}` is a shader of its own", kernel.name),
+        }
+    }
+
+    /// The text, with what is to be in memory put there.
+    pub fn finish(mut self) -> Text {
+        for (buf, plane) in std::mem::take(&mut self.changed) {
+            if self.unseen[buf.0] {
+                continue;
+            }
+            let (name, first) = (self.bind_planes(buf, Access::Write), format!("{plane}u * p.dims.n + i"));
+            if self.text.frame.whole {
+                self.line(&format!("{name}[({first}) >> 2u] = r{}[{plane}];", buf.0));
+            } else {
+                for (j, c) in ["x", "y", "z", "w"].into_iter().enumerate() {
+                    self.line(&format!("if exist.{c} {{ {name}[{first} + {j}u] = r{}[{plane}].{c}; }}", buf.0));
+                }
+            }
+        }
+        self.text
+    }
+
+    fn line(&mut self, line: &str) {
+        let _ = writeln!(self.text.lines, "            {line}");
+    }
+
+    /// True the first time.
+    fn first(&mut self, name: &str) -> bool {
+        self.known.insert(name.to_owned())
+    }
+
+    /// The name of a buffer that is an array of `ty`.
+    fn bind(&mut self, buf: Buf, ty: &'static str, access: Access) -> String {
+        match self.text.buffers.iter_mut().find(|(bound, ..)| *bound == buf) {
+            Some((_, bound, known)) => {
+                let label = self.recording.buffers[buf.0].label;
+                assert_eq!(*known, ty, "`{label}` is seen in two ways");
+                if access == Access::Write {
+                    *bound = access;
+                }
+            }
+            None => self.text.buffers.push((buf, access, ty)),
+        }
+        format!("b{}", buf.0)
+    }
+
+    fn bind_planes(&mut self, buf: Buf, access: Access) -> String {
+        self.bind(buf, if self.text.frame.whole { "vec4<f32>" } else { "f32" }, access)
+    }
+
+    fn declare(&mut self, buf: Buf) {
+        if self.first(&format!("r{}", buf.0)) {
+            let stack = match self.recording.buffers[buf.0].size {
+                Size::Planes(count) if count != self.recording.planes => format!("array<vec4<f32>, {count}>"),
+                _ => "Stack".to_owned(),
+            };
+            self.line(&format!("var r{}: {stack};", buf.0));
+        }
+    }
+
+    /// Has plane `plane` in its register.
+    fn hold(&mut self, buf: Buf, plane: u32) {
+        self.declare(buf);
+        // What is in memory nowhere was set before, or is not needed.
+        if !self.held.insert((buf, plane)) || self.unseen[buf.0] {
+            return;
+        }
+        let name = self.bind_planes(buf, Access::Read);
+        let value = if self.text.frame.whole {
+            format!("{name}[({plane}u * p.dims.n + i) >> 2u]")
+        } else {
+            spread("vec4<f32>", |c| format!("{name}[{plane}u * p.dims.n + at.{c}]"))
+        };
+        self.line(&format!("r{}[{plane}] = {value};", buf.0));
+    }
+
+    /// Parameter word `i` of the uniform.
+    fn word(i: usize) -> String {
+        format!("p.words[{}].{}", i / 4, ["x", "y", "z", "w"][i % 4])
+    }
+
+    /// Where the values of a small constant are in the uniform; they need no buffer.
+    fn constant(&mut self, buf: Buf, count: u32) -> Option<usize> {
+        let Role::Constant(words) = &self.recording.buffers[buf.0].role else { return None };
+        let words = words.get(..count as usize).filter(|_| count <= FEW)?;
+        let first = self.text.params.len();
+        self.text.params.extend(words);
+        Some(first)
+    }
+}
+
+/// `ty(f(x), f(y), f(z), f(w))`.
+fn spread(ty: &str, f: impl Fn(&str) -> String) -> String {
+    format!("{ty}({})", ["x", "y", "z", "w"].map(f).join(", "))
+}
+
+/// A call in a body.
+struct Site<'a, 'b> {
+    call: &'a Call,
+    /// Where its parameters begin.
+    params: usize,
+    body: &'b mut Body<'a>,
+}
+
+impl Site<'_, '_> {
+    fn buf(&self, binding: usize) -> Buf {
+        self.call.args[binding]
+    }
+
+    fn dtype(&self, buf: Buf) -> Dtype {
+        self.body.recording.dtype(buf)
+    }
+}
+
+impl Quad for Site<'_, '_> {
+    fn constant(&self, i: usize) -> u32 {
+        self.call.constants[i]
+    }
+
+    fn fixed(&self, i: usize) -> u32 {
+        self.call.params[i]
+    }
+
+    fn planes(&self) -> u32 {
+        self.body.recording.planes
+    }
+
+    fn word(&mut self, i: usize) -> String {
+        Body::word(self.params + i)
+    }
+
+    fn float(&mut self, i: usize) -> String {
+        format!("bitcast<f32>({})", self.word(i))
+    }
+
+    fn bits(&mut self, binding: usize) -> String {
+        let buf = self.buf(binding);
+        let (name, dtype) = (format!("v{}", buf.0), self.dtype(buf));
+        if self.body.known.contains(&name) {
+            return name;
+        }
+        let code = dtype.code();
+        let value = if self.body.text.frame.words {
+            match &self.stored(binding)[..] {
+                [low, high] => format!("widen4_f64({low}, {high})"),
+                stored => format!("widen4({code}u, {})", stored[0]),
+            }
+        } else {
+            let from = self.body.bind(buf, "u32", Access::Read);
+            spread("vec4<u32>", |c| {
+                let next = if dtype == Dtype::F64 { format!("{from}[2u * at.{c} + 1u]") } else { "0u".to_owned() };
+                format!("widen_bits({code}u, {from}[word_of({code}u, at.{c})], {next}, at.{c})")
+            })
+        };
+        self.body.line(&format!("let {name} = {value};"));
+        self.body.known.insert(name.clone());
+        name
+    }
+
+    fn stored(&mut self, binding: usize) -> Vec<String> {
+        let buf = self.buf(binding);
+        let dtype = self.dtype(buf);
+        assert!(self.body.text.frame.words, "stored elements of rows that are no whole words");
+        let wide = dtype == Dtype::F64;
+        let names: Vec<String> = ["e", "h"][..if wide { 2 } else { 1 }].iter().map(|s| format!("{s}{}", buf.0)).collect();
+        if !self.body.first(&names[0]) {
+            return names;
+        }
+        let (from, own) = (self.body.bind(buf, words_of(dtype), Access::Read), buf.0);
+        match dtype.size() {
+            8 => {
+                self.body.line(&format!("let d{own} = array<vec4<u32>, 2>({from}[i >> 1u], {from}[(i >> 1u) + 1u]);"));
+                self.body.line(&format!("let e{own} = vec4<u32>(d{own}[0].xz, d{own}[1].xz);"));
+                self.body.line(&format!("let h{own} = vec4<u32>(d{own}[0].yw, d{own}[1].yw);"));
+            }
+            4 => self.body.line(&format!("let e{own} = {from}[i >> 2u];")),
+            2 => self.body.line(&format!("let e{own} = halves({from}[i >> 2u]);")),
+            _ => self.body.line(&format!("let e{own} = bytes({from}[i >> 2u]);")),
+        }
+        names
+    }
+
+    fn words(&mut self, binding: usize) -> String {
+        let buf = self.buf(binding);
+        let (whole, name) = (self.body.text.frame.whole, format!("w{}", buf.0));
+        if self.body.first(&name) {
+            let from = self.body.bind(buf, if whole { "vec4<u32>" } else { "u32" }, Access::Read);
+            let value = if whole {
+                format!("{from}[i >> 2u]")
+            } else {
+                spread("vec4<u32>", |c| format!("{from}[at.{c}]"))
+            };
+            self.body.line(&format!("let {name} = {value};"));
+        }
+        name
+    }
+
+    fn plane(&mut self, binding: usize, plane: u32) -> String {
+        let buf = self.buf(binding);
+        self.body.hold(buf, plane);
+        format!("r{}[{plane}]", buf.0)
+    }
+
+    fn stack(&mut self, binding: usize, read: u32) -> String {
+        let buf = self.buf(binding);
+        self.body.declare(buf);
+        (0..read).for_each(|plane| self.body.hold(buf, plane));
+        format!("&r{}", buf.0)
+    }
+
+    fn set(&mut self, binding: usize, plane: u32, value: &str) {
+        let buf = self.buf(binding);
+        self.body.declare(buf);
+        self.body.line(&format!("r{}[{plane}] = {value};", buf.0));
+        self.changed(binding, plane);
+    }
+
+    fn changed(&mut self, binding: usize, plane: u32) {
+        let place = (self.buf(binding), plane);
+        self.body.held.insert(place);
+        self.body.changed.insert(place);
+    }
+
+    fn store(&mut self, binding: usize, values: &[String]) {
+        let buf = self.buf(binding);
+        let dtype = self.dtype(buf);
+        let to = self.body.bind(buf, words_of(dtype), Access::Write);
+        // Words are whole: what is beyond the last element is zero.
+        let clean = |value: &String| match self.body.text.frame.whole {
+            true => value.clone(),
+            false => format!("select(vec4<u32>(), {value}, exist)"),
+        };
+        let values: Vec<String> = values.iter().map(clean).collect();
+        match dtype.size() {
+            8 => {
+                let own = buf.0;
+                self.body.line(&format!("let lo{own} = {};", values[0]));
+                self.body.line(&format!("let hi{own} = {};", values[1]));
+                self.body.line(&format!("{to}[i >> 1u] = vec4<u32>(lo{own}.x, hi{own}.x, lo{own}.y, hi{own}.y);"));
+                self.body.line(&format!("{to}[(i >> 1u) + 1u] = vec4<u32>(lo{own}.z, hi{own}.z, lo{own}.w, hi{own}.w);"));
+            }
+            4 => self.body.line(&format!("{to}[i >> 2u] = {};", values[0])),
+            2 => self.body.line(&format!("{to}[i >> 2u] = join_halves({});", values[0])),
+            _ => self.body.line(&format!("{to}[i >> 2u] = join_bytes({});", values[0])),
+        }
+    }
+
+    fn values(&mut self, binding: usize, count: u32) -> String {
+        if count == 0 {
+            return "Weights(0.0)".to_owned();
+        }
+        let buf = self.buf(binding);
+        let values: Vec<String> = match self.body.constant(buf, count) {
+            Some(first) => (first..first + count as usize).map(|i| format!("bitcast<f32>({})", Body::word(i))).collect(),
+            None => {
+                let from = self.body.bind(buf, "f32", Access::Read);
+                (0..count).map(|k| format!("{from}[{k}]")).collect()
+            }
+        };
+        format!("Weights({})", values.join(", "))
+    }
+
+    fn of_row(&mut self, binding: usize) -> String {
+        let buf = self.buf(binding);
+        if !matches!(self.body.recording.buffers[buf.0].size, Size::Rows(_)) {
+            return match self.body.constant(buf, 1) {
+                Some(first) => format!("vec4<f32>(bitcast<f32>({}))", Body::word(first)),
+                None => self.at(binding, "0u", true),
+            };
+        }
+        match self.aligned() {
+            true => self.at(binding, "i / p.dims.row_len", true),
+            false => self.at(binding, "(at / p.dims.row_len)", false),
+        }
+    }
+
+    fn at(&mut self, binding: usize, place: &str, alike: bool) -> String {
+        let buf = self.buf(binding);
+        let from = self.body.bind(buf, "f32", Access::Read);
+        if alike {
+            return format!("vec4<f32>({from}[{place}])");
+        }
+        spread("vec4<f32>", |c| format!("{from}[({place}).{c}]"))
+    }
+
+    fn aligned(&self) -> bool {
+        self.body.text.frame.aligned
+    }
+
+    fn exist(&self) -> &'static str {
+        if self.body.text.frame.whole { "vec4<bool>(true)" } else { "exist" }
+    }
+
+    fn line(&mut self, text: &str) {
+        self.body.line(text);
+    }
+
+    fn before(&mut self, text: &str) {
+        let _ = writeln!(self.body.text.before, "    {text}");
+    }
+
+    fn count(&mut self, binding: usize, value: &str) {
+        let buf = self.buf(binding);
+        let to = self.body.bind(buf, "atomic<u32>", Access::Write);
+        let add = ["x", "y", "z"].into_iter().enumerate().map(|(i, c)| format!("atomicAdd(&{to}[{i}], {value}.{c});"));
+        let add = add.collect::<Vec<_>>().join(" ");
+        let _ = writeln!(self.body.text.after, "    if any({value} != vec3<u32>()) {{ {add} }}");
+    }
+
+    fn name(&mut self, stem: &str) -> String {
+        format!("{stem}_{}", self.body.calls)
+    }
+
+    fn join(&mut self, binding: usize, value: &str, count: u32, join: &str, width: u32) {
+        let buf = self.buf(binding);
+        let (ty, part) = if width == 4 { ("vec4<f32>", "") } else { ("f32", ".x") };
+        let to = self.body.bind(buf, ty, Access::Write);
+        let _ = writeln!(
+            self.body.text.after,
+            "    for (var k = 0u; k < {count}u; k++) {{
+        workgroupBarrier();
+        partial[lane] = {value}[k];
+        for (var half = LANES / 2u; half > 0u; half >>= 1u) {{
+            workgroupBarrier();
+            if lane % LANES < half {{
+                partial[lane] = {join}(partial[lane], partial[lane + half]);
+            }}
+        }}
+        if lane % LANES == 0u && row < p.dims.rows {{
+            {to}[row * {count}u + k] = partial[lane]{part};
+        }}
+    }}"
+        );
+    }
+
+    fn row_value(&mut self, binding: usize, place: &str, wide: bool) -> String {
+        let buf = self.buf(binding);
+        let from = self.body.bind(buf, if wide { "vec4<f32>" } else { "f32" }, Access::Read);
+        format!("{from}[{place}]")
+    }
+}
+
+/// What a buffer of stored elements is an array of, where four are read at a time.
+fn words_of(dtype: Dtype) -> &'static str {
+    match dtype.size() {
+        1 => "u32",
+        2 => "vec2<u32>",
+        _ => "vec4<u32>",
+    }
+}

@@ -1,0 +1,185 @@
+//! Which calls of a recording go into one launch.
+//!
+//! A task-vector stack that is scratch and that only calls on elements touch never exists in memory: each launch that needs
+//! it computes it again from the inputs, which is less than to write it and to read it back.
+
+use std::ops::Range;
+
+use super::body::Body;
+use super::frame::{self, Frame};
+use crate::kernel::{Access, Form};
+use crate::recording::{Buf, Call, Extent, Recording, Role, Size};
+
+/// What of a device decides how shaders are built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Storage buffers that a shader can see.
+    pub buffers: usize,
+    /// Invocations that share a row.
+    pub lanes: u32,
+}
+
+/// Planes that invocations can hold in registers.
+const MOST_PLANES: u32 = 17;
+
+/// A launch of one shader.
+#[derive(Debug)]
+pub struct Launch<'a> {
+    /// The calls that it is there for.
+    pub calls: Range<usize>,
+    /// What runs.
+    pub run: Run<'a>,
+}
+
+/// What a launch runs.
+#[derive(Debug)]
+pub enum Run<'a> {
+    /// A kernel that is a shader of its own.
+    Kernel(&'a Call),
+    /// A shader that was built.
+    Built(Built),
+}
+
+/// A shader built around calls, with what it is launched with.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Built {
+    /// Names of the kernels, for labels.
+    pub label: String,
+    /// The whole WGSL text; the entry point is `main`.
+    pub text: String,
+    /// Storage buffers at `@binding(1..)`.
+    pub buffers: Vec<(Buf, Access)>,
+    /// The uniform's words after the dimensions.
+    pub params: Vec<u32>,
+    /// What it goes over.
+    pub extent: Extent,
+    /// Workgroups.
+    pub groups: u64,
+}
+
+/// The launches of `recording` over `extent`. Calls from `apart` on share nothing with those before: these are not launched
+/// again with them.
+pub fn program<'a>(recording: &'a Recording, extent: &Extent, device: Device, apart: usize) -> Vec<Launch<'a>> {
+    let launches = cut(recording, extent, device, apart, &unseen(recording, apart));
+    let most = |launch: &Launch| matches!(&launch.run, Run::Built(built) if built.buffers.len() > device.buffers);
+    if !launches.iter().any(most) {
+        return launches;
+    }
+    // Too many models for one shader: the stack goes to memory.
+    cut(recording, extent, device, apart, &vec![false; recording.buffers.len()])
+}
+
+fn cut<'a>(
+    recording: &'a Recording,
+    extent: &Extent,
+    device: Device,
+    apart: usize,
+    unseen: &[bool],
+) -> Vec<Launch<'a>> {
+    let calls = &recording.calls;
+    let within = |range: &Range<usize>, call: usize| (call < apart) == (range.start < apart);
+    // Calls that only change what is never in memory; those that need it do them again.
+    let mut chain: Vec<usize> = Vec::new();
+    let mut launches = Vec::new();
+    let mut next = 0;
+    while next < calls.len() {
+        let call = &calls[next];
+        let only_unseen = written(call).all(|buf| unseen[buf.0]);
+        match call.kernel.form {
+            Form::Shader(_) => {
+                launches.push(Launch { calls: next..next + 1, run: Run::Kernel(call) });
+                next += 1;
+            }
+            Form::Quad(_) if only_unseen => {
+                chain.push(next);
+                next += 1;
+            }
+            Form::Quad(_) => {
+                // As many as follow.
+                let mut range = next..next + 1;
+                let mut built = build(recording, extent, unseen, &chain, range.clone(), device);
+                while let Some(call) = calls.get(range.end).filter(|_| within(&range, range.end)) {
+                    let more = matches!(call.kernel.form, Form::Quad(_)) && call.grid == calls[next].grid;
+                    let seen = !written(call).all(|buf| unseen[buf.0]);
+                    let longer = range.start..range.end + 1;
+                    if !more || !seen || !apart_from(recording, call, &calls[range.clone()]) {
+                        break;
+                    }
+                    let larger = build(recording, extent, unseen, &chain, longer.clone(), device);
+                    if larger.buffers.len() > device.buffers {
+                        break;
+                    }
+                    (range, built) = (longer, larger);
+                }
+                next = range.end;
+                launches.push(Launch { calls: range, run: Run::Built(built) });
+            }
+            Form::Rows(_) => {
+                let built = build(recording, extent, unseen, &chain, next..next + 1, device);
+                launches.push(Launch { calls: next..next + 1, run: Run::Built(built) });
+                next += 1;
+            }
+        }
+    }
+    launches
+}
+
+/// What the buffers that a call writes are.
+fn written(call: &Call) -> impl Iterator<Item = Buf> + '_ {
+    let args = call.args.iter().zip(call.kernel.bindings);
+    args.filter(|(_, access)| **access == Access::Write).map(|(buf, _)| *buf)
+}
+
+/// True if `call` reads nothing but planes, element by element, of what `before` write.
+fn apart_from(recording: &Recording, call: &Call, before: &[Call]) -> bool {
+    let planes = |buf: &Buf| matches!(recording.buffers[buf.0].size, Size::Planes(_));
+    call.args.iter().all(|buf| planes(buf) || !before.iter().any(|other| written(other).any(|w| w == *buf)))
+}
+
+/// Which buffers are never in memory.
+fn unseen(recording: &Recording, apart: usize) -> Vec<bool> {
+    let scratch = |buffer: &crate::recording::Buffer| {
+        matches!((&buffer.role, buffer.size), (Role::Scratch, Size::Planes(count)) if count <= MOST_PLANES)
+    };
+    let mut unseen: Vec<bool> = recording.buffers.iter().map(scratch).collect();
+    for (i, call) in recording.calls.iter().enumerate() {
+        if matches!(call.kernel.form, Form::Shader(_)) || call.grid.is_some() || i < apart {
+            call.args.iter().for_each(|buf| unseen[buf.0] = false);
+        }
+    }
+    // What such a call reads must be the same whenever it is done again.
+    loop {
+        let stays = |buf: &Buf| unseen[buf.0] || !recording.calls.iter().any(|call| written(call).any(|w| w == *buf));
+        let moves = |call: &&Call| !call.args.iter().all(stays);
+        let exposed: Vec<Buf> = recording
+            .calls
+            .iter()
+            .filter(moves)
+            .flat_map(written)
+            .filter(|buf| unseen[buf.0])
+            .collect();
+        if exposed.is_empty() {
+            break;
+        }
+        exposed.into_iter().for_each(|buf| unseen[buf.0] = false);
+    }
+    unseen
+}
+
+/// The shader of the calls `range`, before which those of `chain` are done again.
+fn build(
+    recording: &Recording,
+    extent: &Extent,
+    unseen: &[bool],
+    chain: &[usize],
+    range: Range<usize>,
+    device: Device,
+) -> Built {
+    let calls = &recording.calls;
+    let extent = calls[range.start].grid.unwrap_or(*extent);
+    let rows = matches!(calls[range.start].kernel.form, Form::Rows(_));
+    let frame = if rows { Frame::rows(&extent, device.lanes) } else { Frame::elements(&extent) };
+    let mut body = Body::new(recording, unseen, extent, frame);
+    chain.iter().copied().chain(range).for_each(|call| body.call(&calls[call]));
+    frame::build(body.finish(), recording.planes)
+}
