@@ -151,21 +151,23 @@ def make_rows(a, base, experts):
 
 
 class AnonymousPeak(threading.Thread):
-    """Samples the private memory of a process, Linux only; elsewhere the peak stays None."""
+    """Samples the private memory of a process, and its own peak RSS; Linux only, elsewhere both stay None."""
 
     def __init__(self, pid):
         super().__init__(daemon=True)
-        self.path, self.peak, self.stop = f"/proc/{pid}/status", None, threading.Event()
+        self.path, self.peak, self.own, self.stop = f"/proc/{pid}/status", None, None, threading.Event()
 
     def run(self):
         while not self.stop.is_set():
             try:
                 with open(self.path) as f:
-                    found = re.search(r"RssAnon:\s+(\d+) kB", f.read())
+                    status = f.read()
             except OSError:
                 return
-            if found:
-                self.peak = max(self.peak or 0, int(found[1]) * 1024)
+            anonymous, own = (re.search(rf"{key}:\s+(\d+) kB", status) for key in ("RssAnon", "VmHWM"))
+            if anonymous and own:
+                self.peak = max(self.peak or 0, int(anonymous[1]) * 1024)
+                self.own = int(own[1]) * 1024
             self.stop.wait(0.02)
 
 
@@ -194,6 +196,7 @@ def run_once(command, log):
         "cpu_s": usage.ru_utime + usage.ru_stime,
         "peak_rss": usage.ru_maxrss * scale,
         "peak_anonymous": sampler.peak,
+        "peak_own": sampler.own,
         "load_before": load,
     }
     return measured, child.returncode

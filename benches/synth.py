@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Make a synthetic set of checkpoints with the shapes of Qwen2.
+"""Make a synthetic set of checkpoints with the shapes of Qwen2 (3B: Qwen2.5).
 
     python3 benches/synth.py OUT [--scale 0.5B] [--experts 3] [--dtype bfloat16] [--seed 0] [--sparse]
 
@@ -39,6 +39,7 @@ SCALES = {
     "0.1B": dict(hidden=512, intermediate=1536, layers=8, heads=8, kv_heads=2, vocab=151936, tied=True),
     "0.5B": dict(hidden=896, intermediate=4864, layers=24, heads=14, kv_heads=2, vocab=151936, tied=True),
     "1.5B": dict(hidden=1536, intermediate=8960, layers=28, heads=12, kv_heads=2, vocab=151936, tied=True),
+    "3B": dict(hidden=2048, intermediate=11008, layers=36, heads=16, kv_heads=2, vocab=151936, tied=True),
     "7B": dict(hidden=3584, intermediate=18944, layers=28, heads=28, kv_heads=4, vocab=152064, tied=False),
 }
 REAL_TOKENS = 151_665  # rows past this one only pad the embedding
