@@ -8,30 +8,32 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> words: array<u32>;                   // [n]
+@group(0) @binding(1) var<storage, read> words: array<vec4<u32>>;             // [n], and what there is up to the next four
 @group(0) @binding(2) var<storage, read_write> trailer: array<atomic<u32>>;   // [0] epoch, [slot] sum
 
-const PER_LANE = 16u;
+const PER_LANE = 16u;   // times four words
 
 var<workgroup> partial: array<u32, 256>;
 
-fn mix(word: u32, index: u32) -> u32 {
+fn mix(word: vec4<u32>, index: vec4<u32>) -> vec4<u32> {
     var h = (word ^ (index * 0x9e3779b1u + p.epoch)) * 0x85ebca6bu;
-    h = (h ^ (h >> 15u)) * 0xc2b2ae35u;
-    return h ^ (h >> 13u);
+    h = (h ^ (h >> vec4<u32>(15u))) * 0xc2b2ae35u;
+    return h ^ (h >> vec4<u32>(13u));
 }
 
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
         @builtin(local_invocation_index) lane: u32) {
     let at = flat_group(group, groups);
-    let start = at * WORKGROUP * PER_LANE + lane;
-    let end = min(at * WORKGROUP * PER_LANE + WORKGROUP * PER_LANE, p.dims.n);
-    var sum = 0u;
-    for (var i = start; i < end; i += WORKGROUP) {
-        sum += mix(words[i], i);
+    var sum = vec4<u32>();
+    for (var k = 0u; k < PER_LANE; k++) {
+        let quad = (at * PER_LANE + k) * WORKGROUP + lane;
+        if 4u * quad < p.dims.n {
+            let index = 4u * quad + vec4<u32>(0u, 1u, 2u, 3u);
+            sum += select(vec4<u32>(), mix(words[quad], index), index < vec4<u32>(p.dims.n));
+        }
     }
-    partial[lane] = sum;
+    partial[lane] = sum.x + sum.y + sum.z + sum.w;
     for (var half = WORKGROUP / 2u; half > 0u; half >>= 1u) {
         workgroupBarrier();
         if lane < half {

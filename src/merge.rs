@@ -17,12 +17,15 @@ use crate::methods::combine::Combination;
 use crate::methods::merged::Merged;
 use crate::methods::{Combine, sparsify, whole};
 use crate::plan::{Action, Plan, Tensor};
-use crate::recording::{Results, Size};
+use crate::recording::{Extent, Results, Size};
 use crate::report::TensorReport;
 use crate::stream::{Engine, Stream};
 
 /// Bytes copied at a time.
 const COPY: usize = 4 << 20;
+
+/// Blocks whose reports wait to be added up.
+const BLOCKS: usize = 4096;
 
 /// A merge that is ready to run.
 pub struct Merge<'a> {
@@ -154,15 +157,20 @@ impl<'a> Prepared<'a> {
         let counts = list.result("counts", Size::Fixed(rescale::COUNTS));
         let (_, factors) = wsc::record(&mut list, &stack, self.xi, strength);
         rescale::record(&mut list, stack.base, stack.tau, factors, out, counts);
-        let blocks = self.stream.map(&list, 0..tensor.blocks(), |extent, results| {
+        let take = |extent: &Extent, results: &Results| {
             let at = extent.first_row * u64::from(extent.row_len) * tensor.out_dtype.size() as u64;
             let bytes = results.bytes(0, extent.n as usize * tensor.out_dtype.size());
             writer.write_at(self.index, at, bytes)?;
             self.engine.progress.bytes.fetch_add(self.stream.bytes(extent) + bytes.len() as u64, Ordering::Relaxed);
             Ok(block_report(results, tensor, self.xi, strength))
-        })?;
+        };
         let mut report = TensorReport::merged(tensor, strength);
-        blocks.iter().for_each(|block| report.add(block));
+        let blocks = tensor.blocks();
+        // Some at a time: what is said of each would add up in a tensor of millions of rows.
+        for first in (0..blocks).step_by(BLOCKS) {
+            let part = self.stream.map(&list, first..(first + BLOCKS).min(blocks), take)?;
+            part.iter().for_each(|block| report.add(block));
+        }
         report.finish(self.route.as_ref(), self.started.elapsed());
         Ok(report)
     }

@@ -16,6 +16,7 @@ use crate::methods::combine::parts;
 use crate::methods::{Combine, Method, Rescale, Settings, Sparsify};
 use crate::recipe::{Depth, Recipe, Space};
 use crate::recording::{Extent, FLAT_ROW, GROUP_ROWS};
+use crate::select;
 
 /// Most mismatches that one message lists.
 const LISTED: usize = 20;
@@ -469,8 +470,9 @@ fn beside(method: &Method, tensor: &Tensor) -> (u64, u64) {
     let pairs = planes * (planes + 1) / 2;
     let elements = match method.sparsify {
         Sparsify::Ranked => 5,
-        Sparsify::Varying => 1,
-        Sparsify::Keep | Sparsify::Largest | Sparsify::Middle | Sparsify::Random => 0,
+        Sparsify::Varying => 1 + planes.div_ceil(u64::from(select::LISTED)),
+        Sparsify::Largest | Sparsify::Middle => planes.div_ceil(u64::from(select::LISTED)),
+        Sparsify::Keep | Sparsify::Random => 0,
     };
     let row_len = u64::from(tensor.row_len);
     let rows = match tensor.combine {

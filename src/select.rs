@@ -13,6 +13,8 @@ use crate::stream::Stream;
 mod bracket;
 mod radix;
 
+pub use bracket::LISTED;
+
 /// Of what the largest are sought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {

@@ -8,7 +8,9 @@ use magic_merge::error::{Error, Kind};
 use magic_merge::gpu::{Choice, DeviceInputs, Fault, Gpu, Options};
 use magic_merge::kernels::checksum::{CHECKSUM, Params as ChecksumParams};
 use magic_merge::kernels::factor::{Bounds, Factor, Rule, Strength};
-use magic_merge::kernels::{Access, Args, Form, Kernel, combine, convert, delta, factor, norms, per_row, rescale, residual};
+use magic_merge::kernels::{
+    Access, Args, Form, Kernel, combine, convert, delta, factor, norms, per_row, rescale, residual,
+};
 use magic_merge::recording::{Extent, Recording, Results, Size};
 
 /// Any stored element as any other: the helpers that all kernels share, alone.

@@ -9,8 +9,8 @@ use magic_merge::kernels::drop_ranked::Chances;
 use magic_merge::kernels::factor::{Bounds, Factor, Rule, Strength};
 use magic_merge::kernels::trim::Threshold;
 use magic_merge::kernels::{
-    ALL, Access, COMMON, Form, Kernel, WORKGROUP, blend, clip, combine, consensus, delta, drop, drop_ranked, elect, factor,
-    mask, norms, rescale, residual, scale, trim, variance, widen,
+    ALL, Access, COMMON, Form, Kernel, WORKGROUP, blend, clip, combine, consensus, delta, drop, drop_ranked, elect,
+    factor, mask, norms, rescale, residual, scale, trim, variance, widen,
 };
 use magic_merge::recording::{Extent, Recording, Role, Size};
 use magic_merge::shader::{Built, Device, Run, program};
@@ -129,7 +129,10 @@ fn all_quads(dtype: Dtype, experts: u32, seen: bool) -> Recording {
 fn built(recording: &Recording, row_len: u32, n: u32, device: Device) -> Vec<Built> {
     let extent = Extent { first_row: 0, rows: n.div_ceil(row_len), row_len, n };
     let launches = program(recording, &extent, device, 0);
-    launches.into_iter().filter_map(|launch| if let Run::Built(built) = launch.run { Some(built) } else { None }).collect()
+    launches
+        .into_iter()
+        .filter_map(|launch| if let Run::Built(built) = launch.run { Some(built) } else { None })
+        .collect()
 }
 
 const GPU: Device = Device { buffers: 16, lanes: 128 };

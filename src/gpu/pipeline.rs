@@ -141,10 +141,7 @@ fn make(
         layout: Some(&pipeline_layout),
         module,
         entry_point: Some("main"),
-        compilation_options: wgpu::PipelineCompilationOptions {
-            constants,
-            zero_initialize_workgroup_memory: true,
-        },
+        compilation_options: wgpu::PipelineCompilationOptions { constants, zero_initialize_workgroup_memory: true },
         cache: None,
     });
     Pipeline { raw: pipeline, layout }

@@ -98,7 +98,8 @@ impl Timer {
         let first = steps.iter().position(|step| step.calls.start >= first).unwrap_or(steps.len());
         let launches = Launches::new(gpu, &steps)?;
         let fixed = recording.results().filter(|(_, buffer)| matches!(buffer.size, Size::Fixed(_)));
-        let zeroed = fixed.filter_map(|(buf, _)| bound[buf.0]).map(|bound| (bound.buffer.clone(), bound.bytes)).collect();
+        let zeroed =
+            fixed.filter_map(|(buf, _)| bound[buf.0]).map(|bound| (bound.buffer.clone(), bound.bytes)).collect();
         Ok(Self { launches, first, calls: steps.len(), clock: Clock::new(gpu)?, zeroed, _own: own })
     }
 

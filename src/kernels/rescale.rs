@@ -63,7 +63,9 @@ fn emit(q: &mut dyn Quad) {
         let pair = q.name("pair");
         let each = ["x", "y", "z", "w"].map(|c| format!("widen_to_f64({bits}.{c})")).join(", ");
         q.line(&format!("let {pair} = array<vec2<u32>, 4>({each});"));
-        values = ["x", "y"].map(|c| format!("vec4<u32>({})", [0, 1, 2, 3].map(|j| format!("{pair}[{j}].{c}")).join(", "))).into();
+        values = ["x", "y"]
+            .map(|c| format!("vec4<u32>({})", [0, 1, 2, 3].map(|j| format!("{pair}[{j}].{c}")).join(", ")))
+            .into();
     }
     // Where nothing is added, the base's own bits are kept if the types agree.
     if base_type == out_type {

@@ -1,6 +1,7 @@
 //! The search that finds the threshold in one pass: a sample says between which keys it lies, and all entries say
 //! whether that is so.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Source, tied};
@@ -23,6 +24,9 @@ const LEAST: u64 = 1 << 18;
 /// Standard deviations from the sample's threshold to the ends of the bracket: one in ten thousand lies outside.
 const SURE: f64 = 4.0;
 
+/// One element in so many may take a word of a block's list.
+pub const LISTED: u32 = 8;
+
 /// No key is larger.
 const LARGEST: u32 = 0x7fff_ffff;
 
@@ -39,12 +43,46 @@ struct Block {
 
 /// Thresholds of the planes of which something is wanted, as far as the sample told them. Reads the tensor once.
 pub fn search(stream: &Stream<'_>, source: Source, wanted: &[Option<u64>]) -> Result<Vec<Option<Threshold>>> {
-    let nothing = || Ok(vec![None; wanted.len()]);
     let tensor = stream.tensor;
     if !(LEAST..1 << PLACE).contains(&tensor.elements) {
-        return nothing();
+        return Ok(vec![None; wanted.len()]);
     }
-    let Some(brackets) = brackets(stream, source, wanted)? else { return nothing() };
+    let (brackets, listed) = brackets(stream, source, wanted)?;
+    let mut thresholds = vec![None; wanted.len()];
+    for group in groups(&listed, tensor.listed) {
+        let brackets: Vec<Option<Bracket>> =
+            brackets.iter().enumerate().map(|(k, bracket)| bracket.filter(|_| group.contains(&k))).collect();
+        if let Some(blocks) = blocks(stream, source, &brackets)? {
+            for (k, bracket) in brackets.iter().enumerate() {
+                if let (Some(bracket), Some(wanted)) = (bracket, wanted[k]) {
+                    thresholds[k] = threshold(stream, (source, k), *bracket, wanted, &blocks)?;
+                }
+            }
+        }
+    }
+    Ok(thresholds)
+}
+
+/// Planes, neighbours together, that list no more than `most` entries; those that would list more alone are left out.
+fn groups(listed: &[Option<u64>], most: u64) -> Vec<Range<usize>> {
+    let mut groups: Vec<Range<usize>> = Vec::new();
+    let mut sum = 0;
+    for (k, listed) in listed.iter().enumerate() {
+        let Some(listed) = listed.filter(|listed| *listed <= most) else { continue };
+        match groups.last_mut().filter(|_| sum + listed <= most) {
+            Some(group) => group.end = k + 1,
+            None => {
+                groups.push(k..k + 1);
+                sum = 0;
+            }
+        }
+        sum += listed;
+    }
+    groups
+}
+
+/// What all blocks say of the entries about `brackets`; `None` where there are more of them than there is room for.
+fn blocks(stream: &Stream<'_>, source: Source, brackets: &[Option<Bracket>]) -> Result<Option<Vec<Block>>> {
     let kept = AtomicU64::new(0);
     let (mut list, buf) = source.record(stream);
     let planes = list.planes;
@@ -57,28 +95,24 @@ pub fn search(stream: &Stream<'_>, source: Source, wanted: &[Option<u64>]) -> Re
     let blocks = stream.map(&list, 0..stream.tensor.blocks(), |extent, results| {
         let found = Found::new(results.words(0), planes);
         let Some(entries) = found.listed() else { return Ok(None) };
-        if kept.fetch_add(entries.len() as u64, Ordering::Relaxed) > tensor.listed {
+        if kept.fetch_add(entries.len() as u64, Ordering::Relaxed) > stream.tensor.listed {
             return Ok(None);
         }
         let first = extent.first_row * u64::from(extent.row_len);
-        let mut listed = vec![Vec::new(); wanted.len()];
+        let mut listed = vec![Vec::new(); brackets.len()];
         for [key, at] in entries {
             listed[(at / extent.n) as usize].push(packed(*key, first + u64::from(at % extent.n)));
         }
         listed.iter_mut().for_each(Vec::shrink_to_fit);
-        Ok(Some(Block { counts: (0..wanted.len()).map(|k| found.counts(k)).collect(), listed }))
+        Ok(Some(Block { counts: (0..brackets.len()).map(|k| found.counts(k)).collect(), listed }))
     })?;
-    let Some(blocks) = blocks.into_iter().collect::<Option<Vec<Block>>>() else { return nothing() };
-    let threshold = |(k, (bracket, wanted)): (usize, (&Option<Bracket>, &Option<u64>))| match (bracket, wanted) {
-        (Some(bracket), Some(wanted)) => threshold(stream, (source, k), *bracket, *wanted, &blocks),
-        _ => Ok(None),
-    };
-    brackets.iter().zip(wanted).enumerate().map(threshold).collect()
+    Ok(blocks.into_iter().collect())
 }
 
-/// Entries that a block can list: as many as take the room of its output.
+/// Entries that a block can list: as many as take the room of its output, and of one word in [`LISTED`] of its planes.
 fn room(stream: &Stream<'_>) -> u32 {
-    stream.tensor.block(0).n / 8 * stream.tensor.out_dtype.size() as u32
+    let (tensor, n) = (stream.tensor, stream.tensor.block(0).n);
+    n / 8 * tensor.out_dtype.size() as u32 + n / (2 * LISTED) * tensor.experts() as u32
 }
 
 /// The threshold, if it lies in the bracket.
@@ -119,9 +153,13 @@ fn unpacked(entry: u64) -> (u32, u64) {
     ((entry >> PLACE) as u32, (1 << PLACE) - 1 - (entry & ((1 << PLACE) - 1)))
 }
 
-/// Between which keys the thresholds lie, by a sample that is the same for every division into blocks; `None` if too
-/// much lies between them.
-fn brackets(stream: &Stream<'_>, source: Source, wanted: &[Option<u64>]) -> Result<Option<Vec<Option<Bracket>>>> {
+/// Between which keys the thresholds lie, by a sample that is the same for every division into blocks, and about how many
+/// entries of each plane do.
+fn brackets(
+    stream: &Stream<'_>,
+    source: Source,
+    wanted: &[Option<u64>],
+) -> Result<(Vec<Option<Bracket>>, Vec<Option<u64>>)> {
     let (tensor, n) = (stream.tensor, stream.tensor.elements);
     let pieces = n / PIECE;
     // The sample goes before lists come, and may take their room.
@@ -141,11 +179,11 @@ fn brackets(stream: &Stream<'_>, source: Source, wanted: &[Option<u64>]) -> Resu
     let bracket = |(keys, wanted): (&Vec<u32>, &Option<u64>)| Some(bracket(keys, (*wanted)? as f64 / n as f64));
     let brackets: Vec<Option<Bracket>> = keys.iter().zip(wanted).map(bracket).collect();
     let within = |(keys, bracket): (&Vec<u32>, &Option<Bracket>)| {
-        let Some(Bracket { low, high }) = *bracket else { return 0 };
-        keys.iter().filter(|key| (low + 1..high).contains(key)).count() as u64
+        let Bracket { low, high } = (*bracket)?;
+        Some(keys.iter().filter(|key| (low + 1..high).contains(key)).count() as u64 * (n / (count * PIECE)))
     };
-    let listed: u64 = keys.iter().zip(&brackets).map(within).sum::<u64>() * (n / (count * PIECE));
-    Ok((listed <= tensor.listed).then_some(brackets))
+    let listed = keys.iter().zip(&brackets).map(within).collect();
+    Ok((brackets, listed))
 }
 
 /// About the key above which a share of `keys` lies. Pieces may differ, and so their own deviation counts.

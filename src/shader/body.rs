@@ -243,7 +243,8 @@ impl Quad for Site<'_, '_> {
         let dtype = self.dtype(buf);
         assert!(self.body.text.frame.words, "stored elements of rows that are no whole words");
         let wide = dtype == Dtype::F64;
-        let names: Vec<String> = ["e", "h"][..if wide { 2 } else { 1 }].iter().map(|s| format!("{s}{}", buf.0)).collect();
+        let names: Vec<String> =
+            ["e", "h"][..if wide { 2 } else { 1 }].iter().map(|s| format!("{s}{}", buf.0)).collect();
         if !self.body.first(&names[0]) {
             return names;
         }
@@ -266,11 +267,8 @@ impl Quad for Site<'_, '_> {
         let (whole, name) = (self.body.text.frame.whole, format!("w{}", buf.0));
         if self.body.first(&name) {
             let from = self.body.bind(buf, if whole { "vec4<u32>" } else { "u32" }, Access::Read);
-            let value = if whole {
-                format!("{from}[i >> 2u]")
-            } else {
-                spread("vec4<u32>", |c| format!("{from}[at.{c}]"))
-            };
+            let value =
+                if whole { format!("{from}[i >> 2u]") } else { spread("vec4<u32>", |c| format!("{from}[at.{c}]")) };
             self.body.line(&format!("let {name} = {value};"));
         }
         name
@@ -318,7 +316,8 @@ impl Quad for Site<'_, '_> {
                 self.body.line(&format!("let lo{own} = {};", values[0]));
                 self.body.line(&format!("let hi{own} = {};", values[1]));
                 self.body.line(&format!("{to}[i >> 1u] = vec4<u32>(lo{own}.x, hi{own}.x, lo{own}.y, hi{own}.y);"));
-                self.body.line(&format!("{to}[(i >> 1u) + 1u] = vec4<u32>(lo{own}.z, hi{own}.z, lo{own}.w, hi{own}.w);"));
+                self.body
+                    .line(&format!("{to}[(i >> 1u) + 1u] = vec4<u32>(lo{own}.z, hi{own}.z, lo{own}.w, hi{own}.w);"));
             }
             4 => self.body.line(&format!("{to}[i >> 2u] = {};", values[0])),
             2 => self.body.line(&format!("{to}[i >> 2u] = join_halves({});", values[0])),
@@ -332,7 +331,9 @@ impl Quad for Site<'_, '_> {
         }
         let buf = self.buf(binding);
         let values: Vec<String> = match self.body.constant(buf, count) {
-            Some(first) => (first..first + count as usize).map(|i| format!("bitcast<f32>({})", Body::word(i))).collect(),
+            Some(first) => {
+                (first..first + count as usize).map(|i| format!("bitcast<f32>({})", Body::word(i))).collect()
+            }
             None => {
                 let from = self.body.bind(buf, "f32", Access::Read);
                 (0..count).map(|k| format!("{from}[{k}]")).collect()

@@ -52,7 +52,11 @@ pub fn build(text: Text, planes: u32) -> Built {
         })
         .collect();
     let (size, code, groups) = match frame.rows {
-        None => (WORKGROUP, elements(&lines, &before, &after), u64::from(extent.n).div_ceil(4 * u64::from(WORKGROUP * QUADS))),
+        None => (
+            WORKGROUP,
+            elements(&lines, &before, &after),
+            u64::from(extent.n).div_ceil(4 * u64::from(WORKGROUP * QUADS)),
+        ),
         Some((lanes, rows)) => {
             let code = rows_of(&lines, &before, &after, lanes, rows);
             (lanes * rows, code, u64::from(extent.rows.div_ceil(rows)))

@@ -138,9 +138,7 @@ fn apart_from(recording: &Recording, call: &Call, before: &[Call]) -> bool {
 
 /// Which buffers are never in memory.
 fn unseen(recording: &Recording, apart: usize) -> Vec<bool> {
-    let scratch = |buffer: &crate::recording::Buffer| {
-        matches!((&buffer.role, buffer.size), (Role::Scratch, Size::Planes(count)) if count <= MOST_PLANES)
-    };
+    let scratch = |buffer: &crate::recording::Buffer| matches!((&buffer.role, buffer.size), (Role::Scratch, Size::Planes(count)) if count <= MOST_PLANES);
     let mut unseen: Vec<bool> = recording.buffers.iter().map(scratch).collect();
     for (i, call) in recording.calls.iter().enumerate() {
         if matches!(call.kernel.form, Form::Shader(_)) || call.grid.is_some() || i < apart {
@@ -151,13 +149,8 @@ fn unseen(recording: &Recording, apart: usize) -> Vec<bool> {
     loop {
         let stays = |buf: &Buf| unseen[buf.0] || !recording.calls.iter().any(|call| written(call).any(|w| w == *buf));
         let moves = |call: &&Call| !call.args.iter().all(stays);
-        let exposed: Vec<Buf> = recording
-            .calls
-            .iter()
-            .filter(moves)
-            .flat_map(written)
-            .filter(|buf| unseen[buf.0])
-            .collect();
+        let exposed: Vec<Buf> =
+            recording.calls.iter().filter(moves).flat_map(written).filter(|buf| unseen[buf.0]).collect();
         if exposed.is_empty() {
             break;
         }
