@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use magic_merge::bench::copy::COPY;
-use magic_merge::kernels::{ALL, Access, COMMON, Kernel, WORKGROUP};
+use magic_merge::kernels::{ALL, Access, Kernel, WORKGROUP, source};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, Override, StorageAccess, TypeInner};
 
@@ -11,7 +11,7 @@ use naga::{AddressSpace, Module, Override, StorageAccess, TypeInner};
 const MAX_BINDINGS: usize = 8;
 
 fn parse(kernel: &Kernel) -> (Module, ModuleInfo) {
-    let text = [COMMON, kernel.wgsl].concat();
+    let text = source(kernel);
     let module = naga::front::wgsl::parse_str(&text)
         .unwrap_or_else(|e| panic!("{}: {}", kernel.name, e.emit_to_string_with_path(&text, kernel.name)));
     let info = validate(kernel, &module);
@@ -19,9 +19,21 @@ fn parse(kernel: &Kernel) -> (Module, ModuleInfo) {
 }
 
 fn validate(kernel: &Kernel, module: &Module) -> ModuleInfo {
-    Validator::new(ValidationFlags::all(), Capabilities::empty())
+    let capabilities = if cooperative(kernel) {
+        Capabilities::COOPERATIVE_MATRIX | Capabilities::SHADER_FLOAT16 | Capabilities::SUBGROUP
+    } else {
+        Capabilities::empty()
+    };
+    Validator::new(ValidationFlags::all(), capabilities)
+        .subgroup_stages(naga::valid::ShaderStages::COMPUTE)
+        .subgroup_operations(naga::valid::SubgroupOperationSet::all())
         .validate(module)
         .unwrap_or_else(|e| panic!("{}: {e:?}", kernel.name))
+}
+
+/// Kernels that only `--fast-gemm` runs, and only on Vulkan and Metal.
+fn cooperative(kernel: &Kernel) -> bool {
+    kernel.wgsl.starts_with("enable ")
 }
 
 /// The module with every constant at `value`, as a driver gets it.
@@ -42,9 +54,13 @@ fn shaders_are_valid_and_translate_for_every_backend() {
             validate(kernel, &module);
             let spirv = naga::back::spv::write_vec(&module, &info, &Default::default(), None);
             spirv.unwrap_or_else(|e| panic!("{} for Vulkan: {e}", kernel.name));
-            let options = naga::back::msl::Options { fake_missing_bindings: true, ..Default::default() };
+            let options =
+                naga::back::msl::Options { fake_missing_bindings: true, lang_version: (2, 4), ..Default::default() };
             let metal = naga::back::msl::write_string(&module, &info, &options, &Default::default());
             metal.unwrap_or_else(|e| panic!("{} for Metal: {e}", kernel.name));
+            if cooperative(kernel) {
+                continue;
+            }
             let mut text = String::new();
             let options = naga::back::hlsl::Options { fake_missing_bindings: true, ..Default::default() };
             let defaults = Default::default();

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::device::Device;
 use crate::error::Result;
-use crate::kernels::{Access, COMMON, Kernel};
+use crate::kernels::{Access, Kernel, source};
 
 /// A kernel with its constants, ready to run.
 pub struct Pipeline {
@@ -58,7 +58,7 @@ impl Pipelines {
     }
 
     fn module(&self, raw: &wgpu::Device, kernel: &Kernel, label: &str) -> wgpu::ShaderModule {
-        let text = [COMMON, kernel.wgsl].concat();
+        let text = source(kernel);
         let desc = wgpu::ShaderModuleDescriptor { label: Some(label), source: wgpu::ShaderSource::Wgsl(text.into()) };
         if self.checked {
             return raw.create_shader_module(desc);
