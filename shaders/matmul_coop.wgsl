@@ -82,7 +82,8 @@ fn give(place: vec2<u32>, offset: vec2<u32>, turn: u32, count: u32, lane: u32) {
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
         @builtin(local_invocation_index) lane: u32,
         @builtin(subgroup_id) own: u32, @builtin(num_subgroups) all: u32) {
-    let at = flat_group(group, groups);
+    // As flat_group; what functions return does not count as uniform, and matrices need uniform control flow.
+    let at = group.y * groups.x + group.x;
     let tiles_down = (p.dims.rows + HEIGHT - 1u) / HEIGHT;
     let tiles_across = (p.dims.row_len + WIDTH - 1u) / WIDTH;
     if at >= tiles_down * tiles_across {
