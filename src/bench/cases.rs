@@ -18,8 +18,9 @@ use crate::kernels::patches::Image;
 use crate::kernels::trim::Threshold;
 use crate::kernels::{
     Kernel, activate, add, affine, attention, between, blend, clip, combine, consensus, delta, deviation, drop,
-    drop_ranked, elect, factor, gate, gather, gram, gram_t, histogram, loss, mask, matmul, matmul_coop, matvec, matvec_t,
-    normalize, norms, patches, rank, rescale, residual, rope, row_scale, scale, transpose, trim, variance, widen,
+    drop_ranked, elect, factor, gate, gather, gram, gram_t, histogram, loss, mask, matmul, matmul_coop, matvec,
+    matvec_t, normalize, norms, patches, rank, rescale, residual, rope, row_scale, scale, transpose, trim, variance,
+    widen,
 };
 use crate::recording::Size;
 

@@ -292,15 +292,7 @@ impl<'a> Pass<'a> {
 
     /// Appends a product: by cooperative matrices where the executor was opened for that. Few rows are a matter of
     /// memory, not of arithmetic, and stay f32.
-    pub fn product(
-        &self,
-        list: &mut Recording,
-        shape: Shape,
-        x: Buf,
-        w: Weight,
-        bias: Option<Weight>,
-        out: Place,
-    ) {
+    pub fn product(&self, list: &mut Recording, shape: Shape, x: Buf, w: Weight, bias: Option<Weight>, out: Place) {
         match self.executor.fast_gemm().filter(|_| shape.rows > matmul::SKINNY) {
             Some(fast) => matmul_coop::record(list, fast.kernel, shape, x, w, bias, out),
             None => matmul::record(list, shape, x, w, bias, out),
@@ -318,7 +310,8 @@ impl<'a> Pass<'a> {
         let mut list = Recording::new(1);
         let from = self.read(&mut list, track, batch, x);
         let weight = Weight { buf: self.buf(&mut list, formed.weight), from: 0 };
-        let [near, exact, off] = ["near", "exact", "off"].map(|label| list.scratch(label, Size::Fixed(shape.rows * cols)));
+        let [near, exact, off] =
+            ["near", "exact", "off"].map(|label| list.scratch(label, Size::Fixed(shape.rows * cols)));
         let place = |buf| Place { buf, stride: cols, column: 0 };
         matmul_coop::record(&mut list, fast.kernel, shape, from, weight, None, place(near));
         matmul::record(&mut list, shape, from, weight, None, place(exact));

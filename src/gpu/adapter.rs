@@ -193,9 +193,8 @@ fn describe(index: usize, handle: &wgpu::Adapter) -> Adapter {
 }
 
 /// What `shaders/matmul_coop.wgsl` needs of a device.
-pub(super) const COOPERATIVE: wgpu::Features = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX
-    .union(wgpu::Features::SHADER_F16)
-    .union(wgpu::Features::SUBGROUP);
+pub(super) const COOPERATIVE: wgpu::Features =
+    wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX.union(wgpu::Features::SHADER_F16).union(wgpu::Features::SUBGROUP);
 
 /// Workgroup memory that it takes, in bytes.
 const COOPERATIVE_BYTES: u32 = 24 << 10;
@@ -212,9 +211,7 @@ fn cooperative(handle: &wgpu::Adapter) -> Vec<u32> {
 fn sides(all: &[wgpu::CooperativeMatrixProperties]) -> Vec<u32> {
     use wgpu::CooperativeScalarType::{F16, F32};
     let has = |side: &u32| {
-        all.iter().any(|of| {
-            [of.m_size, of.n_size, of.k_size] == [*side; 3] && (of.ab_type, of.cr_type) == (F16, F32)
-        })
+        all.iter().any(|of| [of.m_size, of.n_size, of.k_size] == [*side; 3] && (of.ab_type, of.cr_type) == (F16, F32))
     };
     [16, 8].into_iter().filter(has).collect()
 }

@@ -61,7 +61,13 @@ impl Default for Options {
     /// 4 GiB; checks in debug builds, or where `MAGIC_GPU_CHECKS` is `1`; a device of its own.
     fn default() -> Self {
         let asked = std::env::var_os("MAGIC_GPU_CHECKS").is_some_and(|value| value == "1");
-        Self { vram: 4 << 30, checks: cfg!(debug_assertions) || asked, shared: false, timestamps: false, matrices: Matrices::Unused }
+        Self {
+            vram: 4 << 30,
+            checks: cfg!(debug_assertions) || asked,
+            shared: false,
+            timestamps: false,
+            matrices: Matrices::Unused,
+        }
     }
 }
 

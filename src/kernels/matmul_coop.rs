@@ -46,8 +46,7 @@ pub static MATMUL_COOP16: Kernel = Kernel {
 };
 
 /// [`MATMUL_COOP16`] with matrices of 8 × 8.
-pub static MATMUL_COOP8: Kernel =
-    Kernel { name: "matmul_coop8", wgsl: wgsl!("coop_mat8x8", "8"), ..MATMUL_COOP16 };
+pub static MATMUL_COOP8: Kernel = Kernel { name: "matmul_coop8", wgsl: wgsl!("coop_mat8x8", "8"), ..MATMUL_COOP16 };
 
 /// Side of the matrices of the kernel `name`, if it is one of the two.
 pub fn side(name: &str) -> Option<u32> {

@@ -100,7 +100,8 @@ pub static ALL: &[&Kernel] = &[
 
 /// The whole shader of `kernel`: [`COMMON`] before its own text, and before both what that enables.
 pub fn source(kernel: &Kernel) -> String {
-    let enables: usize = kernel.wgsl.split_inclusive('\n').take_while(|line| line.starts_with("enable ")).map(str::len).sum();
+    let enables: usize =
+        kernel.wgsl.split_inclusive('\n').take_while(|line| line.starts_with("enable ")).map(str::len).sum();
     let (enables, own) = kernel.wgsl.split_at(enables);
     [enables, COMMON, own].concat()
 }
