@@ -22,7 +22,7 @@ use crate::kernels::{
     matvec_t, normalize, norms, patches, rank, rescale, residual, rope, row_scale, scale, transpose, trim, variance,
     widen,
 };
-use crate::recording::Size;
+use crate::recording::{Buf, Size};
 
 const MIXED: Factor = Factor { rule: Rule::Mixed, bounds: Bounds::NONE, strength: Strength::FULL };
 
@@ -332,20 +332,21 @@ fn square(n: u32) -> f64 {
     2.0 * f64::from(side(n)).powi(3)
 }
 
-fn products(s: &mut Setup, kernel: &'static Kernel) -> Round {
+/// Sides of a square product, and what goes in and out.
+fn operands(s: &mut Setup) -> (Shape, Buf, Weight, Place) {
     let side = side(s.n);
-    let (x, w) = (s.f32[0], Weight { buf: s.f32[1], from: 0 });
     let out = Place { buf: s.out(Size::Fixed(side * side)), stride: side, column: 0 };
-    let shape = Shape { rows: side, cols: side, depth: side };
+    (Shape { rows: side, cols: side, depth: side }, s.f32[0], Weight { buf: s.f32[1], from: 0 }, out)
+}
+
+fn products(s: &mut Setup, kernel: &'static Kernel) -> Round {
+    let (shape, x, w, out) = operands(s);
     Box::new(move |list| matmul::record_with(list, kernel, shape, x, w, None, out))
 }
 
-/// [`products`] by cooperative matrices, on the same inputs.
+/// [`products`] by cooperative matrices, on the same operands.
 fn cooperative(s: &mut Setup, kernel: &'static Kernel) -> Round {
-    let side = side(s.n);
-    let (x, w) = (s.f32[0], Weight { buf: s.f32[1], from: 0 });
-    let out = Place { buf: s.out(Size::Fixed(side * side)), stride: side, column: 0 };
-    let shape = Shape { rows: side, cols: side, depth: side };
+    let (shape, x, w, out) = operands(s);
     Box::new(move |list| matmul_coop::record(list, kernel, shape, x, w, None, out))
 }
 

@@ -95,8 +95,11 @@ struct Core {
     matrices: bool,
 }
 
+/// What tells one way to open a device from another.
+type Way = (Choice, bool, Matrices);
+
 /// Devices that several jobs of a process use, by how they were opened.
-static SHARED: Mutex<Vec<(Choice, bool, Matrices, Arc<Core>)>> = Mutex::new(Vec::new());
+static SHARED: Mutex<Vec<(Way, Arc<Core>)>> = Mutex::new(Vec::new());
 
 /// Executor on a GPU.
 pub struct Gpu {
@@ -176,16 +179,16 @@ impl Gpu {
         }
         let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
         // One that has failed is not used again.
-        shared.retain(|(.., core)| core.device.check().is_ok());
-        let asked = (options.checks, options.matrices);
-        let known = shared.iter().find(|(known, checks, matrices, _)| known == choice && (*checks, *matrices) == asked);
+        shared.retain(|(_, core)| core.device.check().is_ok());
+        let way = (choice.clone(), options.checks, options.matrices);
+        let known = shared.iter().find(|(known, _)| *known == way);
         let core = match known.filter(|_| options.shared) {
-            Some((.., core)) => core.clone(),
+            Some((_, core)) => core.clone(),
             None => {
                 let Some(core) = Core::open(choice, options)? else { return Ok(None) };
                 let core = Arc::new(core);
                 if options.shared {
-                    shared.push((choice.clone(), options.checks, options.matrices, core.clone()));
+                    shared.push((way, core.clone()));
                 }
                 core
             }
