@@ -50,8 +50,10 @@ impl Device {
             memory_hints: wgpu::MemoryHints::MemoryUsage,
             trace: wgpu::Trace::Off,
         };
-        let (raw, queue) = pollster::block_on(adapter.request_device(&desc))
-            .map_err(|e| Error::device(format!("cannot open `{name}`: {e}")))?;
+        // A driver that offers matrices and then refuses them makes wgpu panic.
+        let opened = catch_unwind(AssertUnwindSafe(|| pollster::block_on(adapter.request_device(&desc))))
+            .map_err(|_| Error::device(format!("cannot open `{name}`: it refuses what it offers")))?;
+        let (raw, queue) = opened.map_err(|e| Error::device(format!("cannot open `{name}`: {e}")))?;
         let health = Arc::new(Health::default());
         let (lost, uncaught) = (health.clone(), health.clone());
         raw.set_device_lost_callback(move |reason, message| lost.fail(format!("lost ({reason:?}) {message}")));
