@@ -195,9 +195,9 @@ pub struct Calibration {
     pub sensitive: Option<String>,
     /// Compute products of the forward pass by the GPU's cooperative matrices: f16 inputs, f32 sums
     ///
-    /// Faster where a GPU has them (tensor cores, simdgroup matrices), and less exact: rows are scaled to the range of f16
-    /// and rounded to its 11 bits. What that errs by is measured in the run and reported. `magic devices --json` tells which
-    /// adapters have them (`cooperative`); on any other it is an error.
+    /// For speed (tensor cores, simdgroup matrices), and less exact: rows are scaled to the range of f16 and rounded to its
+    /// 11 bits. What that errs by is measured in the run and reported. `magic devices --json` tells which adapters have them
+    /// (`cooperative`); on any other it is an error.
     #[arg(long, help_heading = "Calibration")]
     pub fast_gemm: bool,
 }
@@ -266,9 +266,9 @@ pub struct Eval {
     pub samples: Option<usize>,
     /// Compute products of the forward pass by the GPU's cooperative matrices: f16 inputs, f32 sums
     ///
-    /// Faster where a GPU has them (tensor cores, simdgroup matrices), and less exact: rows are scaled to the range of f16
-    /// and rounded to its 11 bits. What that errs by is measured in the run and reported. `magic devices --json` tells which
-    /// adapters have them (`cooperative`); on any other it is an error.
+    /// For speed (tensor cores, simdgroup matrices), and less exact: rows are scaled to the range of f16 and rounded to its
+    /// 11 bits. What that errs by is measured in the run and reported. `magic devices --json` tells which adapters have them
+    /// (`cooperative`); on any other it is an error.
     #[arg(long)]
     pub fast_gemm: bool,
 }
@@ -299,9 +299,9 @@ pub struct SensitivityArgs {
     pub samples: Option<usize>,
     /// Compute products of the forward pass by the GPU's cooperative matrices: f16 inputs, f32 sums
     ///
-    /// Faster where a GPU has them (tensor cores, simdgroup matrices), and less exact: rows are scaled to the range of f16
-    /// and rounded to its 11 bits. What that errs by is measured in the run and reported. `magic devices --json` tells which
-    /// adapters have them (`cooperative`); on any other it is an error.
+    /// For speed (tensor cores, simdgroup matrices), and less exact: rows are scaled to the range of f16 and rounded to its
+    /// 11 bits. What that errs by is measured in the run and reported. `magic devices --json` tells which adapters have them
+    /// (`cooperative`); on any other it is an error.
     #[arg(long)]
     pub fast_gemm: bool,
     /// What is measured: growth of the loss, fall of the accuracy, or how far the last hidden state moves
