@@ -94,6 +94,21 @@ fn a_gpu_by_its_own_clock() {
 }
 
 #[test]
+fn what_a_device_has_no_matrices_for_is_not_run() {
+    let args = ["bench", "--quick", "--filter", "matmul_coop", "--device", "cpu", "--threads", "1"];
+    let sandbox = Sandbox::empty();
+    let document = sandbox.run(&[&args[..], &["--json"]].concat()).good().json();
+    let rows = document["devices"][0]["results"].as_array().unwrap();
+    assert_eq!(rows.len(), 3, "the copy, and matrices of two sides");
+    for row in &rows[1..] {
+        assert_eq!(row["status"], "skipped", "{row}");
+        assert!(row["reason"].as_str().unwrap().contains("no cooperative matrices of"), "{row}");
+    }
+    let table = sandbox.run(&args).good().stdout;
+    assert!(table.contains("\nnot run: matmul_coop16, square: no cooperative matrices of 16 × 16"), "{table}");
+}
+
+#[test]
 fn a_table_to_post() {
     let run = bench(&Sandbox::empty(), &["--device", "cpu", "--threads", "1"]).good();
     let version = format!("magic {}, ", env!("CARGO_PKG_VERSION"));
