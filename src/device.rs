@@ -3,7 +3,8 @@
 use crate::cpu::Cpu;
 use crate::error::{Error, Result};
 use crate::executor::Executor;
-use crate::gpu::{self, Choice, Gpu};
+use crate::fast_gemm;
+use crate::gpu::{self, Choice, Gpu, Matrices};
 use crate::memory::{Device, Memory};
 
 /// Host memory if the user names none.
@@ -29,6 +30,8 @@ pub struct Wanted {
     pub vram: Option<u64>,
     /// Threads of the CPU device.
     pub threads: Option<usize>,
+    /// Whether products of the forward pass take the adapter's cooperative matrices.
+    pub fast_gemm: bool,
 }
 
 /// An executor, its name, and the memory it works in.
@@ -50,9 +53,14 @@ pub fn open(wanted: &Wanted) -> Result<Opened> {
     }
     if wanted.device != "cpu" {
         let choice = if wanted.device.is_empty() { Choice::Auto } else { Choice::parse(&wanted.device) };
-        if let Some(gpu) = Gpu::open(&choice, &gpu::Options { vram, shared: true, ..gpu::Options::default() })? {
+        let matrices = if wanted.fast_gemm { Matrices::Required } else { Matrices::Unused };
+        let options = gpu::Options { vram, shared: true, matrices, ..gpu::Options::default() };
+        if let Some(gpu) = Gpu::open(&choice, &options)? {
             return Ok(on_gpu(gpu, host, vram));
         }
+    }
+    if wanted.fast_gemm {
+        return Err(fast_gemm::missing("the CPU device"));
     }
     let lanes = wanted.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let device = Device { gpu: false, lanes, binding: u64::MAX, results: u64::MAX };

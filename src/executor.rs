@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::cpu::Cpu;
 use crate::error::Result;
+use crate::fast_gemm::FastGemm;
 use crate::gpu::Gpu;
 use crate::kept::{Buffers, Kept};
 use crate::recording::{Extent, Read, Recording, Results};
@@ -63,6 +64,14 @@ impl Executor {
                 gpu.run_kept(recording, extent, inputs, kept, results)
             }
             _ => unreachable!("inputs were loaded by another executor"),
+        }
+    }
+
+    /// What computes products of the forward pass, where that is not the f32 kernels.
+    pub fn fast_gemm(&self) -> Option<&FastGemm> {
+        match self {
+            Self::Cpu(_) => None,
+            Self::Gpu(gpu) => gpu.fast_gemm(),
         }
     }
 

@@ -14,7 +14,7 @@ use crate::kernels::deviation::{self, Deviation};
 use crate::kernels::factor::Strength;
 use crate::kernels::gather;
 use crate::kernels::loss::{self, Part};
-use crate::kernels::matmul::{self, Place, Shape, Weight};
+use crate::kernels::matmul::{Place, Shape, Weight};
 use crate::parameters::{Library, Loaded, Open, Version};
 use crate::progress::Progress;
 use crate::recording::{Buf, Recording, Size};
@@ -223,6 +223,9 @@ impl<'a> Runner<'a> {
                 own.pass.apply(&mut list, (track, at, batch), formed, (0, cols), (index, add), place);
             }
             own.pass.run(&list)?;
+            if let Some(&batch) = batches.first() {
+                own.pass.compare(track, at, batch, formed, own.columns(at, batch, loaded))?;
+            }
             open.unform(&mut own.pass, formed);
             Ok(())
         })
@@ -376,7 +379,7 @@ impl<'a> Runner<'a> {
                     let bias = formed.bias.map(|id| Weight { buf: own.pass.buf(&mut list, id), from: 0 });
                     let logits = list.scratch("logits", Size::Fixed(count * cols));
                     let place = Place { buf: logits, stride: cols, column: 0 };
-                    matmul::record(&mut list, Shape { rows: count, cols, depth }, some, weight, bias, place);
+                    own.pass.product(&mut list, Shape { rows: count, cols, depth }, some, weight, bias, place);
                     let out = list.result("loss", Size::Fixed(count * loss::WIDTH));
                     loss::record(&mut list, (count, cols), logits, wanted, out);
                     let results = own.pass.run(&list)?;
@@ -384,6 +387,9 @@ impl<'a> Runner<'a> {
                         parts[i][from + row].push((column, *part));
                     }
                 }
+            }
+            if let Some(&batch) = batches.first() {
+                own.pass.compare(track, at, batch, formed, cols)?;
             }
             open.unform(&mut own.pass, formed);
             Ok(())

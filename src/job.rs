@@ -14,6 +14,7 @@ use crate::card;
 use crate::checkpoint::{Checkpoint, Dtype, Layout, RECEIPT, Writer, side_files, with_dtype};
 use crate::device::{self, Opened, Wanted};
 use crate::error::{Error, Result};
+use crate::fast_gemm::FastGemm;
 use crate::inputs::Features;
 use crate::kernels::factor::Strength;
 use crate::lora::Layer;
@@ -120,6 +121,10 @@ impl Job {
         let sensitive = sensitive(&recipe.calibrate.sensitive, folder)?;
         let features = match recipe.calibrate.space {
             Space::Fsc | Space::Dsc | Space::Auto => Some(Features::open(&recipe, &experts, &checkpoints[0], folder)?),
+            Space::None | Space::Wsc if wanted.fast_gemm => {
+                return Err(Error::usage("`--fast-gemm` is for the forward pass, and nothing here runs the network")
+                    .hint("leave it out, or calibrate in feature space: `--calibrate fsc`, `dsc` or `auto`"));
+            }
             Space::None | Space::Wsc => None,
         };
         let opened = device::open(wanted)?;
@@ -226,6 +231,7 @@ impl Job {
                 activation_bytes: outcome.activation_bytes,
                 leaves: outcome.leaves,
                 candidates: outcome.candidates,
+                fast_gemm: self.opened.executor.fast_gemm().and_then(FastGemm::report),
             }),
             lora: None,
             ignored: self.plan.ignored.clone(),

@@ -47,6 +47,7 @@ pub mod device;
 pub mod error;
 pub mod evaluate;
 pub mod executor;
+pub mod fast_gemm;
 pub mod features;
 pub mod forward;
 pub mod gpu;

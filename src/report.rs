@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::calibrate::feature::{CandidateReport, LeafReport};
 use crate::checkpoint::FileDigest;
 use crate::decompose::{Route, Why};
+use crate::fast_gemm::FastReport;
 use crate::kernels::factor::Strength;
 use crate::kernels::norms::Stats;
 use crate::kernels::rescale::Counts;
@@ -164,6 +165,9 @@ pub struct FeatureReport {
     /// What `auto` tried, the nearest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub candidates: Vec<CandidateReport>,
+    /// What products by cooperative matrices erred by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fast_gemm: Option<FastReport>,
 }
 
 /// A set of samples that went in.

@@ -5,6 +5,7 @@ use serde::Serialize;
 use crate::calibrate::feature::distance;
 use crate::error::{Error, Result};
 use crate::evaluate::{self, Prediction};
+use crate::fast_gemm::{FastGemm, FastReport};
 use crate::features::{Runner, Sets};
 use crate::forward::Network;
 use crate::forward::network::{Op, Rows};
@@ -57,6 +58,9 @@ pub struct Sensitivity {
     pub sensitive: Vec<String>,
     /// All of them, the worst first.
     pub tensors: Vec<Scored>,
+    /// What products by cooperative matrices erred by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fast_gemm: Option<FastReport>,
 }
 
 /// A tensor and what scaling it does.
@@ -155,6 +159,7 @@ impl Probe<'_> {
             before,
             sensitive: worst.map(|scored| scored.tensor.clone()).collect(),
             tensors,
+            fast_gemm: self.library.executor.fast_gemm().and_then(FastGemm::report),
         })
     }
 

@@ -10,7 +10,7 @@ use common::{Run, Sandbox};
 use magic_merge::bench::cases::CASES;
 use magic_merge::bench::{Case, Device, Effort, Expect, Oracle, Report, Row, Status, Target, case, host, rows, table};
 use magic_merge::gpu::{Choice, Gpu, Options};
-use magic_merge::kernels::{Access, Kernel};
+use magic_merge::kernels::{Access, Form, Kernel};
 use magic_merge::recording::Size;
 use serde_json::Value;
 
@@ -91,6 +91,21 @@ fn a_gpu_by_its_own_clock() {
     let rows = device["results"].as_array().unwrap();
     assert_eq!(rows.len(), 3);
     rows.iter().for_each(|row| sound(row, gpu.has_timestamps() || gpu.adapter().is_software()));
+}
+
+#[test]
+fn what_a_device_has_no_matrices_for_is_not_run() {
+    let args = ["bench", "--quick", "--filter", "matmul_coop", "--device", "cpu", "--threads", "1"];
+    let sandbox = Sandbox::empty();
+    let document = sandbox.run(&[&args[..], &["--json"]].concat()).good().json();
+    let rows = document["devices"][0]["results"].as_array().unwrap();
+    assert_eq!(rows.len(), 3, "the copy, and matrices of two sides");
+    for row in &rows[1..] {
+        assert_eq!(row["status"], "skipped", "{row}");
+        assert!(row["reason"].as_str().unwrap().contains("no cooperative matrices of"), "{row}");
+    }
+    let table = sandbox.run(&args).good().stdout;
+    assert!(table.contains("\nnot run: matmul_coop16, square: no cooperative matrices of 16 × 16"), "{table}");
 }
 
 #[test]
@@ -180,10 +195,9 @@ static BROKEN: Kernel = Kernel {
                 out[i] = -1.0;
             }
         }",
-    entry: "main",
     constants: &[],
     bindings: &[Access::Write],
-    groups: |dims| u64::from(dims.n).div_ceil(256),
+    form: Form::Shader(|dims| u64::from(dims.n).div_ceil(256)),
     twin: |args| args.write::<f32>(0).fill(RUNS.fetch_add(1, Ordering::Relaxed) as f32),
 };
 

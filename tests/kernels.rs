@@ -1,4 +1,5 @@
 //! Every kernel, by its twin and on the GPU, against arithmetic written down once more: plainly, and in f64.
+#![allow(clippy::print_stderr, reason = "what could not run says so")]
 
 mod common;
 #[path = "common/formats.rs"]
@@ -22,8 +23,9 @@ use magic_merge::kernels::patches::Image;
 use magic_merge::kernels::trim::Threshold;
 use magic_merge::kernels::{
     ALL, Kernel, activate, add, affine, attention, between, blend, checksum, clip, combine, consensus, delta,
-    deviation, drop, drop_ranked, elect, factor, gate, gather, gram, gram_t, histogram, loss, mask, matmul, matvec,
-    matvec_t, normalize, patches, rank, rescale, residual, rope, scale, transpose, trim, variance, widen,
+    deviation, drop, drop_ranked, elect, factor, gate, gather, gram, gram_t, histogram, loss, mask, matmul,
+    matmul_coop, matvec, matvec_t, normalize, patches, rank, rescale, residual, rope, row_scale, scale, transpose,
+    trim, variance, widen,
 };
 use magic_merge::recording::{Buf, Buffer, Extent, GROUP_ROWS, Recording, Role, Size};
 use selection::{between, clip, consensus, drop_ranked, mask, rank, trim, variance};
@@ -93,6 +95,9 @@ fn check(kernel: &str, gpu: Option<&Gpu>, case: &Case) {
         fits(&place("twin", i), &cpu.buffers[i], wanted);
     }
     let Some(gpu) = gpu else { return };
+    if let Some(side) = matmul_coop::side(kernel).filter(|side| !gpu.cooperative().contains(side)) {
+        return eprintln!("by the twin alone: no cooperative matrices of {side} × {side} on {}", gpu.adapter().name);
+    }
     let found = run_gpu(gpu, list, extent, &[]).unwrap_or_else(|error| panic!("{}: {error}", place("GPU", 0)));
     for (i, wanted) in wanted.iter().enumerate() {
         fits(&place("GPU", i), &found.buffers[i], wanted);
@@ -792,14 +797,25 @@ fn product(
         // What is no number stays in its row.
         (x[depth], x[2 * depth]) = (f32::NAN, f32::INFINITY);
     }
-    let (w, bias) = (values(from + cols * depth, 1.0, 31), values(bias_from + cols, 1.0, 32));
+    let (mut w, bias) = (values(from + cols * depth, 1.0, 31), values(bias_from + cols, 1.0, 32));
+    if variant == 2 {
+        // Beyond the range of f16, and below it.
+        x.chunks_mut(depth).step_by(2).flatten().for_each(|x| *x *= 3e6);
+        w[from..].chunks_mut(depth).step_by(3).flatten().for_each(|w| *w *= 1e-9);
+    }
+    let rounds = kernel.is_some_and(|kernel| matmul_coop::side(kernel.name).is_some());
     let stride = column + cols + more;
     let mut wanted = vec![(0.0, 0.0); rows * stride];
     let (wide_x, wide_w) = (finite(&x), finite(&w[from..]));
     for (r, x) in wide_x.chunks(depth).enumerate() {
         for (c, w) in wide_w.chunks(depth).enumerate() {
             let bias = (variant % 3 != 2).then(|| f64::from(bias[bias_from + c]));
-            wanted[r * stride + column + c] = sum(x.iter().zip(w).map(|(x, w)| x * w).chain(bias));
+            let (y, mut slack) = sum(x.iter().zip(w).map(|(x, w)| x * w).chain(bias));
+            if rounds {
+                // Half a step of f16 for either factor.
+                slack += x.iter().zip(w).map(|(x, w)| (x * w).abs()).sum::<f64>() / 1024.0;
+            }
+            wanted[r * stride + column + c] = (y, slack);
         }
     }
     let mut case = shaped();
@@ -810,6 +826,7 @@ fn product(
     let bias = (variant % 3 != 2).then_some(Weight { buf: bias, from: bias_from as u32 });
     let place = Place { buf, stride: stride as u32, column: column as u32 };
     match kernel {
+        Some(kernel) if rounds => matmul_coop::record(&mut case.list, kernel, shape, x, w, bias, place),
         Some(kernel) => matmul::record_with(&mut case.list, kernel, shape, x, w, bias, place),
         None => matmul::record(&mut case.list, shape, x, w, bias, place),
     }
@@ -849,6 +866,40 @@ fn matmul_skinny(check: &dyn Fn(&Case)) {
         for (cols, depth) in [(1, 1), (7, 31), (9, 33), (130, 257)] {
             (0..3).for_each(|variant| product(check, None, (rows, cols, depth), variant));
         }
+    }
+}
+
+fn matmul_coop16(check: &dyn Fn(&Case)) {
+    for shape in SHAPES {
+        (0..3).for_each(|variant| product(check, Some(&matmul_coop::MATMUL_COOP16), shape, variant));
+    }
+}
+
+fn matmul_coop8(check: &dyn Fn(&Case)) {
+    for shape in SHAPES {
+        (0..3).for_each(|variant| product(check, Some(&matmul_coop::MATMUL_COOP8), shape, variant));
+    }
+}
+
+fn row_scale(check: &dyn Fn(&Case)) {
+    for (rows, len, from) in [(1, 1, 0), (3, 5001, 7), (65, 33, 1), (300, 3, 0)] {
+        let mut x = values(from + rows * len, 1.0, 37);
+        for (r, row) in x[from..].chunks_mut(len).enumerate() {
+            row.iter_mut().for_each(|x| *x *= [1.0, 0.0, 1e-30, 3e30, f32::NAN, 65536.0, f32::INFINITY][r % 7]);
+        }
+        let mut wanted = Vec::new();
+        for row in x[from..].chunks(len) {
+            let most =
+                row.iter().fold(0.0f64, |most, x| if x.is_finite() { most.max(f64::from(x.abs())) } else { most });
+            let plain = most == 0.0 || row.iter().any(|x| !x.is_finite());
+            let up = if plain { 1.0 } else { 2f64.powi((14 - most.log2().floor() as i32).min(113)) };
+            wanted.extend([(up as f32).to_bits(), (1.0 / up as f32).to_bits()]);
+        }
+        let mut case = shaped();
+        let x = case.list.floats("x", &x);
+        let scales = case.result(Size::Fixed(2 * rows as u32), Wanted::Words(wanted));
+        row_scale::record(&mut case.list, (rows as u32, len as u32), x, from as u32, scales);
+        check(&case);
     }
 }
 
@@ -1246,7 +1297,7 @@ macro_rules! tests {
 
 tests! {
     delta widen histogram between trim drop rank drop_ranked combine elect variance mask consensus clip gram gram_t blend norms residual factor matvec matvec_t rescale scale transpose checksum gather
-    patches normalize affine matmul matmul_small matmul_skinny rope attention activate gate add loss deviation
+    patches normalize affine matmul matmul_small matmul_skinny row_scale matmul_coop16 matmul_coop8 rope attention activate gate add loss deviation
 }
 
 #[test]

@@ -112,7 +112,7 @@ fn memory_and_threads_change_no_byte() {
                 let mut run = run(dir.path(), method, Some("wsc"));
                 run.manifold = Some(manifold).filter(|_| calibrated);
                 let mut with = |memory: Option<u64>, vram: Option<u64>, threads: Option<usize>| {
-                    run.wanted = Wanted { device: device.into(), memory, vram, threads };
+                    run.wanted = Wanted { device: device.into(), memory, vram, threads, ..Wanted::default() };
                     run.run().0
                 };
                 let plain = with(None, None, None);

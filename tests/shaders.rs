@@ -9,8 +9,8 @@ use magic_merge::kernels::drop_ranked::Chances;
 use magic_merge::kernels::factor::{Bounds, Factor, Rule, Strength};
 use magic_merge::kernels::trim::Threshold;
 use magic_merge::kernels::{
-    ALL, Access, COMMON, Form, Kernel, WORKGROUP, blend, clip, combine, consensus, delta, drop, drop_ranked, elect,
-    factor, mask, norms, rescale, residual, scale, trim, variance, widen,
+    ALL, Access, Form, Kernel, WORKGROUP, blend, clip, combine, consensus, delta, drop, drop_ranked, elect, factor,
+    mask, norms, rescale, residual, scale, source, trim, variance, widen,
 };
 use magic_merge::recording::{Extent, Recording, Role, Size};
 use magic_merge::shader::{Built, Device, Run, program};
@@ -26,7 +26,7 @@ fn whole() -> impl Iterator<Item = &'static Kernel> {
 }
 
 fn parse(kernel: &Kernel) -> (Module, ModuleInfo) {
-    parse_text(kernel.name, &[COMMON, kernel.wgsl].concat())
+    parse_text(kernel.name, &source(kernel))
 }
 
 fn parse_text(name: &str, text: &str) -> (Module, ModuleInfo) {
@@ -37,9 +37,21 @@ fn parse_text(name: &str, text: &str) -> (Module, ModuleInfo) {
 }
 
 fn validate(name: &str, module: &Module) -> ModuleInfo {
-    Validator::new(ValidationFlags::all(), Capabilities::empty())
+    let capabilities = if cooperative(name) {
+        Capabilities::COOPERATIVE_MATRIX | Capabilities::SHADER_FLOAT16 | Capabilities::SUBGROUP
+    } else {
+        Capabilities::empty()
+    };
+    Validator::new(ValidationFlags::all(), capabilities)
+        .subgroup_stages(naga::valid::ShaderStages::COMPUTE)
+        .subgroup_operations(naga::valid::SubgroupOperationSet::all())
         .validate(module)
         .unwrap_or_else(|e| panic!("{name}: {e:?}"))
+}
+
+/// Kernels that only `--fast-gemm` runs, and only on Vulkan and Metal.
+fn cooperative(name: &str) -> bool {
+    ALL.iter().any(|kernel| kernel.name == name && kernel.wgsl.starts_with("enable "))
 }
 
 /// The module with every constant at `value`, as a driver gets it.
@@ -55,9 +67,12 @@ fn specialise(kernel: &Kernel, value: f64) -> (Module, ModuleInfo) {
 fn translate(name: &str, module: &Module, info: &ModuleInfo) {
     let spirv = naga::back::spv::write_vec(module, info, &Default::default(), None);
     spirv.unwrap_or_else(|e| panic!("{name} for Vulkan: {e}"));
-    let options = naga::back::msl::Options { fake_missing_bindings: true, ..Default::default() };
+    let options = naga::back::msl::Options { fake_missing_bindings: true, lang_version: (2, 4), ..Default::default() };
     let metal = naga::back::msl::write_string(module, info, &options, &Default::default());
     metal.unwrap_or_else(|e| panic!("{name} for Metal: {e}"));
+    if cooperative(name) {
+        return;
+    }
     let mut text = String::new();
     let options = naga::back::hlsl::Options { fake_missing_bindings: true, ..Default::default() };
     let defaults = Default::default();

@@ -18,12 +18,17 @@ use crate::kernels::patches::Image;
 use crate::kernels::trim::Threshold;
 use crate::kernels::{
     Kernel, activate, add, affine, attention, between, blend, clip, combine, consensus, delta, deviation, drop,
-    drop_ranked, elect, factor, gate, gather, gram, gram_t, histogram, loss, mask, matmul, matvec, matvec_t, normalize,
-    norms, patches, rank, rescale, residual, rope, scale, transpose, trim, variance, widen,
+    drop_ranked, elect, factor, gate, gather, gram, gram_t, histogram, loss, mask, matmul, matmul_coop, matvec,
+    matvec_t, normalize, norms, patches, rank, rescale, residual, rope, row_scale, scale, transpose, trim, variance,
+    widen,
 };
-use crate::recording::Size;
+use crate::recording::{Buf, Size};
 
 const MIXED: Factor = Factor { rule: Rule::Mixed, bounds: Bounds::NONE, strength: Strength::FULL };
+
+/// The f32 product that others are compared with.
+pub const SQUARE: Case =
+    Case { note: "square", work: Some(square), ..case("matmul", 0.0, NEAR, |s| products(s, &matmul::MATMUL)) };
 
 /// A row for each kernel, and for each variant that runs otherwise; the copy first.
 pub static CASES: &[Case] = &[
@@ -227,7 +232,7 @@ pub static CASES: &[Case] = &[
             affine::record(list, (rows, ROW), x[k as usize], w, Some(bias), out[k as usize]);
         })
     }),
-    Case { note: "square", work: Some(square), ..case("matmul", 0.0, NEAR, |s| products(s, &matmul::MATMUL)) },
+    SQUARE,
     Case {
         note: "square",
         work: Some(square),
@@ -244,6 +249,21 @@ pub static CASES: &[Case] = &[
                 matmul::record(list, shape, x[(k as usize + 1) % 4], w, None, out[k as usize]);
             })
         })
+    },
+    case("row_scale", 16.0, Expect::Bits, |s| {
+        let (x, rows) = (s.f32, s.n / ROW);
+        let scales = s.outs(Size::Fixed(rows * row_scale::WIDTH));
+        each_plane(move |list, k| row_scale::record(list, (rows, ROW), x[k as usize], 0, scales[k as usize]))
+    }),
+    Case {
+        note: "square",
+        work: Some(square),
+        ..case("matmul_coop16", 0.0, NEAR, |s| cooperative(s, &matmul_coop::MATMUL_COOP16))
+    },
+    Case {
+        note: "square",
+        work: Some(square),
+        ..case("matmul_coop8", 0.0, NEAR, |s| cooperative(s, &matmul_coop::MATMUL_COOP8))
     },
     case("rope", 8.0, NEAR, |s| {
         // A turn that can be repeated: its cosine and sine are of length one.
@@ -312,12 +332,22 @@ fn square(n: u32) -> f64 {
     2.0 * f64::from(side(n)).powi(3)
 }
 
-fn products(s: &mut Setup, kernel: &'static Kernel) -> Round {
+/// Sides of a square product, and what goes in and out.
+fn operands(s: &mut Setup) -> (Shape, Buf, Weight, Place) {
     let side = side(s.n);
-    let (x, w) = (s.f32[0], Weight { buf: s.f32[1], from: 0 });
     let out = Place { buf: s.out(Size::Fixed(side * side)), stride: side, column: 0 };
-    let shape = Shape { rows: side, cols: side, depth: side };
+    (Shape { rows: side, cols: side, depth: side }, s.f32[0], Weight { buf: s.f32[1], from: 0 }, out)
+}
+
+fn products(s: &mut Setup, kernel: &'static Kernel) -> Round {
+    let (shape, x, w, out) = operands(s);
     Box::new(move |list| matmul::record_with(list, kernel, shape, x, w, None, out))
+}
+
+/// [`products`] by cooperative matrices, on the same operands.
+fn cooperative(s: &mut Setup, kernel: &'static Kernel) -> Round {
+    let (shape, x, w, out) = operands(s);
+    Box::new(move |list| matmul_coop::record(list, kernel, shape, x, w, None, out))
 }
 
 #[cfg(test)]

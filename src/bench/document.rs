@@ -140,6 +140,9 @@ pub struct Row {
     pub gpu: Option<Figures>,
     /// By the host's clock; on a GPU the difference between many rounds and one.
     pub wall: Option<Figures>,
+    /// ‖a − b‖ / ‖b‖ of its results and those in f32, where it rounds its inputs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_f32: Option<f64>,
     /// Against an earlier run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub change: Option<Change>,

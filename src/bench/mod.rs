@@ -31,7 +31,8 @@ use self::host::Host;
 use self::target::Prepared;
 use self::time::{Figures, Sample};
 use crate::error::{Error, Kind, Result, nearest};
-use crate::gpu::{self, Choice, Gpu, adapter};
+use crate::gpu::{self, Choice, Gpu, Matrices, adapter};
+use crate::kernels::matmul_coop;
 
 /// Planes of more elements are larger than a binding of 128 MiB that holds all of them.
 const MOST: u32 = 8 << 20;
@@ -75,6 +76,7 @@ pub fn run(settings: &Settings, watch: &mut Watch<'_>) -> Result<Report> {
         checks: false,
         timestamps: true,
         shared: false,
+        matrices: Matrices::IfThere,
         vram: settings.vram.unwrap_or(gpu::Options::default().vram),
     };
     let open = |choice: &Choice, watch: &mut Watch<'_>| match Gpu::open(choice, &options)? {
@@ -205,6 +207,9 @@ pub fn rows(
         if target.is_software() && case.row_len < 16 {
             row.status = Status::Skipped;
             row.reason = "too slow on a software adapter".to_owned();
+        } else if let Some(side) = matmul_coop::side(case.kernel).filter(|side| !target.cooperative().contains(side)) {
+            row.status = Status::Skipped;
+            row.reason = format!("no cooperative matrices of {side} × {side}, f16 inputs and f32 sums");
         } else if let Err(error) = row.measure(case, target, oracle, (&copy, copies), effort) {
             row.status = Status::Error;
             row.reason = error.to_string();
@@ -236,6 +241,7 @@ impl Row {
             gflop_per_s: None,
             gpu: None,
             wall: None,
+            from_f32: None,
             change: None,
         }
     }
@@ -257,6 +263,10 @@ impl Row {
             self.status = Status::Wrong;
             self.reason = what;
             return Ok(());
+        }
+        if matmul_coop::side(case.kernel).is_some() {
+            let exact = cases::SQUARE.record(target.n);
+            self.from_f32 = target.distance(&prepared.rounds, &oracle.run(&exact))?;
         }
         self.rounds = time::rounds(effort, &mut |count| prepared.look(count))?;
         let (mut own, mut other) = (|| prepared.look(self.rounds), || copy.look(copies));

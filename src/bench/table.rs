@@ -56,6 +56,11 @@ fn section(device: &Device, compared: bool) -> String {
     for row in device.results.iter().filter(shown) {
         text += &format!("| {} |\n", cells(row, clock, compared).join(" | "));
     }
+    for row in &device.results {
+        if let Some(distance) = row.from_f32 {
+            text += &format!("\n{}: ‖a − b‖ / ‖b‖ of it and the f32 product is {distance:.1e}\n", name(row));
+        }
+    }
     for row in device.results.iter().filter(|row| !row.reason.is_empty()) {
         let status = match row.status {
             Status::Wrong => "WRONG",

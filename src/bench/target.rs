@@ -94,6 +94,14 @@ impl Target {
         matches!(&self.engine, Engine::Gpu { gpu, .. } if gpu.adapter().is_software())
     }
 
+    /// Sides of the cooperative matrices that it has.
+    pub fn cooperative(&self) -> &[u32] {
+        match &self.engine {
+            Engine::Cpu { .. } => &[],
+            Engine::Gpu { gpu, .. } => gpu.cooperative(),
+        }
+    }
+
     /// What [`Target::check`] asks of results, in words.
     pub fn expects(&self, expect: Expect) -> String {
         match (&self.engine, expect) {
@@ -130,6 +138,16 @@ impl Target {
                 Ok(compare(&found, expect))
             }
         }
+    }
+
+    /// ‖a − b‖ / ‖b‖ of the first result of one round on a GPU and `other`.
+    pub fn distance(&self, rounds: &Rounds, other: &Results) -> Result<Option<f64>> {
+        let Engine::Gpu { gpu, inputs } = &self.engine else { return Ok(None) };
+        let mut found = Results::default();
+        gpu.run(&rounds.list, &rounds.extent, inputs, &mut found)?;
+        let pairs = || found.floats(0).iter().zip(other.floats(0)).map(|(a, b)| (f64::from(*a), f64::from(*b)));
+        let (off, size): (f64, f64) = (pairs().map(|(a, b)| (a - b).powi(2)).sum(), pairs().map(|(_, b)| b * b).sum());
+        Ok(Some((off / size).sqrt()))
     }
 
     /// Makes a case ready to be timed.

@@ -16,7 +16,7 @@ use crate::forward::{self, Network};
 use crate::kernels::add;
 use crate::kernels::deviation::{self, Deviation};
 use crate::kernels::factor::Strength;
-use crate::kernels::matmul::{self, Place, Shape, Weight};
+use crate::kernels::matmul::{Place, Shape, Weight};
 use crate::parameters::{Library, Version};
 use crate::plan::Plan;
 use crate::progress::Progress;
@@ -342,7 +342,7 @@ impl FeaturePass<'_> {
                 let (value, logits) =
                     (runner.pass.buf(&mut list, id), list.scratch("logits", Size::Fixed(rows * cols)));
                 let place = Place { buf: logits, stride: cols, column: 0 };
-                matmul::record(&mut list, Shape { rows, cols, depth }, value, weight, bias, place);
+                runner.pass.product(&mut list, Shape { rows, cols, depth }, value, weight, bias, place);
                 logits
             });
             apart(runner, list, (rows, cols), x, y, (0..rows).map(|row| row..row + 1).collect())

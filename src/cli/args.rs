@@ -193,6 +193,13 @@ pub struct Calibration {
     /// JSON list of tensors that may only shrink; in weight space all others may then only grow
     #[arg(long, value_name = "FILE.json", value_parser = utf8(), help_heading = "Calibration")]
     pub sensitive: Option<String>,
+    /// Compute products of the forward pass by the GPU's cooperative matrices: f16 inputs, f32 sums
+    ///
+    /// For speed (tensor cores, simdgroup matrices), and less exact: rows are scaled to the range of f16 and rounded to its
+    /// 11 bits. What that errs by is measured in the run and reported. `magic devices --json` tells which adapters have them
+    /// (`cooperative`); on any other it is an error.
+    #[arg(long, help_heading = "Calibration")]
+    pub fast_gemm: bool,
 }
 
 /// Flags of what is written.
@@ -257,6 +264,13 @@ pub struct Eval {
     /// Most samples of each set [default: all]
     #[arg(long, value_name = "N")]
     pub samples: Option<usize>,
+    /// Compute products of the forward pass by the GPU's cooperative matrices: f16 inputs, f32 sums
+    ///
+    /// For speed (tensor cores, simdgroup matrices), and less exact: rows are scaled to the range of f16 and rounded to its
+    /// 11 bits. What that errs by is measured in the run and reported. `magic devices --json` tells which adapters have them
+    /// (`cooperative`); on any other it is an error.
+    #[arg(long)]
+    pub fast_gemm: bool,
 }
 
 /// `magic sensitivity`.
@@ -283,6 +297,13 @@ pub struct SensitivityArgs {
     /// Most samples of each set [default: 10]
     #[arg(long, value_name = "N")]
     pub samples: Option<usize>,
+    /// Compute products of the forward pass by the GPU's cooperative matrices: f16 inputs, f32 sums
+    ///
+    /// For speed (tensor cores, simdgroup matrices), and less exact: rows are scaled to the range of f16 and rounded to its
+    /// 11 bits. What that errs by is measured in the run and reported. `magic devices --json` tells which adapters have them
+    /// (`cooperative`); on any other it is an error.
+    #[arg(long)]
+    pub fast_gemm: bool,
     /// What is measured: growth of the loss, fall of the accuracy, or how far the last hidden state moves
     ///
     /// `drift` needs no labels; a language model's `loss` neither.
@@ -363,8 +384,8 @@ fn shows_help(error: &clap::Error) -> bool {
 
 impl Global {
     /// The device flags, as the library takes them.
-    pub fn wanted(&self) -> Wanted {
-        Wanted { device: self.device.clone(), memory: self.memory, vram: self.vram, threads: self.threads }
+    pub fn wanted(&self, fast_gemm: bool) -> Wanted {
+        Wanted { device: self.device.clone(), memory: self.memory, vram: self.vram, threads: self.threads, fast_gemm }
     }
 }
 

@@ -64,7 +64,7 @@ pub fn run(args: &Demo, global: &Global, printer: &Printer) -> Result<()> {
         true => SHOWN.iter().map(|(method, _)| *method).collect(),
         false => args.methods.iter().map(String::as_str).collect(),
     };
-    let opened = device::open(&global.wanted())?;
+    let opened = device::open(&global.wanted(false))?;
     let scores = |model: &str| models.scores(model, &opened, &progress);
     let base = scores(&models.base)?;
     let mut experts = Vec::new();
@@ -75,7 +75,7 @@ pub fn run(args: &Demo, global: &Global, printer: &Printer) -> Result<()> {
     for method in methods {
         for space in SPACES {
             let dir = folder.add(&if space == "none" { method.to_owned() } else { format!("{method}_{space}") })?;
-            let job = Job::new(models.recipe(method, space)?, None, &global.wanted())?;
+            let job = Job::new(models.recipe(method, space)?, None, &global.wanted(false))?;
             let output = Output { dir: dir.clone(), shard_size: u64::MAX, overwrite: false, hash: false };
             let report = job.run(&output, &progress)?;
             let accuracy = scores(dir.to_str().ok_or_else(|| not_utf8(&dir))?)?;

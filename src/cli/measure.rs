@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use magic_merge::checkpoint::Checkpoint;
 use magic_merge::evaluate::{Evaluation, Model};
+use magic_merge::fast_gemm::{FastGemm, FastReport};
 use magic_merge::job::Job;
 use magic_merge::progress::Progress;
 use magic_merge::recipe::Quick;
@@ -13,11 +14,11 @@ use magic_merge::{Error, Result, data, device, lora};
 use serde::Serialize;
 
 use super::args::{Eval, Global, SensitivityArgs};
-use super::interrupt;
 use super::output::Printer;
 use super::progress::{Bar, Total};
 use super::tables::{Column, table};
 use super::text::number;
+use super::{interrupt, summary};
 
 /// What `magic eval --json` prints.
 #[derive(Serialize)]
@@ -26,6 +27,8 @@ struct Document {
     model: String,
     device: String,
     sets: Vec<Set>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fast_gemm: Option<FastReport>,
 }
 
 #[derive(Serialize)]
@@ -42,7 +45,7 @@ pub fn eval(args: &Eval, global: &Global, printer: &Printer) -> Result<()> {
     let specs = [Some(&args.model), args.head.as_ref()];
     let checkpoints: Vec<Checkpoint> =
         specs.into_iter().flatten().map(|spec| lora::open(spec, &[])).collect::<Result<_>>()?;
-    let opened = device::open(&global.wanted())?;
+    let opened = device::open(&global.wanted(args.fast_gemm))?;
     let model = Model::new(&checkpoints, &opened.executor, opened.memory.parameters())?;
     let mut sets = Vec::new();
     let bar = Bar::start(global, &progress, Total::default());
@@ -55,9 +58,10 @@ pub fn eval(args: &Eval, global: &Global, printer: &Printer) -> Result<()> {
         sets.push(Set { data, measures });
     }
     drop(bar);
+    let fast_gemm = opened.executor.fast_gemm().and_then(FastGemm::report);
     if printer.json() {
         let (schema, model, device) = ("magic-eval/1", args.model.clone(), opened.name);
-        return printer.document(&Document { schema, model, device, sets });
+        return printer.document(&Document { schema, model, device, sets, fast_gemm });
     }
     let tokens = sets.iter().any(|set| set.measures.perplexity.is_some());
     let mut columns = vec![Column::Left("data"), Column::Right("samples"), Column::Right("predictions")];
@@ -68,7 +72,8 @@ pub fn eval(args: &Eval, global: &Global, printer: &Printer) -> Result<()> {
         let last = perplexity.map_or_else(|| format!("{:.1} %", 100.0 * accuracy), number);
         vec![set.data.clone(), samples.to_string(), predictions.to_string(), number(*loss), last]
     };
-    printer.data(&table(&columns, sets.iter().map(row)))
+    printer.data(&table(&columns, sets.iter().map(row)))?;
+    printer.summary(&summary::fast_gemm(fast_gemm.as_ref()))
 }
 
 /// The tensors that a merge is sensitive to.
@@ -99,7 +104,7 @@ pub fn sensitivity(args: &SensitivityArgs, global: &Global, printer: &Printer) -
         samples: args.samples,
         ..Quick::default()
     };
-    let job = Job::new(quick.recipe()?, None, &global.wanted())?;
+    let job = Job::new(quick.recipe()?, None, &global.wanted(args.fast_gemm))?;
     printer.warnings(&job.features.as_ref().map_or(Vec::new(), |features| features.warnings(&job.plan)));
     let bar = Bar::start(global, &progress, Total::default());
     let found = job.sensitivity(metric, args.factor, args.top, &progress)?;
@@ -140,5 +145,5 @@ fn text(found: &Sensitivity, out: Option<&Path>) -> String {
         let (count, out) = (found.sensitive.len(), out.display());
         text += &format!("\n{count} named as sensitive; to use it: --sensitive {out}\n");
     }
-    text
+    text + &summary::fast_gemm(found.fast_gemm.as_ref())
 }

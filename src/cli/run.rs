@@ -40,7 +40,7 @@ fn merge(args: &Merge, global: &Global, printer: &Printer) -> Result<()> {
         return printer.data(&recipe.to_yaml());
     }
     let output = output(args)?;
-    let job = Job::new(recipe, folder.as_deref(), &global.wanted())?;
+    let job = Job::new(recipe, folder.as_deref(), &global.wanted(args.calibration.fast_gemm))?;
     for checkpoint in &job.checkpoints {
         log::info!("{}: {} tensors, {} bytes", checkpoint.name(), checkpoint.tensors().len(), checkpoint.total_bytes());
     }
@@ -69,7 +69,7 @@ fn calibrate(args: &CalibrateArgs, global: &Global, printer: &Printer) -> Result
             Error::usage("nothing to do without calibration").hint("add `--calibrate wsc`, `fsc`, `dsc` or `auto`")
         );
     }
-    let job = Job::given(recipe, &args.merged, &global.wanted())?;
+    let job = Job::given(recipe, &args.merged, &global.wanted(args.calibration.fast_gemm))?;
     write(&job, &args.output.to(dir), global, printer)
 }
 
@@ -87,6 +87,7 @@ fn write(job: &Job, output: &Output, global: &Global, printer: &Printer) -> Resu
         &(candidates
             + &norms
             + &summary::adapter(&report)
+            + &summary::fast_gemm(report.features.as_ref().and_then(|features| features.fast_gemm.as_ref()))
             + &summary::line(&report, &output.dir.display().to_string())),
     )
 }

@@ -1,6 +1,7 @@
 //! What a merge did to the task vectors, by part of the network.
 
 use magic_merge::calibrate::feature::CandidateReport;
+use magic_merge::fast_gemm::FastReport;
 use magic_merge::report::{Report, TensorReport};
 
 use super::tables::{Column, table};
@@ -147,6 +148,14 @@ pub fn adapter(report: &Report) -> String {
     let (count, error) = (plural(lora.tensors, "tensor"), number(lora.error));
     let worst = format!("at worst {} in {}", number(lora.worst_error), lora.worst);
     format!("adapter of {count}, rank {} at most: ‖ΔW − BA‖ / ‖ΔW‖ is {error} overall, {worst}\n", lora.rank)
+}
+
+/// What products by cooperative matrices erred by, if any were compared.
+pub fn fast_gemm(report: Option<&FastReport>) -> String {
+    let Some(FastReport { side, products, error, worst_error, worst }) = report else { return String::new() };
+    let (count, error, worst_error) = (plural(*products, "product"), number(*error), number(*worst_error));
+    let what = format!("{count} by matrices of {side} × {side} in f16, summed in f32");
+    format!("{what}: ‖fast − f32‖ / ‖f32‖ is {error} overall, at worst {worst_error} in {worst}\n")
 }
 
 /// A number that there may not be.

@@ -10,8 +10,11 @@ use super::network::{Form, Network, Op, Value};
 use crate::error::Result;
 use crate::executor::{Executor, Inputs};
 use crate::kept::Kept;
+use crate::kernels::deviation::Deviation;
 use crate::kernels::matmul::{Place, Shape, Weight};
-use crate::kernels::{activate, add, affine, attention, gate, gather, matmul, normalize, patches, rope};
+use crate::kernels::{
+    activate, add, affine, attention, deviation, gate, gather, matmul, matmul_coop, normalize, patches, rope,
+};
 use crate::recording::{Buf, Extent, Recording, Results, Size};
 
 /// A block of no shape: lists of a pass bring their own.
@@ -275,7 +278,7 @@ impl<'a> Pass<'a> {
                     Form::Linear { .. } | Form::Table { .. } => {
                         let (rows, depth) = self.shape(batch, x);
                         let weight = Weight { buf: weight, from: first * depth };
-                        matmul::record(list, Shape { rows, cols, depth }, from, weight, bias, out);
+                        self.product(list, Shape { rows, cols, depth }, from, weight, bias, out);
                     }
                 }
             }
@@ -285,5 +288,39 @@ impl<'a> Pass<'a> {
             }
             _ => unreachable!("only leaves have parameters"),
         }
+    }
+
+    /// Appends a product: by cooperative matrices where the executor was opened for that. Few rows are a matter of
+    /// memory, not of arithmetic, and stay f32.
+    pub fn product(&self, list: &mut Recording, shape: Shape, x: Buf, w: Weight, bias: Option<Weight>, out: Place) {
+        match self.executor.fast_gemm().filter(|_| shape.rows > matmul::SKINNY) {
+            Some(fast) => matmul_coop::record(list, fast.kernel, shape, x, w, bias, out),
+            None => matmul::record(list, shape, x, w, bias, out),
+        }
+    }
+
+    /// Computes some rows of the leaf of operation `at` both ways, the first time, and takes down how far apart they are.
+    pub fn compare(&mut self, track: usize, at: usize, batch: usize, formed: Formed, cols: u32) -> Result<()> {
+        let (Op::Map { leaf, x, .. } | Op::Head { leaf, x, .. }) = self.network.ops[at] else { return Ok(()) };
+        let leaf = &self.network.leaves[leaf];
+        let (rows, depth) = self.shape(batch, x);
+        let fast = self.executor.fast_gemm().filter(|fast| rows > matmul::SKINNY && fast.is_new(&leaf.name));
+        let Some(fast) = fast.filter(|_| !matches!(leaf.form, Form::Affine { .. })) else { return Ok(()) };
+        let shape = Shape { rows: matmul::SKINNY, cols, depth };
+        let mut list = Recording::new(1);
+        let from = self.read(&mut list, track, batch, x);
+        let weight = Weight { buf: self.buf(&mut list, formed.weight), from: 0 };
+        let [near, exact, off] =
+            ["near", "exact", "off"].map(|label| list.scratch(label, Size::Fixed(shape.rows * cols)));
+        let place = |buf| Place { buf, stride: cols, column: 0 };
+        matmul_coop::record(&mut list, fast.kernel, shape, from, weight, None, place(near));
+        matmul::record(&mut list, shape, from, weight, None, place(exact));
+        add::record(&mut list, (shape.rows, cols), 1.0, near, -1.0, exact, off);
+        let stats = list.result("deviation", Size::Fixed(shape.rows * deviation::WIDTH));
+        deviation::record(&mut list, (shape.rows, cols), off, exact, false, stats);
+        let rows: &[Deviation] = bytemuck::cast_slice(self.run(&list)?.words(0));
+        let sum = |of: fn(&Deviation) -> f32| rows.iter().map(|row| f64::from(of(row))).sum();
+        fast.add(&leaf.name, sum(|row| row.square_a), sum(|row| row.square_c));
+        Ok(())
     }
 }

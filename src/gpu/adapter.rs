@@ -58,6 +58,8 @@ pub struct Adapter {
     pub workgroup_bytes: u32,
     /// Fewest and most invocations that run in step.
     pub subgroup: [u32; 2],
+    /// Sides of its cooperative matrices of f16 inputs and f32 sums, the largest first.
+    pub cooperative: Vec<u32>,
     /// Abilities worth telling.
     pub features: Vec<&'static str>,
 }
@@ -170,6 +172,7 @@ fn describe(index: usize, handle: &wgpu::Adapter) -> Adapter {
         (wgpu::Features::SHADER_INT64, "int64"),
         (wgpu::Features::TIMESTAMP_QUERY, "timestamps"),
         (wgpu::Features::MAPPABLE_PRIMARY_BUFFERS, "mappable buffers"),
+        (wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX, "cooperative matrices"),
     ];
     let features = handle.features();
     Adapter {
@@ -184,8 +187,33 @@ fn describe(index: usize, handle: &wgpu::Adapter) -> Adapter {
         max_buffer_bytes: limits.max_buffer_size,
         workgroup_bytes: limits.max_compute_workgroup_storage_size,
         subgroup: [info.subgroup_min_size, info.subgroup_max_size],
+        cooperative: cooperative(handle),
         features: known.into_iter().filter(|(f, _)| features.contains(*f)).map(|(_, name)| name).collect(),
     }
+}
+
+/// What `shaders/matmul_coop.wgsl` needs of a device.
+pub(super) const COOPERATIVE: wgpu::Features =
+    wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX.union(wgpu::Features::SHADER_F16).union(wgpu::Features::SUBGROUP);
+
+/// Workgroup memory that it takes, in bytes.
+const COOPERATIVE_BYTES: u32 = 24 << 10;
+
+fn cooperative(handle: &wgpu::Adapter) -> Vec<u32> {
+    let room = handle.limits().max_compute_workgroup_storage_size >= COOPERATIVE_BYTES;
+    if !room || !handle.features().contains(COOPERATIVE) {
+        return Vec::new();
+    }
+    sides(&handle.cooperative_matrix_properties())
+}
+
+/// Sides of square matrices of f16 inputs and f32 sums, the largest first.
+fn sides(all: &[wgpu::CooperativeMatrixProperties]) -> Vec<u32> {
+    use wgpu::CooperativeScalarType::{F16, F32};
+    let has = |side: &u32| {
+        all.iter().any(|of| [of.m_size, of.n_size, of.k_size] == [*side; 3] && (of.ab_type, of.cr_type) == (F16, F32))
+    };
+    [16, 8].into_iter().filter(has).collect()
 }
 
 #[cfg(test)]
@@ -205,6 +233,7 @@ mod tests {
             max_buffer_bytes: 1 << 28,
             workgroup_bytes: 16384,
             subgroup: [32, 32],
+            cooperative: Vec::new(),
             features: Vec::new(),
         };
         classes.iter().enumerate().map(adapter).collect()
@@ -227,6 +256,23 @@ mod tests {
         assert_eq!(choose(&all, &Choice::parse("LLVM")).unwrap(), Some(0));
         assert_eq!(choose(&all, &Choice::parse("b580")).unwrap(), Some(4));
         assert_eq!(choose(&all, &Choice::parse("2")).unwrap(), Some(2));
+    }
+
+    #[test]
+    fn square_matrices_of_f16_and_f32_will_do() {
+        use wgpu::CooperativeScalarType::{F16, F32};
+        let matrices = |[m_size, n_size, k_size]: [u32; 3], ab_type, cr_type| wgpu::CooperativeMatrixProperties {
+            m_size,
+            n_size,
+            k_size,
+            ab_type,
+            cr_type,
+            saturating_accumulation: false,
+        };
+        let small = matrices([8; 3], F16, F32);
+        assert_eq!(sides(&[small, matrices([16; 3], F16, F32)]), [16, 8]);
+        assert_eq!(sides(&[small, matrices([16; 3], F16, F16), matrices([8, 16, 16], F16, F32)]), [8]);
+        assert!(sides(&[matrices([8; 3], F32, F32), matrices([8; 3], F16, F16)]).is_empty());
     }
 
     #[test]

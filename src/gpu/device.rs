@@ -3,6 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::adapter::COOPERATIVE;
 use crate::error::{Error, Result};
 
 /// The first failure that did not belong to a call; once there is one, the device is not used again.
@@ -30,19 +31,29 @@ pub struct Device {
 }
 
 impl Device {
-    /// Opens `adapter` with all it can do, and with its clock if it has one and `timestamps` are wanted.
-    pub fn open(adapter: &wgpu::Adapter, name: &str, timestamps: bool) -> Result<Self> {
+    /// Opens `adapter` with its own limits, with its clock if it has one and `timestamps` are wanted, and with its
+    /// `cooperative` matrices.
+    pub fn open(adapter: &wgpu::Adapter, name: &str, timestamps: bool, cooperative: bool) -> Result<Self> {
         let clock = if timestamps { wgpu::Features::TIMESTAMP_QUERY } else { wgpu::Features::empty() };
+        let (matrices, experimental_features) = if cooperative {
+            // SAFETY: the only experimental feature is that of matmul_coop.wgsl, which keeps its matrices within
+            // arrays of fixed size, in uniform control flow.
+            (COOPERATIVE, unsafe { wgpu::ExperimentalFeatures::enabled() })
+        } else {
+            (wgpu::Features::empty(), wgpu::ExperimentalFeatures::disabled())
+        };
         let desc = wgpu::DeviceDescriptor {
             label: Some("magic"),
-            required_features: adapter.features() & clock,
+            required_features: adapter.features() & clock | matrices,
             required_limits: adapter.limits(),
-            experimental_features: wgpu::ExperimentalFeatures::disabled(),
+            experimental_features,
             memory_hints: wgpu::MemoryHints::MemoryUsage,
             trace: wgpu::Trace::Off,
         };
-        let (raw, queue) = pollster::block_on(adapter.request_device(&desc))
-            .map_err(|e| Error::device(format!("cannot open `{name}`: {e}")))?;
+        // A driver that offers matrices and then refuses them makes wgpu panic.
+        let opened = catch_unwind(AssertUnwindSafe(|| pollster::block_on(adapter.request_device(&desc))))
+            .map_err(|_| Error::device(format!("cannot open `{name}`: it refuses what it offers")))?;
+        let (raw, queue) = opened.map_err(|e| Error::device(format!("cannot open `{name}`: {e}")))?;
         let health = Arc::new(Health::default());
         let (lost, uncaught) = (health.clone(), health.clone());
         raw.set_device_lost_callback(move |reason, message| lost.fail(format!("lost ({reason:?}) {message}")));

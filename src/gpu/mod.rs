@@ -23,6 +23,7 @@ pub use time::{Time, Timer};
 
 use crate::cpu::Cpu;
 use crate::error::{Error, Result};
+use crate::fast_gemm::{self, FastGemm};
 use crate::recording::Read;
 use crate::recording::{Extent, Recording, Results};
 
@@ -40,13 +41,33 @@ pub struct Options {
     pub shared: bool,
     /// Ask for the device's own clock, where it has one; only [`Gpu::timer`] reads it.
     pub timestamps: bool,
+    /// Whether to open its cooperative matrices.
+    pub matrices: Matrices,
+}
+
+/// Use of an adapter's cooperative matrices of f16 inputs and f32 sums.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Matrices {
+    /// None.
+    #[default]
+    Unused,
+    /// Kernels that want them can run where the adapter has them.
+    IfThere,
+    /// Products of the forward pass take them; `--fast-gemm`. An adapter without them is an error.
+    Required,
 }
 
 impl Default for Options {
     /// 4 GiB; checks in debug builds, or where `MAGIC_GPU_CHECKS` is `1`; a device of its own.
     fn default() -> Self {
         let asked = std::env::var_os("MAGIC_GPU_CHECKS").is_some_and(|value| value == "1");
-        Self { vram: 4 << 30, checks: cfg!(debug_assertions) || asked, shared: false, timestamps: false }
+        Self {
+            vram: 4 << 30,
+            checks: cfg!(debug_assertions) || asked,
+            shared: false,
+            timestamps: false,
+            matrices: Matrices::Unused,
+        }
     }
 }
 
@@ -70,16 +91,23 @@ struct Core {
     adapter: Adapter,
     device: device::Device,
     pipelines: pipeline::Pipelines,
+    /// Whether kernels may use cooperative matrices.
+    matrices: bool,
 }
 
+/// What tells one way to open a device from another.
+type Way = (Choice, bool, Matrices);
+
 /// Devices that several jobs of a process use, by how they were opened.
-static SHARED: Mutex<Vec<(Choice, bool, Arc<Core>)>> = Mutex::new(Vec::new());
+static SHARED: Mutex<Vec<(Way, Arc<Core>)>> = Mutex::new(Vec::new());
 
 /// Executor on a GPU.
 pub struct Gpu {
     core: Arc<Core>,
     pool: Arc<buffers::Pool>,
     staging: staging::Staging,
+    /// Computes products of the forward pass, if it was opened for that.
+    fast: Option<FastGemm>,
     /// Recomputes samples.
     cpu: Cpu,
     /// Runs so far.
@@ -132,9 +160,14 @@ impl Core {
         let (adapters, mut handles): (Vec<_>, Vec<_>) = adapter::enumerate().into_iter().unzip();
         let Some(index) = adapter::choose(&adapters, choice)? else { return Ok(None) };
         let adapter = adapters[index].clone();
-        let device = device::Device::open(&handles.swap_remove(index), &adapter.name, options.timestamps)?;
+        let there = !adapter.cooperative.is_empty();
+        if options.matrices == Matrices::Required && !there {
+            return Err(fast_gemm::missing(&format!("`{}`", adapter.name)));
+        }
+        let matrices = options.matrices != Matrices::Unused && there;
+        let device = device::Device::open(&handles.swap_remove(index), &adapter.name, options.timestamps, matrices)?;
         log::info!("device: {} ({}, {}, {})", adapter.name, adapter.backend, adapter.class.name(), adapter.driver);
-        Ok(Some(Self { adapter, device, pipelines: pipeline::Pipelines::new(options.checks) }))
+        Ok(Some(Self { adapter, device, pipelines: pipeline::Pipelines::new(options.checks), matrices }))
     }
 }
 
@@ -146,15 +179,16 @@ impl Gpu {
         }
         let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
         // One that has failed is not used again.
-        shared.retain(|(.., core)| core.device.check().is_ok());
-        let known = shared.iter().find(|(known, checks, _)| known == choice && *checks == options.checks);
+        shared.retain(|(_, core)| core.device.check().is_ok());
+        let way = (choice.clone(), options.checks, options.matrices);
+        let known = shared.iter().find(|(known, _)| *known == way);
         let core = match known.filter(|_| options.shared) {
-            Some((.., core)) => core.clone(),
+            Some((_, core)) => core.clone(),
             None => {
                 let Some(core) = Core::open(choice, options)? else { return Ok(None) };
                 let core = Arc::new(core);
                 if options.shared {
-                    shared.push((choice.clone(), options.checks, core.clone()));
+                    shared.push((way, core.clone()));
                 }
                 core
             }
@@ -162,6 +196,7 @@ impl Gpu {
         Ok(Some(Self {
             pool: buffers::Pool::new(options.vram, core.adapter.max_buffer_bytes),
             staging: staging::Staging::default(),
+            fast: (options.matrices == Matrices::Required).then(|| FastGemm::new(core.adapter.cooperative[0])),
             cpu: Cpu::default(),
             runs: AtomicU32::new(0),
             fault: AtomicU32::new(0),
@@ -172,6 +207,16 @@ impl Gpu {
     /// The adapter behind the device.
     pub fn adapter(&self) -> &Adapter {
         &self.core.adapter
+    }
+
+    /// Sides of the cooperative matrices that kernels may use.
+    pub fn cooperative(&self) -> &[u32] {
+        if self.core.matrices { &self.core.adapter.cooperative } else { &[] }
+    }
+
+    /// What computes products of the forward pass, if it was opened for that.
+    pub fn fast_gemm(&self) -> Option<&FastGemm> {
+        self.fast.as_ref()
     }
 
     /// What a planner must know.

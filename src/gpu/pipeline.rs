@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::device::Device;
 use crate::error::Result;
-use crate::kernels::{Access, COMMON, Kernel};
+use crate::kernels::{Access, Kernel, source};
 
 /// What a launch runs.
 #[derive(Clone, Copy)]
@@ -79,7 +79,7 @@ impl Pipelines {
         let label = format!("magic.{}", shader.label());
         let pipeline = device.make(&format!("kernel `{}`", shader.label()), |raw| match shader {
             Shader::Kernel(kernel, constants) => {
-                let compile = || self.module(raw, [COMMON, kernel.wgsl].concat(), &label);
+                let compile = || self.module(raw, source(kernel), &label);
                 let module = modules.entry(kernel.name).or_insert_with(compile);
                 let named: Vec<_> = kernel.constants.iter().zip(constants).map(|(n, v)| (*n, f64::from(*v))).collect();
                 Arc::new(make(raw, kernel.bindings, &named, module, &label))

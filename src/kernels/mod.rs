@@ -27,6 +27,7 @@ pub mod histogram;
 pub mod loss;
 pub mod mask;
 pub mod matmul;
+pub mod matmul_coop;
 pub mod matvec;
 pub mod matvec_t;
 pub mod normalize;
@@ -36,6 +37,7 @@ pub mod rank;
 pub mod rescale;
 pub mod residual;
 pub mod rope;
+pub mod row_scale;
 pub mod scale;
 pub mod transpose;
 pub mod trim;
@@ -87,6 +89,9 @@ pub static ALL: &[&Kernel] = &[
     &matmul::MATMUL,
     &matmul::MATMUL_SMALL,
     &matmul::MATMUL_SKINNY,
+    &row_scale::ROW_SCALE,
+    &matmul_coop::MATMUL_COOP16,
+    &matmul_coop::MATMUL_COOP8,
     &rope::ROPE,
     &attention::ATTENTION,
     &activate::ACTIVATE,
@@ -95,6 +100,14 @@ pub static ALL: &[&Kernel] = &[
     &loss::LOSS,
     &deviation::DEVIATION,
 ];
+
+/// The whole shader of `kernel`: [`COMMON`] before its own text, and before both what that enables.
+pub fn source(kernel: &Kernel) -> String {
+    let enables: usize =
+        kernel.wgsl.split_inclusive('\n').take_while(|line| line.starts_with("enable ")).map(str::len).sum();
+    let (enables, own) = kernel.wgsl.split_at(enables);
+    [enables, COMMON, own].concat()
+}
 
 /// Workgroups for one invocation per 4 elements.
 pub fn per_quad(dims: &Dims) -> u64 {

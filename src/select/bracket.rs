@@ -47,11 +47,11 @@ pub fn search(stream: &Stream<'_>, source: Source, wanted: &[Option<u64>]) -> Re
     if !(LEAST..1 << PLACE).contains(&tensor.elements) {
         return Ok(vec![None; wanted.len()]);
     }
-    let (brackets, listed) = brackets(stream, source, wanted)?;
+    let all = brackets(stream, source, wanted)?;
     let mut thresholds = vec![None; wanted.len()];
-    for group in groups(&listed, tensor.listed) {
-        let brackets: Vec<Option<Bracket>> =
-            brackets.iter().enumerate().map(|(k, bracket)| bracket.filter(|_| group.contains(&k))).collect();
+    for group in groups(&all, tensor.listed) {
+        let own = |(k, found): (usize, &Option<(Bracket, u64)>)| found.filter(|_| group.contains(&k)).map(|f| f.0);
+        let brackets: Vec<Option<Bracket>> = all.iter().enumerate().map(own).collect();
         if let Some(blocks) = blocks(stream, source, &brackets)? {
             for (k, bracket) in brackets.iter().enumerate() {
                 if let (Some(bracket), Some(wanted)) = (bracket, wanted[k]) {
@@ -64,11 +64,11 @@ pub fn search(stream: &Stream<'_>, source: Source, wanted: &[Option<u64>]) -> Re
 }
 
 /// Planes, neighbours together, that list no more than `most` entries; those that would list more alone are left out.
-fn groups(listed: &[Option<u64>], most: u64) -> Vec<Range<usize>> {
+fn groups(found: &[Option<(Bracket, u64)>], most: u64) -> Vec<Range<usize>> {
     let mut groups: Vec<Range<usize>> = Vec::new();
     let mut sum = 0;
-    for (k, listed) in listed.iter().enumerate() {
-        let Some(listed) = listed.filter(|listed| *listed <= most) else { continue };
+    for (k, found) in found.iter().enumerate() {
+        let Some((_, listed)) = found.filter(|(_, listed)| *listed <= most) else { continue };
         match groups.last_mut().filter(|_| sum + listed <= most) {
             Some(group) => group.end = k + 1,
             None => {
@@ -154,12 +154,8 @@ fn unpacked(entry: u64) -> (u32, u64) {
 }
 
 /// Between which keys the thresholds lie, by a sample that is the same for every division into blocks, and about how many
-/// entries of each plane do.
-fn brackets(
-    stream: &Stream<'_>,
-    source: Source,
-    wanted: &[Option<u64>],
-) -> Result<(Vec<Option<Bracket>>, Vec<Option<u64>>)> {
+/// entries do.
+fn brackets(stream: &Stream<'_>, source: Source, wanted: &[Option<u64>]) -> Result<Vec<Option<(Bracket, u64)>>> {
     let (tensor, n) = (stream.tensor, stream.tensor.elements);
     let pieces = n / PIECE;
     // The sample goes before lists come, and may take their room.
@@ -176,14 +172,12 @@ fn brackets(
             keys.extend(values.iter().map(|x| x.to_bits() & LARGEST));
         }
     })?;
-    let bracket = |(keys, wanted): (&Vec<u32>, &Option<u64>)| Some(bracket(keys, (*wanted)? as f64 / n as f64));
-    let brackets: Vec<Option<Bracket>> = keys.iter().zip(wanted).map(bracket).collect();
-    let within = |(keys, bracket): (&Vec<u32>, &Option<Bracket>)| {
-        let Bracket { low, high } = (*bracket)?;
-        Some(keys.iter().filter(|key| (low + 1..high).contains(key)).count() as u64 * (n / (count * PIECE)))
+    let bracket = |(keys, wanted): (&Vec<u32>, &Option<u64>)| {
+        let bracket = bracket(keys, (*wanted)? as f64 / n as f64);
+        let within = keys.iter().filter(|key| (bracket.low + 1..bracket.high).contains(key)).count() as u64;
+        Some((bracket, within * (n / (count * PIECE))))
     };
-    let listed = keys.iter().zip(&brackets).map(within).collect();
-    Ok((brackets, listed))
+    Ok(keys.iter().zip(wanted).map(bracket).collect())
 }
 
 /// About the key above which a share of `keys` lies. Pieces may differ, and so their own deviation counts.

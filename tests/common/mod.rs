@@ -5,7 +5,7 @@
 #[allow(unused_imports, reason = "each test uses its own part")]
 pub use magic_merge::bench::{Expect, extent, store, values, words};
 use magic_merge::cpu::Cpu;
-use magic_merge::gpu::{Choice, Gpu, Options};
+use magic_merge::gpu::{Choice, Gpu, Matrices, Options};
 use magic_merge::recording::{Extent, Recording, Results, Size};
 
 /// Numbers of elements at which something begins or ends: a word, a workgroup, a piece.
@@ -15,7 +15,7 @@ pub const SIZES: [u32; 6] = [1, 3, 255, 257, 1757, 70001];
 /// Software drivers will do.
 pub fn gpu() -> Option<Gpu> {
     let required = std::env::var("MAGIC_TEST_GPU").is_ok_and(|value| value == "require");
-    match Gpu::open(&Choice::Any, &Options::default()) {
+    match Gpu::open(&Choice::Any, &Options { matrices: Matrices::IfThere, ..Options::default() }) {
         Ok(gpu) => gpu,
         Err(error) if required => panic!("MAGIC_TEST_GPU: {error}"),
         Err(error) => {
