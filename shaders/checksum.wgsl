@@ -8,10 +8,10 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> words: array<vec4<u32>>;             // [n], and what there is up to the next four
+@group(0) @binding(1) var<storage, read> words: array<u32>;                   // [n]
 @group(0) @binding(2) var<storage, read_write> trailer: array<atomic<u32>>;   // [0] epoch, [slot] sum
 
-const PER_LANE = 16u;   // times four words
+const PER_LANE = 16u;   // four words each, a workgroup's width apart
 
 var<workgroup> partial: array<u32, 256>;
 
@@ -27,10 +27,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let at = flat_group(group, groups);
     var sum = vec4<u32>();
     for (var k = 0u; k < PER_LANE; k++) {
-        let quad = (at * PER_LANE + k) * WORKGROUP + lane;
-        if 4u * quad < p.dims.n {
-            let index = 4u * quad + vec4<u32>(0u, 1u, 2u, 3u);
-            sum += select(vec4<u32>(), mix(words[quad], index), index < vec4<u32>(p.dims.n));
+        let index = ((at * PER_LANE + k) * 4u + vec4<u32>(0u, 1u, 2u, 3u)) * WORKGROUP + lane;
+        if index.x < p.dims.n {
+            let at = min(index, vec4<u32>(p.dims.n - 1u));
+            let four = vec4<u32>(words[at.x], words[at.y], words[at.z], words[at.w]);
+            sum += select(vec4<u32>(), mix(four, index), index < vec4<u32>(p.dims.n));
         }
     }
     partial[lane] = sum.x + sum.y + sum.z + sum.w;

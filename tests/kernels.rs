@@ -29,7 +29,7 @@ use magic_merge::kernels::{
 };
 use magic_merge::recording::{Buf, Buffer, Extent, GROUP_ROWS, Recording, Role, Size};
 use selection::{between, clip, consensus, drop_ranked, mask, rank, trim, variance};
-use sphere::{blend, gram, gram_t};
+use sphere::{blend, gram, gram_rows, gram_t};
 
 /// What a result must be.
 enum Wanted {
@@ -1296,7 +1296,7 @@ macro_rules! tests {
 }
 
 tests! {
-    delta widen histogram between trim drop rank drop_ranked combine elect variance mask consensus clip gram gram_t blend norms residual factor matvec matvec_t rescale scale transpose checksum gather
+    delta widen histogram between trim drop rank drop_ranked combine elect variance mask consensus clip gram gram_rows gram_t blend norms residual factor matvec matvec_t rescale scale transpose checksum gather
     patches normalize affine matmul matmul_small matmul_skinny row_scale matmul_coop16 matmul_coop8 rope attention activate gate add loss deviation
 }
 

@@ -183,14 +183,16 @@ fn a_merge_never_has_its_stack_in_memory() {
     norms::record(&mut list, tau, stats);
     let one = list.floats("one", &[1.0]);
     rescale::record(&mut list, inputs[0], tau, one, out, counts);
+    let labels = |shaders: &[Built]| shaders.iter().map(|built| built.label.clone()).collect::<Vec<_>>();
     let shaders = built(&list, 1024, 4096, GPU);
-    let labels: Vec<&str> = shaders.iter().map(|built| built.label.as_str()).collect();
-    assert_eq!(labels, ["delta+combine+norms", "delta+combine+rescale"]);
+    assert_eq!(labels(&shaders), ["delta+combine+norms+rescale"]);
+    // Rows of odd length begin within words.
+    let odd = built(&list, 1023, 1023 * 4, GPU);
+    assert_eq!(labels(&odd), ["delta+combine+norms", "delta+combine+rescale"]);
     assert!(shaders.iter().flat_map(|built| &built.buffers).all(|(buf, _)| *buf != tau));
     // Where a shader can see too few buffers, the stack is written, and read.
     let shaders = built(&list, 1024, 4096, Device { buffers: 4, lanes: 128 });
-    let labels: Vec<&str> = shaders.iter().map(|built| built.label.as_str()).collect();
-    assert_eq!(labels, ["delta", "delta+combine", "norms", "rescale"]);
+    assert_eq!(labels(&shaders), ["delta", "delta+combine", "norms", "rescale"]);
 }
 
 #[test]

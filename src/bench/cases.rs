@@ -3,6 +3,7 @@
 use super::case::{Case, EXPERTS, NEAR, PLANES, ROW, Round, Setup, case, each_plane};
 use super::check::Expect;
 use super::copy::COPY;
+use super::merges::{self, Merge};
 use super::values::values;
 use crate::checkpoint::Dtype;
 use crate::kernels::activate::Act;
@@ -30,12 +31,21 @@ const MIXED: Factor = Factor { rule: Rule::Mixed, bounds: Bounds::NONE, strength
 pub const SQUARE: Case =
     Case { note: "square", work: Some(square), ..case("matmul", 0.0, NEAR, |s| products(s, &matmul::MATMUL)) };
 
-/// A row for each kernel, and for each variant that runs otherwise; the copy first.
+/// A whole merge: every model is read once, and the result written.
+const fn merge(note: &'static str, setup: fn(&mut Setup) -> Round) -> Case {
+    let expect = Expect::Stored { ulps: 1, atol: 1e-6 };
+    Case { note, ..case("merge", 2.0 * PLANES as f64 + 2.0, expect, setup) }
+}
+
+/// A row for each kernel, and for each variant that runs otherwise; the copy first, then merges of many kernels.
 pub static CASES: &[Case] = &[
     case("copy", 32.0, Expect::Bits, |s| {
         let (from, to) = (s.tau(false), s.out(Size::Planes(PLANES)));
         Box::new(move |list| list.call(&COPY, &[], &(), &[from, to]))
     }),
+    merge("linear, bf16", |s| merges::round(s, Merge { ties: false, calibrated: false })),
+    merge("linear with wsc, bf16", |s| merges::round(s, Merge { ties: false, calibrated: true })),
+    merge("ties with wsc, bf16", |s| merges::round(s, Merge { ties: true, calibrated: true })),
     Case {
         note: "bf16",
         ..case("delta", 3.0 * (2.0 + 2.0 + 4.0), Expect::Bits, |s| {
@@ -120,7 +130,14 @@ pub static CASES: &[Case] = &[
         let tau = s.tau(true);
         Box::new(move |list| clip::record(list, tau, 0.01))
     }),
-    case("gram", 16.0, NEAR, |s| {
+    Case {
+        note: "runs of 256",
+        ..case("gram", 16.0, NEAR, |s| {
+            let (tau, out) = (s.tau(false), s.out(gram::size(PLANES, ROW, 256)));
+            Box::new(move |list| gram::record(list, tau, 256, out))
+        })
+    },
+    case("gram_rows", 16.0, NEAR, |s| {
         let (tau, out) = (s.tau(false), s.out(gram::size(PLANES, ROW, ROW)));
         Box::new(move |list| gram::record(list, tau, ROW, out))
     }),

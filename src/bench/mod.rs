@@ -10,6 +10,7 @@ pub mod changes;
 pub mod copy;
 pub mod document;
 pub mod host;
+mod merges;
 pub mod table;
 pub mod target;
 pub mod time;

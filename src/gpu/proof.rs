@@ -45,7 +45,7 @@ impl Proof {
             shader: Shader::Kernel(&CHECKSUM, &[]),
             params: bytemuck::cast_slice(std::slice::from_ref(params)),
             dims: Dims { n: (result.bytes / 4) as u32, rows: 1, ..bytemuck::Zeroable::zeroed() },
-            args: vec![result.rounded(), trailer],
+            args: vec![result, trailer],
             groups: result.bytes.div_ceil(4 * u64::from(PER_GROUP)),
         })
     }

@@ -30,7 +30,7 @@ pub struct Bound<'a> {
 
 impl Bound<'_> {
     /// The same with so much more that four elements of any type are there or not.
-    pub fn rounded(self) -> Self {
+    fn rounded(self) -> Self {
         Self { bytes: self.bytes.next_multiple_of(32).min(self.buffer.size()), ..self }
     }
 }
@@ -152,8 +152,7 @@ impl<'a> Program<'a> {
                     let dims = Dims::new(call.grid.as_ref().unwrap_or(extent), recording.planes);
                     let Form::Shader(groups) = call.kernel.form else { unreachable!("not a shader of its own") };
                     let shader = Shader::Kernel(call.kernel, &call.constants);
-                    let args = args.map(Bound::rounded).collect();
-                    Step { calls, shader, params: &call.params, dims, args, groups: groups(&dims) }
+                    Step { calls, shader, params: &call.params, dims, args: args.collect(), groups: groups(&dims) }
                 }
                 Run::Built(Built { label, text, params, extent, groups, .. }) => {
                     let dims = Dims::new(extent, recording.planes);

@@ -17,7 +17,7 @@ pub struct Params {
 /// Words that one workgroup sums.
 pub(crate) const PER_GROUP: u32 = WORKGROUP * 64;
 
-/// Bindings: words (`[n]`, bound up to the next four), trailer (the epoch, then a sum for each buffer; zero before). `Dims::n` counts words.
+/// Bindings: words (`[n]`), trailer (the epoch, then a sum for each buffer; zero before). `Dims::n` counts words.
 pub static CHECKSUM: Kernel = Kernel {
     name: "checksum",
     wgsl: include_str!("../../shaders/checksum.wgsl"),

@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::vector::{SPAN, dot};
-use super::{Access, Args, Form, Kernel, WORKGROUP, per_row_and_plane};
+use super::{Access, Args, Form, Kernel, Quad, WORKGROUP, per_row_and_plane};
 use crate::recording::{Buf, Recording, Size};
 
 /// Own parameters; twin of `Params` in `shaders/gram.wgsl`.
@@ -23,6 +23,19 @@ pub static GRAM: Kernel = Kernel {
     twin,
 };
 
+/// The same over whole rows, of few planes.
+pub static GRAM_ROWS: Kernel = Kernel {
+    name: "gram_rows",
+    wgsl: include_str!("../../shaders/gram_rows.wgsl"),
+    constants: &[],
+    bindings: &[Access::Read, Access::Write],
+    form: Form::Rows(emit),
+    twin,
+};
+
+/// Most pairs that invocations hold sums of.
+const FEW: u32 = 28;
+
 /// Pairs i ≤ j of `planes` planes.
 pub fn pairs(planes: u32) -> u32 {
     planes * (planes + 1) / 2
@@ -36,7 +49,20 @@ pub fn size(planes: u32, row_len: u32, unit: u32) -> Size {
 /// Appends: `gram[run]` = ⟨p_i, p_j⟩ over that run of `unit` elements, for every pair of planes: (0,0), (0,1), …, (1,1),
 /// (1,2), …; `unit` divides the length of a row.
 pub fn record(list: &mut Recording, tau: Buf, unit: u32, gram: Buf) {
-    list.call(&GRAM, &[], &Params { unit }, &[tau, gram]);
+    let planes = list.planes;
+    let rows = matches!(list.buffers[gram.0].size, Size::Rows(width) if width == pairs(planes)) && pairs(planes) <= FEW;
+    list.call(if rows { &GRAM_ROWS } else { &GRAM }, &[], &Params { unit }, &[tau, gram]);
+}
+
+fn emit(q: &mut dyn Quad) {
+    let (planes, sums) = (q.planes(), q.name("sums"));
+    q.before(&format!("var {sums}: array<vec4<f32>, {}>;", pairs(planes)));
+    let all = (0..planes).flat_map(|i| (i..planes).map(move |j| (i, j)));
+    for (at, (i, j)) in all.enumerate() {
+        let (x, y) = (q.plane(0, i), q.plane(0, j));
+        q.line(&format!("{sums}[{at}] = product({sums}[{at}], {x}, {y}, {});", q.exist()));
+    }
+    q.join(1, &sums, pairs(planes), "join_products", 1);
 }
 
 fn twin(args: &mut Args<'_>) {

@@ -71,6 +71,7 @@ pub static ALL: &[&Kernel] = &[
     &consensus::CONSENSUS,
     &clip::CLIP,
     &gram::GRAM,
+    &gram::GRAM_ROWS,
     &gram_t::GRAM_T,
     &blend::BLEND,
     &norms::NORMS,

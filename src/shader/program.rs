@@ -94,12 +94,13 @@ fn cut<'a>(
                 chain.push(next);
                 next += 1;
             }
-            Form::Quad(_) => {
-                // As many as follow.
+            Form::Quad(_) | Form::Rows(_) => {
+                // As many as follow; after a sum, elements are gone over in rows, which have to be whole words.
+                let words = matches!(call.kernel.form, Form::Quad(_)) || extent.row_len.is_multiple_of(4);
                 let mut range = next..next + 1;
                 let mut built = build(recording, extent, unseen, &chain, range.clone(), device);
                 while let Some(call) = calls.get(range.end).filter(|_| within(&range, range.end)) {
-                    let more = matches!(call.kernel.form, Form::Quad(_)) && call.grid == calls[next].grid;
+                    let more = words && matches!(call.kernel.form, Form::Quad(_)) && call.grid == calls[next].grid;
                     let seen = !written(call).all(|buf| unseen[buf.0]);
                     let longer = range.start..range.end + 1;
                     if !more || !seen || !apart_from(recording, call, &calls[range.clone()]) {
@@ -113,11 +114,6 @@ fn cut<'a>(
                 }
                 next = range.end;
                 launches.push(Launch { calls: range, run: Run::Built(built) });
-            }
-            Form::Rows(_) => {
-                let built = build(recording, extent, unseen, &chain, next..next + 1, device);
-                launches.push(Launch { calls: next..next + 1, run: Run::Built(built) });
-                next += 1;
             }
         }
     }

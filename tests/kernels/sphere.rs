@@ -13,12 +13,24 @@ fn pairs(planes: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..planes).flat_map(move |i| (i..planes).map(move |j| (i, j)))
 }
 
+/// Runs that are no whole rows, and rows of many planes.
 pub fn gram(check: &dyn Fn(&Case)) {
+    products(check, false);
+}
+
+pub fn gram_rows(check: &dyn Fn(&Case)) {
+    products(check, true);
+}
+
+fn products(check: &dyn Fn(&Case), rows: bool) {
     let short = Extent { first_row: 3, ..extent(1757, 173) };
     for extent in grids().into_iter().chain([short, extent(9000, 4096)]) {
-        for planes in [1, 2, 4].into_iter().filter(|planes| extent.rows as usize * planes <= 20_000) {
+        for planes in [1, 2, 4, 8].into_iter().filter(|planes| extent.rows as usize * planes <= 20_000) {
             let planes = special_stack(planes, &extent, 50);
             for unit in units(&extent).into_iter().filter(|unit| extent.n / unit <= 40_000) {
+                if rows != (unit == extent.row_len && planes.len() < 8) {
+                    continue;
+                }
                 if extent.n % extent.row_len != 0 && unit != extent.row_len {
                     continue;
                 }
