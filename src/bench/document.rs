@@ -17,6 +17,9 @@ pub struct Report {
     pub schema: String,
     /// Version of this package.
     pub magic: String,
+    /// Version of wgpu.
+    #[serde(default)]
+    pub wgpu: String,
     /// When it began, UTC.
     pub time: String,
     /// True for a build whose figures say little.
@@ -106,6 +109,9 @@ pub enum Status {
 pub struct Row {
     /// The kernel.
     pub kernel: String,
+    /// SHA-256 of its WGSL text, without what all shaders share; nothing where a row is of many kernels.
+    #[serde(default)]
+    pub wgsl_sha256: String,
     /// What is special about it, or nothing.
     pub case: String,
     /// Elements of a plane.

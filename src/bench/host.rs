@@ -15,6 +15,9 @@ pub struct Host {
     pub cpu: String,
     /// Threads that it runs at a time.
     pub threads: usize,
+    /// `ac`, `battery` or `unknown`.
+    #[serde(default)]
+    pub power: String,
 }
 
 impl Host {
@@ -25,6 +28,7 @@ impl Host {
             arch: std::env::consts::ARCH.to_owned(),
             cpu: cpu(),
             threads: std::thread::available_parallelism().map_or(1, usize::from),
+            power: power().to_owned(),
         }
     }
 }
@@ -65,6 +69,36 @@ fn cpu() -> String {
     name.unwrap_or_default()
 }
 
+/// What the machine lives on: batteries make processors slow.
+fn power() -> &'static str {
+    let (mains, battery) = match std::env::consts::OS {
+        "linux" => {
+            let supplies = std::fs::read_dir("/sys/class/power_supply").into_iter().flatten().flatten();
+            let says: Vec<[String; 2]> = supplies
+                .map(|supply| ["online", "status"].map(|what| file(&supply.path().join(what).to_string_lossy())))
+                .collect();
+            let any = |i: usize, word: &str| says.iter().any(|says| says[i].trim() == word);
+            (any(0, "1"), any(1, "Discharging"))
+        }
+        "macos" => {
+            let says = command("pmset", &["-g", "batt"]).unwrap_or_default();
+            (says.contains("AC Power"), says.contains("Battery Power"))
+        }
+        _ => (false, false),
+    };
+    match (mains, battery) {
+        (_, true) => "battery",
+        (true, false) => "ac",
+        (false, false) => "unknown",
+    }
+}
+
+/// Version of wgpu that this program was built with.
+pub fn wgpu() -> String {
+    let mut lines = include_str!("../../Cargo.lock").lines().skip_while(|line| *line != "name = \"wgpu\"");
+    lines.nth(1).and_then(|line| field(line, "version", '=')).unwrap_or_default()
+}
+
 /// The time as `2026-01-31T12:00:00Z`.
 pub fn now() -> String {
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |passed| passed.as_secs());
@@ -89,6 +123,11 @@ fn stamp(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_version_of_wgpu_is_that_of_the_lock_file() {
+        assert!(wgpu().starts_with("30."), "{}", wgpu());
+    }
 
     #[test]
     fn dates() {

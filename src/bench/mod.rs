@@ -31,9 +31,10 @@ use self::document::SCHEMA;
 use self::host::Host;
 use self::target::Prepared;
 use self::time::{Figures, Sample};
+use crate::checkpoint::sha256;
 use crate::error::{Error, Kind, Result, nearest};
 use crate::gpu::{self, Choice, Gpu, Matrices, adapter};
-use crate::kernels::matmul_coop;
+use crate::kernels::{ALL, matmul_coop};
 
 /// Planes of more elements are larger than a binding of 128 MiB that holds all of them.
 const MOST: u32 = 8 << 20;
@@ -66,6 +67,7 @@ pub fn run(settings: &Settings, watch: &mut Watch<'_>) -> Result<Report> {
     let mut report = Report {
         schema: SCHEMA.to_owned(),
         magic: env!("CARGO_PKG_VERSION").to_owned(),
+        wgpu: host::wgpu(),
         time: host::now(),
         debug: cfg!(debug_assertions),
         quick: settings.quick,
@@ -204,11 +206,7 @@ pub fn rows(
     for case in cases {
         watch(case)?;
         let mut row = Row::new(case, target);
-        // A workgroup for each of so many rows takes a software adapter minutes.
-        if target.is_software() && case.row_len < 16 {
-            row.status = Status::Skipped;
-            row.reason = "too slow on a software adapter".to_owned();
-        } else if let Some(side) = matmul_coop::side(case.kernel).filter(|side| !target.cooperative().contains(side)) {
+        if let Some(side) = matmul_coop::side(case.kernel).filter(|side| !target.cooperative().contains(side)) {
             row.status = Status::Skipped;
             row.reason = format!("no cooperative matrices of {side} × {side}, f16 inputs and f32 sums");
         } else if let Err(error) = row.measure(case, target, oracle, (&copy, copies), effort) {
@@ -220,11 +218,18 @@ pub fn rows(
     Ok(rows)
 }
 
+/// SHA-256 of a kernel's own text.
+fn wgsl(name: &str) -> String {
+    let kernel = ALL.iter().find(|kernel| kernel.name == name);
+    kernel.map_or_else(String::new, |kernel| sha256(kernel.wgsl))
+}
+
 impl Row {
     fn new(case: &Case, target: &Target) -> Self {
         let (n, blocks) = (target.n, target.blocks());
         Self {
             kernel: case.kernel.to_owned(),
+            wgsl_sha256: wgsl(case.kernel),
             case: case.note.to_owned(),
             n,
             blocks,

@@ -59,7 +59,16 @@ fn digest(part: &Part, step: &(dyn Fn(u64) -> Result<()> + Sync)) -> Result<File
     if bytes != part.stamp.len {
         return Err(Error::input(format!("`{}` has changed since it was opened", text::path(&part.path))));
     }
-    let sha256 = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    let sha256 = hex(&hash.finalize());
     let file = part.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     Ok(FileDigest { file, bytes, sha256 })
+}
+
+/// SHA-256 of `text` in lower-case hexadecimal digits.
+pub fn sha256(text: &str) -> String {
+    hex(&Sha256::digest(text))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -18,7 +18,7 @@ mod side;
 pub(crate) mod text;
 mod writer;
 
-pub use digest::FileDigest;
+pub use digest::{FileDigest, sha256};
 pub use dtype::Dtype;
 pub use layout::{Layout, OutTensor};
 pub(crate) use output::RECEIPT;
