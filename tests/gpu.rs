@@ -245,6 +245,21 @@ fn three_threads_share_a_device() {
 }
 
 #[test]
+fn copied_inputs_are_the_same_and_missed_copies_are_found() {
+    let options = Options { staged: true, ..Options::default() };
+    let Some(gpu) = gpu().and_then(|_| Gpu::open(&Choice::Any, &options).unwrap()) else { return };
+    // Many staging buffers at a time, and ends within words and pieces.
+    for (dtype, n) in [(Dtype::BF16, 1u32), (Dtype::F8E4M3, 4099), (Dtype::F16, 262_147), (Dtype::F32, 3_000_001)] {
+        let (list, block) = (deltas(dtype), extent(n, 4096));
+        check(&gpu, &list, &block, &models(dtype, n as usize, 3), &[Expect::Floats { atol: 0.0, rtol: 1e-6 }]);
+        gpu.inject(Fault::SkipUpload);
+        let outcome = run_gpu(&gpu, &list, &block, &models(dtype, n as usize, 4));
+        gpu.inject(Fault::None);
+        assert_eq!(outcome.err().expect("the copies were missed").kind(), Kind::Device);
+    }
+}
+
+#[test]
 fn every_injected_failure_is_found() {
     let Some(gpu) = gpu() else { return };
     for dtype in [Dtype::F32, Dtype::BF16, Dtype::F16] {

@@ -80,6 +80,7 @@ pub fn run(settings: &Settings, watch: &mut Watch<'_>) -> Result<Report> {
         timestamps: true,
         shared: false,
         matrices: Matrices::IfThere,
+        staged: false,
         vram: settings.vram.unwrap_or(gpu::Options::default().vram),
     };
     let open = |choice: &Choice, watch: &mut Watch<'_>| match Gpu::open(choice, &options)? {

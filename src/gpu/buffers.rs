@@ -12,6 +12,8 @@ use crate::error::Result;
 pub enum Kind {
     /// Read and written by kernels.
     Storage,
+    /// Written by the host, in memory that both share, and read by kernels. New ones are mapped.
+    Input,
     /// Dimensions and parameters.
     Uniform,
     /// Copied to, then mapped by the host.
@@ -23,6 +25,7 @@ impl Kind {
         use wgpu::BufferUsages as U;
         match self {
             Self::Storage => U::STORAGE | U::COPY_SRC | U::COPY_DST,
+            Self::Input => U::STORAGE | U::MAP_WRITE,
             Self::Uniform => U::UNIFORM | U::COPY_DST,
             Self::ReadBack => U::MAP_READ | U::COPY_DST,
         }
@@ -75,7 +78,7 @@ impl Pool {
     /// A buffer of at least `bytes`; its contents are those of its last use.
     pub fn take(self: &Arc<Self>, device: &Device, kind: Kind, bytes: u64, label: &str) -> Result<Lease> {
         let class = class_bytes(bytes).min(self.largest.max(bytes));
-        let lease = |buffer| Lease { buffer: Some(buffer), kind, class, pool: self.clone() };
+        let lease = |buffer, fresh| Lease { buffer: Some(buffer), kind, class, fresh, pool: self.clone() };
         {
             let mut state = self.state();
             let found = state.idle.get_mut(&(kind, class)).and_then(Vec::pop);
@@ -86,15 +89,15 @@ impl Pool {
             state.used_bytes += class;
             state.peak_bytes = state.peak_bytes.max(state.used_bytes + state.idle_bytes);
             if let Some((_, buffer)) = found {
-                return Ok(lease(buffer));
+                return Ok(lease(buffer, false));
             }
         }
-        let desc =
-            wgpu::BufferDescriptor { label: Some(label), size: class, usage: kind.usage(), mapped_at_creation: false };
+        let mapped_at_creation = kind == Kind::Input;
+        let desc = wgpu::BufferDescriptor { label: Some(label), size: class, usage: kind.usage(), mapped_at_creation };
         let what = || format!("`{label}` ({} MiB)", class.div_ceil(1 << 20));
         device
             .make(&what(), |raw| raw.create_buffer(&desc))
-            .map(lease)
+            .map(|buffer| lease(buffer, true))
             .inspect_err(|_| self.state().used_bytes -= class)
     }
 
@@ -110,6 +113,8 @@ pub struct Lease {
     buffer: Option<wgpu::Buffer>,
     kind: Kind,
     class: u64,
+    /// It was made for this lease.
+    pub fresh: bool,
     pool: Arc<Pool>,
 }
 

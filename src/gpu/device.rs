@@ -1,7 +1,10 @@
 //! The opened device: every wgpu failure becomes an [`Error`], and stays one.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::{Duration, Instant};
+
+use wgpu::DeviceType;
 
 use super::adapter::COOPERATIVE;
 use crate::error::{Error, Result};
@@ -19,6 +22,12 @@ impl Health {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
+
+/// After which a device that does not answer has failed.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The host writes what kernels read, without a copy in between.
+const SHARED: wgpu::Features = wgpu::Features::MAPPABLE_PRIMARY_BUFFERS;
 
 /// A wgpu device and its queue.
 pub struct Device {
@@ -42,9 +51,12 @@ impl Device {
         } else {
             (wgpu::Features::empty(), wgpu::ExperimentalFeatures::disabled())
         };
+        // Elsewhere such buffers are slow.
+        let shares = matches!(adapter.get_info().device_type, DeviceType::Cpu | DeviceType::IntegratedGpu);
+        let shared = if shares { SHARED } else { wgpu::Features::empty() };
         let desc = wgpu::DeviceDescriptor {
             label: Some("magic"),
-            required_features: adapter.features() & clock | matrices,
+            required_features: adapter.features() & (clock | shared) | matrices,
             required_limits: adapter.limits(),
             experimental_features,
             memory_hints: wgpu::MemoryHints::MemoryUsage,
@@ -59,6 +71,29 @@ impl Device {
         raw.set_device_lost_callback(move |reason, message| lost.fail(format!("lost ({reason:?}) {message}")));
         raw.on_uncaptured_error(Arc::new(move |error| uncaught.fail(tell(&error))));
         Ok(Self { raw, queue, name: name.to_owned(), health })
+    }
+
+    /// True if the host can write what kernels read.
+    pub fn shares_memory(&self) -> bool {
+        self.raw.features().contains(SHARED)
+    }
+
+    /// Maps `buffer`, which no work uses any more, for writing.
+    pub fn map(&self, buffer: &wgpu::Buffer) -> Result<()> {
+        let (done, mapped) = mpsc::sync_channel(1);
+        buffer.map_async(wgpu::MapMode::Write, .., move |outcome| drop(done.try_send(outcome)));
+        let started = Instant::now();
+        while started.elapsed() < PATIENCE {
+            self.check()?;
+            // Its callback may be running in another thread.
+            drop(self.raw.poll(wgpu::PollType::Poll));
+            match mapped.recv_timeout(Duration::from_millis(1)) {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(_)) => break,
+                Err(_) => {}
+            }
+        }
+        Err(self.error("cannot map a buffer"))
     }
 
     /// An error if the device has failed before.

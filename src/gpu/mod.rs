@@ -1,7 +1,8 @@
 //! The GPU device: wgpu, and nothing outside this folder and `kernels/` knows of it.
 //!
-//! A block is loaded through small staging buffers, a recording is encoded into one submission, and what comes back is
-//! proved before it is trusted. Every call waits for its own work alone, so that several threads keep the device busy.
+//! A block is loaded into shared memory or through small staging buffers, a recording is encoded into one submission, and
+//! what comes back is proved before it is trusted. Every call waits for its own work alone, so that several threads keep
+//! the device busy.
 
 pub mod adapter;
 mod buffers;
@@ -43,6 +44,8 @@ pub struct Options {
     pub timestamps: bool,
     /// Whether to open its cooperative matrices.
     pub matrices: Matrices,
+    /// Copy inputs to the device even where it shares the host's memory.
+    pub staged: bool,
 }
 
 /// Use of an adapter's cooperative matrices of f16 inputs and f32 sums.
@@ -66,6 +69,7 @@ impl Default for Options {
             checks: cfg!(debug_assertions) || asked,
             shared: false,
             timestamps: false,
+            staged: false,
             matrices: Matrices::Unused,
         }
     }
@@ -105,6 +109,8 @@ static SHARED: Mutex<Vec<(Way, Arc<Core>)>> = Mutex::new(Vec::new());
 pub struct Gpu {
     core: Arc<Core>,
     pool: Arc<buffers::Pool>,
+    /// Inputs are copied.
+    staged: bool,
     staging: staging::Staging,
     /// Computes products of the forward pass, if it was opened for that.
     fast: Option<FastGemm>,
@@ -195,6 +201,7 @@ impl Gpu {
         };
         Ok(Some(Self {
             pool: buffers::Pool::new(options.vram, core.adapter.max_buffer_bytes),
+            staged: options.staged || !core.device.shares_memory(),
             staging: staging::Staging::default(),
             fast: (options.matrices == Matrices::Required).then(|| FastGemm::new(core.adapter.cooperative[0])),
             cpu: Cpu::default(),

@@ -1,8 +1,8 @@
-//! Loading a block: host bytes through staging buffers into device memory.
+//! Loading a block: host bytes into memory that the device shares, or through staging buffers into its own.
 
 use std::cell::RefCell;
 
-use super::buffers::Kind;
+use super::buffers::{Kind, Lease};
 use super::sample::Sample;
 use super::staging::STAGE;
 use super::{DeviceInputs, Fault, Gpu};
@@ -19,17 +19,70 @@ thread_local! {
 
 pub fn load(gpu: &Gpu, bytes: &[usize], read: &mut Read<'_>) -> Result<DeviceInputs> {
     gpu.core.device.check()?;
+    let kind = if gpu.staged { Kind::Storage } else { Kind::Input };
     let mut buffers = Vec::with_capacity(bytes.len());
     for &len in bytes {
         let padded = len.next_multiple_of(4).max(4) as u64;
         gpu.check_binding("input", padded)?;
-        buffers.push(gpu.pool.take(&gpu.core.device, Kind::Storage, padded, "magic.input")?);
+        buffers.push(gpu.pool.take(&gpu.core.device, kind, padded, "magic.input")?);
     }
     let mut sample = Sample::new(bytes, gpu.runs.load(std::sync::atomic::Ordering::Relaxed));
+    let fill = if gpu.staged { stage } else { write };
+    let filled = fill(gpu, bytes, &buffers, &mut sample, read);
+    if let Err(error) = filled {
+        buffers.into_iter().for_each(Lease::discard); // they may be mapped
+        return Err(error);
+    }
+    Ok(DeviceInputs { buffers, bytes: bytes.to_vec(), sample })
+}
+
+/// Reads the next piece of at most `most` bytes of a model of `len`, and pads it to whole words.
+fn piece<'a>(
+    (model, len, done): (usize, usize, usize),
+    most: usize,
+    scratch: &'a mut [u8],
+    sample: &mut Sample,
+    read: &mut Read<'_>,
+) -> Result<(usize, &'a [u8])> {
+    let piece = (len - done).min(PIECE).min(most);
+    read(model, done as u64, &mut scratch[..piece])?;
+    sample.keep(model, done, &scratch[..piece]);
+    let padded = piece.next_multiple_of(4);
+    scratch[piece..padded].fill(0);
+    Ok((piece, &scratch[..padded]))
+}
+
+/// Into memory that the device shares.
+fn write(gpu: &Gpu, bytes: &[usize], buffers: &[Lease], sample: &mut Sample, read: &mut Read<'_>) -> Result<()> {
+    SCRATCH.with_borrow_mut(|scratch| {
+        scratch.resize(PIECE, 0);
+        for (model, (&len, buffer)) in bytes.iter().zip(buffers).enumerate() {
+            if !buffer.fresh {
+                gpu.core.device.map(buffer)?;
+            }
+            let mut done = 0;
+            while done < len {
+                let (read, padded) = piece((model, len, done), PIECE, scratch, sample, read)?;
+                if !gpu.has(Fault::SkipUpload) {
+                    let range = done as u64..(done + padded.len()) as u64;
+                    let view = buffer.get_mapped_range_mut(range);
+                    let cannot = |e| gpu.core.device.error(format!("cannot write to an input: {e}"));
+                    view.map_err(cannot)?.copy_from_slice(padded);
+                }
+                done += read;
+            }
+            buffer.unmap();
+        }
+        Ok(())
+    })
+}
+
+/// Through buffers that the device copies from.
+fn stage(gpu: &Gpu, bytes: &[usize], buffers: &[Lease], sample: &mut Sample, read: &mut Read<'_>) -> Result<()> {
     let mut stage: Option<Stage> = None;
     SCRATCH.with_borrow_mut(|scratch| {
         scratch.resize(PIECE, 0);
-        for (model, (&len, buffer)) in bytes.iter().zip(&buffers).enumerate() {
+        for (model, (&len, buffer)) in bytes.iter().zip(buffers).enumerate() {
             let mut done = 0;
             while done < len {
                 if stage.as_ref().is_some_and(|s| s.room() == 0) {
@@ -39,13 +92,9 @@ pub fn load(gpu: &Gpu, bytes: &[usize], read: &mut Read<'_>) -> Result<DeviceInp
                     stage = Some(Stage::new(gpu)?);
                 }
                 let stage = stage.as_mut().expect("just made");
-                let piece = (len - done).min(PIECE).min(stage.room());
-                read(model, done as u64, &mut scratch[..piece])?;
-                sample.keep(model, done, &scratch[..piece]);
-                let padded = piece.next_multiple_of(4);
-                scratch[piece..padded].fill(0);
-                stage.put(&scratch[..padded], buffer, done as u64)?;
-                done += piece;
+                let (read, padded) = piece((model, len, done), stage.room(), scratch, sample, read)?;
+                stage.put(padded, buffer, done as u64)?;
+                done += read;
             }
         }
         Ok(())
@@ -53,7 +102,7 @@ pub fn load(gpu: &Gpu, bytes: &[usize], read: &mut Read<'_>) -> Result<DeviceInp
     if let Some(stage) = stage {
         stage.submit();
     }
-    Ok(DeviceInputs { buffers, bytes: bytes.to_vec(), sample })
+    Ok(())
 }
 
 /// A staging buffer being filled, and the copies out of it.
