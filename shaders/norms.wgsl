@@ -5,6 +5,13 @@ fn norms(sum: vec4<f32>, x: vec4<f32>, m: vec4<f32>) -> vec4<f32> {
     return vec4<f32>(sum.x + dot(size, vec4<f32>(1.0)), sum.y + dot(x, x), max(sum.z, largest), sum.w + dot(x, m));
 }
 
+fn norms_of(tau: ptr<function, Stack>, sums: ptr<function, Stack>, exist: vec4<bool>) {
+    let merged = select(vec4<f32>(), (*tau)[PLANES - 1u], exist);
+    for (var k = 0u; k < PLANES; k++) {
+        (*sums)[k] = norms((*sums)[k], select(vec4<f32>(), (*tau)[k], exist), merged);
+    }
+}
+
 fn join_norms(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> {
     return vec4<f32>(a.x + b.x, a.y + b.y, max(a.z, b.z), a.w + b.w);
 }

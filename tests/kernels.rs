@@ -449,7 +449,7 @@ fn elect(check: &dyn Fn(&Case)) {
 /// Rounding of sums that are taken in many parts, relative to the sum of magnitudes.
 const SUMS: f64 = 2e-6;
 
-fn statistics(x: &[f32], m: &[f32]) -> [(f64, f64); 4] {
+fn sums_of(x: &[f32], m: &[f32]) -> [(f64, f64); 4] {
     let wide = || x.iter().map(|x| f64::from(*x)).zip(m.iter().map(|m| f64::from(*m)));
     let near = |sum: f64, size: f64| (sum, if size.is_finite() { size * SUMS } else { 0.0 });
     let (l1, square) = (wide().map(|(x, _)| x.abs()).sum(), wide().map(|(x, _)| x * x).sum());
@@ -466,23 +466,33 @@ fn rows<'a>(extent: &Extent, planes: &'a [Vec<f32>]) -> Vec<Vec<&'a [f32]>> {
 
 fn norms(check: &dyn Fn(&Case)) {
     for extent in [flat(), grids(), vec![tall()]].concat() {
-        for planes in planes_for(&extent) {
-            let planes = special_stack(planes, &extent, 14);
-            let mut case = Case::new(extent, planes.len());
-            let tau = case.stack(&planes);
-            let of = |row: &Vec<&[f32]>| row.iter().flat_map(|x| statistics(x, row[row.len() - 1])).collect::<Vec<_>>();
-            let wanted = rows(&extent, &planes).iter().flat_map(of).collect();
-            let stats = case.result(norms::size(planes.len() as u32), Wanted::Near(wanted));
-            norms::record(&mut case.list, tau, stats);
-            check(&case);
-        }
+        row_statistics(check, extent, planes_for(&extent).filter(|planes| *planes < 18));
+    }
+}
+
+fn statistics(check: &dyn Fn(&Case)) {
+    for extent in [extent(1, 1), extent(173 * 7, 173), extent(9000, 4096)] {
+        row_statistics(check, extent, [18, 129]);
+    }
+}
+
+fn row_statistics(check: &dyn Fn(&Case), extent: Extent, planes: impl IntoIterator<Item = usize>) {
+    for planes in planes {
+        let planes = special_stack(planes, &extent, 14);
+        let mut case = Case::new(extent, planes.len());
+        let tau = case.stack(&planes);
+        let of = |row: &Vec<&[f32]>| row.iter().flat_map(|x| sums_of(x, row[row.len() - 1])).collect::<Vec<_>>();
+        let wanted = rows(&extent, &planes).iter().flat_map(of).collect();
+        let stats = case.result(norms::size(planes.len() as u32), Wanted::Near(wanted));
+        norms::record(&mut case.list, tau, stats);
+        check(&case);
     }
 }
 
 /// Statistics of every row and plane, as f32.
 fn stats(extent: &Extent, planes: &[Vec<f32>]) -> Vec<Stats> {
     let of = |x: &[f32], m: &[f32]| {
-        let [l1, square, largest, dot] = statistics(x, m).map(|(x, _)| x as f32);
+        let [l1, square, largest, dot] = sums_of(x, m).map(|(x, _)| x as f32);
         Stats { l1, square, largest, dot }
     };
     rows(extent, planes)
@@ -596,7 +606,7 @@ fn matvec(check: &dyn Fn(&Case)) {
             let mut case = Case::new(extent, planes.len());
             let (tau, v) = (case.stack(&planes), case.list.floats("v", &directions.concat()));
             let product = |row: &Vec<&[f32]>| {
-                let dot = |(x, v): (&&[f32], &Vec<f32>)| statistics(x, v)[3];
+                let dot = |(x, v): (&&[f32], &Vec<f32>)| sums_of(x, v)[3];
                 row.iter().zip(&directions).map(dot).collect::<Vec<_>>()
             };
             let wanted = rows(&extent, &planes).iter().flat_map(product).collect();
@@ -1259,8 +1269,7 @@ fn deviation(check: &dyn Fn(&Case)) {
             }
             let mut wanted = Vec::new();
             for (a, c) in a.chunks(len).zip(c.chunks(len)) {
-                let ([l1_a, square_a, largest_a, dot], [l1_c, square_c, largest_c, _]) =
-                    (statistics(a, c), statistics(c, a));
+                let ([l1_a, square_a, largest_a, dot], [l1_c, square_c, largest_c, _]) = (sums_of(a, c), sums_of(c, a));
                 wanted.extend([l1_a, l1_c, square_a, square_c, dot, largest_a, largest_c, (0.0, 0.0)]);
             }
             let mut case = shaped();
@@ -1298,7 +1307,7 @@ macro_rules! tests {
 }
 
 tests! {
-    delta widen histogram between trim drop rank drop_ranked combine elect variance mask consensus clip gram gram_rows gram_t blend norms residual factor matvec matvec_t rescale scale transpose checksum gather
+    delta widen histogram between trim drop rank drop_ranked combine elect variance mask consensus clip gram gram_rows gram_t blend norms statistics residual factor matvec matvec_t rescale scale transpose checksum gather
     patches normalize affine matmul matmul_small matmul_skinny row_scale matmul_coop16 matmul_coop8 rope attention activate gate add loss deviation
 }
 

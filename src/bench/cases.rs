@@ -154,6 +154,10 @@ pub static CASES: &[Case] = &[
         let (tau, stats) = (s.tau(false), s.out(norms::size(PLANES)));
         Box::new(move |list| norms::record(list, tau, stats))
     }),
+    case("statistics", 16.0, NEAR, |s| {
+        let (tau, stats) = (s.tau(false), s.out(norms::size(PLANES)));
+        Box::new(move |list| list.call(&norms::STATISTICS, &[], &(), &[tau, stats]))
+    }),
     Case {
         note: "rows of 3",
         row_len: 3,

@@ -51,8 +51,9 @@ fn emit(q: &mut dyn Quad) {
         () => format!("at / {}", q.word(0)),
     };
     q.line(&format!("let {part} = ({each}) * PLANES;"));
-    let values: Vec<String> = (0..planes).map(|k| q.at(1, &format!("{part} + {k}u"), alike)).collect();
-    q.line(&format!("let {weights} = Stack({});", values.join(", ")));
+    let value = q.at(1, &format!("{part} + k"), alike);
+    q.line(&format!("var {weights}: Stack;"));
+    q.line(&format!("for (var k = 0u; k < PLANES; k++) {{ {weights}[k] = {value}; }}"));
     let (base, tau) = (q.bits(0), q.stack(2, planes - 1));
     q.set(2, planes - 1, &format!("blend({weights}, {base}, {tau})"));
 }

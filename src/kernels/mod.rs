@@ -75,6 +75,7 @@ pub static ALL: &[&Kernel] = &[
     &gram_t::GRAM_T,
     &blend::BLEND,
     &norms::NORMS,
+    &norms::STATISTICS,
     &residual::RESIDUAL,
     &factor::FACTOR,
     &matvec::MATVEC,

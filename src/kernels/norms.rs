@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Access, Args, Form, Kernel, Quad};
+use super::{Access, Args, Form, Kernel, Quad, per_row_and_plane};
 use crate::recording::{Buf, Recording, Size};
 
 /// Statistics of one row of one plane; twin of the `vec4` in `shaders/norms.wgsl`.
@@ -32,6 +32,19 @@ pub static NORMS: Kernel = Kernel {
     twin,
 };
 
+/// The same for more planes than invocations can hold sums of.
+pub static STATISTICS: Kernel = Kernel {
+    name: "statistics",
+    wgsl: include_str!("../../shaders/statistics.wgsl"),
+    constants: &[],
+    bindings: &[Access::Read, Access::Write],
+    form: Form::Shader(per_row_and_plane),
+    twin,
+};
+
+/// Planes that invocations can hold sums of, and drivers compile in no time.
+const FEW: u32 = 17;
+
 /// Size of the statistics of a stack of `planes`.
 pub fn size(planes: u32) -> Size {
     Size::Rows(WIDTH * planes)
@@ -39,20 +52,14 @@ pub fn size(planes: u32) -> Size {
 
 /// Appends: `stats[row, plane]` = [`Stats`] of `tau[plane]`'s row.
 pub fn record(list: &mut Recording, tau: Buf, stats: Buf) {
-    list.call(&NORMS, &[], &(), &[tau, stats]);
+    list.call(if list.planes <= FEW { &NORMS } else { &STATISTICS }, &[], &(), &[tau, stats]);
 }
 
 fn emit(q: &mut dyn Quad) {
     let (planes, sums) = (q.planes(), q.name("sums"));
     q.before(&format!("var {sums}: Stack;"));
-    let entries = |q: &mut dyn Quad, plane| format!("select(vec4<f32>(), {}, {})", q.plane(0, plane), q.exist());
-    let merged = q.name("merged");
-    let last = entries(q, planes - 1);
-    q.line(&format!("let {merged} = {last};"));
-    for plane in 0..planes {
-        let x = entries(q, plane);
-        q.line(&format!("{sums}[{plane}] = norms({sums}[{plane}], {x}, {merged});"));
-    }
+    let (tau, exist) = (q.stack(0, planes), q.exist());
+    q.line(&format!("norms_of({tau}, &{sums}, {exist});"));
     q.join(1, &sums, planes, "join_norms", WIDTH);
 }
 

@@ -32,10 +32,9 @@ pub(super) fn alpha(stats: &Stats) -> f32 {
 fn emit(q: &mut dyn Quad) {
     let (experts, alphas, sum) = (q.planes() - 1, q.name("alphas"), q.name("sum"));
     q.before(&format!("var {alphas}: Weights;"));
-    for k in 0..experts {
-        let stats = q.row_value(1, &format!("row * PLANES + {k}u"), true);
-        q.before(&format!("if row < p.dims.rows {{ {alphas}[{k}] = alpha({stats}); }}"));
-    }
+    let stats = q.row_value(1, "row * PLANES + k", true);
+    let each = format!("for (var k = 0u; k < EXPERTS; k++) {{ {alphas}[k] = alpha({stats}); }}");
+    q.before(&format!("if row < p.dims.rows {{ {each} }}"));
     q.before(&format!("var {sum}: array<vec4<f32>, 1>;"));
     let tau = q.stack(0, experts + 1);
     q.line(&format!("{sum}[0].x += residual(&{alphas}, {tau}, {});", q.exist()));

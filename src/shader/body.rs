@@ -8,6 +8,9 @@ use crate::checkpoint::Dtype;
 use crate::kernel::{Access, Quad};
 use crate::recording::{Buf, Call, Extent, Recording, Role, Size};
 
+/// Planes that are read one by one.
+pub const MANY: u32 = 17;
+
 /// Most values that go into the uniform.
 const FEW: u32 = 64;
 
@@ -155,6 +158,22 @@ impl<'a> Body<'a> {
         self.line(&format!("r{}[{plane}] = {value};", buf.0));
     }
 
+    /// Has the planes before `end` in registers: in a loop, which a driver compiles in a time that does not grow with them.
+    fn hold_many(&mut self, buf: Buf, end: u32) {
+        let known = (0..end).any(|plane| self.held.contains(&(buf, plane)));
+        if known || self.unseen[buf.0] {
+            return;
+        }
+        let name = self.bind_planes(buf, Access::Read);
+        let value = if self.text.frame.whole {
+            format!("{name}[(k * p.dims.n + i) >> 2u]")
+        } else {
+            spread("vec4<f32>", |c| format!("{name}[k * p.dims.n + at.{c}]"))
+        };
+        self.line(&format!("for (var k = 0u; k < {end}u; k++) {{ r{}[k] = {value}; }}", buf.0));
+        self.held.extend((0..end).map(|plane| (buf, plane)));
+    }
+
     /// Parameter word `i` of the uniform.
     fn word(i: usize) -> String {
         format!("p.words[{}].{}", i / 4, ["x", "y", "z", "w"][i % 4])
@@ -283,6 +302,9 @@ impl Quad for Site<'_, '_> {
     fn stack(&mut self, binding: usize, read: u32) -> String {
         let buf = self.buf(binding);
         self.body.declare(buf);
+        if read > MANY {
+            self.body.hold_many(buf, read);
+        }
         (0..read).for_each(|plane| self.body.hold(buf, plane));
         format!("&r{}", buf.0)
     }
@@ -335,8 +357,10 @@ impl Quad for Site<'_, '_> {
                 (first..first + count as usize).map(|i| format!("bitcast<f32>({})", Body::word(i))).collect()
             }
             None => {
-                let from = self.body.bind(buf, "f32", Access::Read);
-                (0..count).map(|k| format!("{from}[{k}]")).collect()
+                let (from, name) = (self.body.bind(buf, "f32", Access::Read), self.name("values"));
+                self.body.line(&format!("var {name}: Weights;"));
+                self.body.line(&format!("for (var k = 0u; k < {count}u; k++) {{ {name}[k] = {from}[k]; }}"));
+                return name;
             }
         };
         format!("Weights({})", values.join(", "))

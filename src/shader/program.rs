@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::body::Body;
+use super::body::{Body, MANY};
 use super::frame::{self, Frame};
 use crate::kernel::{Access, Form};
 use crate::recording::{Buf, Call, Extent, Recording, Role, Size};
@@ -18,9 +18,6 @@ pub struct Device {
     /// Invocations that share a row.
     pub lanes: u32,
 }
-
-/// Planes that invocations can hold in registers.
-const MOST_PLANES: u32 = 17;
 
 /// A launch of one shader.
 #[derive(Debug)]
@@ -100,7 +97,9 @@ fn cut<'a>(
                 let mut range = next..next + 1;
                 let mut built = build(recording, extent, unseen, &chain, range.clone(), device);
                 while let Some(call) = calls.get(range.end).filter(|_| within(&range, range.end)) {
-                    let more = words && matches!(call.kernel.form, Form::Quad(_)) && call.grid == calls[next].grid;
+                    let few = range.len() < MANY as usize || recording.planes <= MANY;
+                    let more =
+                        few && words && matches!(call.kernel.form, Form::Quad(_)) && call.grid == calls[next].grid;
                     let seen = !written(call).all(|buf| unseen[buf.0]);
                     let longer = range.start..range.end + 1;
                     if !more || !seen || !apart_from(recording, call, &calls[range.clone()]) {
@@ -134,7 +133,7 @@ fn apart_from(recording: &Recording, call: &Call, before: &[Call]) -> bool {
 
 /// Which buffers are never in memory.
 fn unseen(recording: &Recording, apart: usize) -> Vec<bool> {
-    let scratch = |buffer: &crate::recording::Buffer| matches!((&buffer.role, buffer.size), (Role::Scratch, Size::Planes(count)) if count <= MOST_PLANES);
+    let scratch = |buffer: &crate::recording::Buffer| matches!((&buffer.role, buffer.size), (Role::Scratch, Size::Planes(count)) if count <= MANY);
     let mut unseen: Vec<bool> = recording.buffers.iter().map(scratch).collect();
     for (i, call) in recording.calls.iter().enumerate() {
         if matches!(call.kernel.form, Form::Shader(_)) || call.grid.is_some() || i < apart {

@@ -39,7 +39,7 @@ fn products(check: &dyn Fn(&Case), rows: bool) {
                 let runs = extent.n.div_ceil(unit) as usize;
                 let one = |at: usize| {
                     let products = pairs(planes.len()).map(move |(i, j)| (at, i, j));
-                    products.map(|(at, i, j)| statistics(run(at, i), run(at, j))[3]).collect::<Vec<_>>()
+                    products.map(|(at, i, j)| sums_of(run(at, i), run(at, j))[3]).collect::<Vec<_>>()
                 };
                 let wanted = (0..runs).flat_map(one).collect();
                 let size = gram::size(planes.len() as u32, extent.row_len, unit);
