@@ -40,13 +40,36 @@ pub struct Place {
 /// Own parameters; twin of `Params` in `shaders/matmul.wgsl` and its kin.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
-struct Params {
-    depth: u32,
-    from: u32,
-    bias: u32,
-    bias_from: u32,
-    stride: u32,
-    column: u32,
+pub(super) struct Params {
+    pub depth: u32,
+    pub from: u32,
+    pub bias: u32,
+    pub bias_from: u32,
+    pub stride: u32,
+    pub column: u32,
+}
+
+impl Params {
+    /// Those of a product, and what to bind as its bias. The buffers hold what they have to.
+    pub fn new(list: &Recording, shape: Shape, x: Buf, w: Weight, bias: Option<Weight>, out: Place) -> (Self, Buf) {
+        let Shape { rows, cols, depth } = shape;
+        debug_assert!(out.column + cols <= out.stride, "columns {} and on of {}", out.column, out.stride);
+        holds(list, x, 0, rows, depth);
+        holds(list, w.buf, w.from, cols, depth);
+        holds(list, out.buf, 0, rows, out.stride);
+        if let Some(bias) = bias {
+            holds(list, bias.buf, bias.from, 1, cols);
+        }
+        let params = Self {
+            depth,
+            from: w.from,
+            bias: u32::from(bias.is_some()),
+            bias_from: bias.map_or(0, |bias| bias.from),
+            stride: out.stride,
+            column: out.column,
+        };
+        (params, bias.map_or(w.buf, |bias| bias.buf))
+    }
 }
 
 /// Bindings: x (`[rows, depth]`), w (`[cols, depth]` from an offset), bias (`[cols]` from an offset), out (`[rows, cols]`
@@ -107,24 +130,8 @@ pub fn record_with(
     bias: Option<Weight>,
     out: Place,
 ) {
-    let Shape { rows, cols, depth } = shape;
-    debug_assert!(out.column + cols <= out.stride, "columns {} and on of {}", out.column, out.stride);
-    holds(list, x, 0, rows, depth);
-    holds(list, w.buf, w.from, cols, depth);
-    holds(list, out.buf, 0, rows, out.stride);
-    let params = Params {
-        depth,
-        from: w.from,
-        bias: u32::from(bias.is_some()),
-        bias_from: bias.map_or(0, |bias| bias.from),
-        stride: out.stride,
-        column: out.column,
-    };
-    if let Some(bias) = bias {
-        holds(list, bias.buf, bias.from, 1, cols);
-    }
-    let bias = bias.map_or(w.buf, |bias| bias.buf);
-    list.call_over((rows, cols), kernel, &[], &params, &[x, w.buf, bias, out.buf]);
+    let (params, bias) = Params::new(list, shape, x, w, bias, out);
+    list.call_over((shape.rows, shape.cols), kernel, &[], &params, &[x, w.buf, bias, out.buf]);
 }
 
 fn twin(args: &mut Args<'_>) {

@@ -1,23 +1,9 @@
 //! The product of [`super::matmul`] by an adapter's cooperative matrices: f16 inputs, f32 sums. `--fast-gemm` alone runs it.
 
-use bytemuck::{Pod, Zeroable};
-
-use super::matmul::{Place, Shape, Weight};
+use super::matmul::{Params, Place, Shape, Weight};
 use super::vector::{Matrix, each_row, product};
-use super::{Access, Args, Form, Kernel, holds, row_scale};
+use super::{Access, Args, Form, Kernel, row_scale};
 use crate::recording::{Buf, Recording, Size};
-
-/// Own parameters; twin of `Params` in `shaders/matmul_coop.wgsl`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-struct Params {
-    depth: u32,
-    from: u32,
-    bias: u32,
-    bias_from: u32,
-    stride: u32,
-    column: u32,
-}
 
 /// The shader for matrices of one side.
 macro_rules! wgsl {
@@ -63,23 +49,10 @@ pub fn record(
     out: Place,
 ) {
     let Shape { rows, cols, depth } = shape;
-    debug_assert!(out.column + cols <= out.stride, "columns {} and on of {}", out.column, out.stride);
-    holds(list, out.buf, 0, rows, out.stride);
-    if let Some(bias) = bias {
-        holds(list, bias.buf, bias.from, 1, cols);
-    }
+    let (params, bias) = Params::new(list, shape, x, w, bias, out);
     let [of_x, of_w] = [rows, cols].map(|n| list.scratch("scales", Size::Fixed(n * row_scale::WIDTH)));
     row_scale::record(list, (rows, depth), x, 0, of_x);
     row_scale::record(list, (cols, depth), w.buf, w.from, of_w);
-    let params = Params {
-        depth,
-        from: w.from,
-        bias: u32::from(bias.is_some()),
-        bias_from: bias.map_or(0, |bias| bias.from),
-        stride: out.stride,
-        column: out.column,
-    };
-    let bias = bias.map_or(w.buf, |bias| bias.buf);
     list.call_over((rows, cols), kernel, &[], &params, &[x, w.buf, bias, of_x, of_w, out.buf]);
 }
 

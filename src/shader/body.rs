@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::frame::Frame;
 use crate::checkpoint::Dtype;
-use crate::kernel::{Access, Quad};
+use crate::kernel::{Access, Form, Quad};
 use crate::recording::{Buf, Call, Extent, Recording, Role, Size};
 
 /// Planes that are read one by one.
@@ -44,8 +44,9 @@ pub struct Body<'a> {
     text: Text,
     /// Variables that exist.
     known: BTreeSet<String>,
-    /// Planes that registers hold, and whether memory has yet to get them.
+    /// Planes that registers hold.
     held: BTreeSet<(Buf, u32)>,
+    /// Those of them that memory has yet to get.
     changed: BTreeSet<(Buf, u32)>,
     calls: usize,
 }
@@ -81,8 +82,8 @@ impl<'a> Body<'a> {
         self.calls += 1;
         let mut site = Site { call, params, body: self };
         match kernel.form {
-            crate::kernel::Form::Quad(emit) | crate::kernel::Form::Rows(emit) => emit(&mut site),
-            crate::kernel::Form::Shader(_) => unreachable!("`{}` is a shader of its own", kernel.name),
+            Form::Quad(emit) | Form::Rows(emit) => emit(&mut site),
+            Form::Shader(_) => unreachable!("`{}` is a shader of its own", kernel.name),
         }
     }
 
@@ -142,6 +143,15 @@ impl<'a> Body<'a> {
         }
     }
 
+    /// Plane `plane` as it is in memory.
+    fn in_memory(&mut self, buf: Buf, plane: &str) -> String {
+        let name = self.bind_planes(buf, Access::Read);
+        if self.text.frame.whole {
+            return format!("{name}[({plane} * p.dims.n + i) >> 2u]");
+        }
+        spread("vec4<f32>", |c| format!("{name}[{plane} * p.dims.n + at.{c}]"))
+    }
+
     /// Has plane `plane` in its register.
     fn hold(&mut self, buf: Buf, plane: u32) {
         self.declare(buf);
@@ -149,12 +159,7 @@ impl<'a> Body<'a> {
         if !self.held.insert((buf, plane)) || self.unseen[buf.0] {
             return;
         }
-        let name = self.bind_planes(buf, Access::Read);
-        let value = if self.text.frame.whole {
-            format!("{name}[({plane}u * p.dims.n + i) >> 2u]")
-        } else {
-            spread("vec4<f32>", |c| format!("{name}[{plane}u * p.dims.n + at.{c}]"))
-        };
+        let value = self.in_memory(buf, &format!("{plane}u"));
         self.line(&format!("r{}[{plane}] = {value};", buf.0));
     }
 
@@ -164,12 +169,7 @@ impl<'a> Body<'a> {
         if known || self.unseen[buf.0] {
             return;
         }
-        let name = self.bind_planes(buf, Access::Read);
-        let value = if self.text.frame.whole {
-            format!("{name}[(k * p.dims.n + i) >> 2u]")
-        } else {
-            spread("vec4<f32>", |c| format!("{name}[k * p.dims.n + at.{c}]"))
-        };
+        let value = self.in_memory(buf, "k");
         self.line(&format!("for (var k = 0u; k < {end}u; k++) {{ r{}[k] = {value}; }}", buf.0));
         self.held.extend((0..end).map(|plane| (buf, plane)));
     }

@@ -1,14 +1,14 @@
 //! Which calls of a recording go into one launch.
 //!
-//! A task-vector stack that is scratch and that only calls on elements touch never exists in memory: each launch that needs
-//! it computes it again from the inputs, which is less than to write it and to read it back.
+//! A task-vector stack that is scratch and that only calls on elements touch never exists in memory: each launch that
+//! needs it computes it again from the inputs, which is less than to write it and to read it back.
 
 use std::ops::Range;
 
 use super::body::{Body, MANY};
 use super::frame::{self, Frame};
 use crate::kernel::{Access, Form};
-use crate::recording::{Buf, Call, Extent, Recording, Role, Size};
+use crate::recording::{Buf, Buffer, Call, Extent, Recording, Role, Size};
 
 /// What of a device decides how shaders are built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,7 +133,10 @@ fn apart_from(recording: &Recording, call: &Call, before: &[Call]) -> bool {
 
 /// Which buffers are never in memory.
 fn unseen(recording: &Recording, apart: usize) -> Vec<bool> {
-    let scratch = |buffer: &crate::recording::Buffer| matches!((&buffer.role, buffer.size), (Role::Scratch, Size::Planes(count)) if count <= MANY);
+    let scratch = |buffer: &Buffer| match (&buffer.role, buffer.size) {
+        (Role::Scratch, Size::Planes(count)) => count <= MANY,
+        _ => false,
+    };
     let mut unseen: Vec<bool> = recording.buffers.iter().map(scratch).collect();
     for (i, call) in recording.calls.iter().enumerate() {
         if matches!(call.kernel.form, Form::Shader(_)) || call.grid.is_some() || i < apart {
