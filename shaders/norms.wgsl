@@ -12,6 +12,13 @@ fn norms_of(tau: ptr<function, Stack>, sums: ptr<function, Stack>, exist: vec4<b
     }
 }
 
+// Σ|x| alone.
+fn l1_of(tau: ptr<function, Stack>, sums: ptr<function, Stack>, exist: vec4<bool>) {
+    for (var k = 0u; k < PLANES; k++) {
+        (*sums)[k].x += dot(select(vec4<f32>(), abs((*tau)[k]), exist), vec4<f32>(1.0));
+    }
+}
+
 fn join_norms(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> {
     return vec4<f32>(a.x + b.x, a.y + b.y, max(a.z, b.z), a.w + b.w);
 }

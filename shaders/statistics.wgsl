@@ -1,6 +1,8 @@
 // Statistics of each row of each plane, as norms.wgsl takes them, for more planes than invocations can hold sums of: a
 // workgroup for each row and plane.
 
+override ONLY_L1: u32;
+
 struct Params {
     dims: Dims,
 }
@@ -38,6 +40,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         }
     }
     if lane == 0u {
-        stats[at] = partial[0];
+        stats[at] = select(partial[0], vec4<f32>(partial[0].x, 0.0, 0.0, 0.0), ONLY_L1 != 0u);
     }
 }

@@ -69,7 +69,7 @@ fn the_cpu_on_one_thread_and_on_all() {
     for device in devices {
         assert_eq!((&device["kind"], &device["backend"]), (&"cpu".into(), &"Rust".into()));
         let rows = device["results"].as_array().unwrap();
-        assert_eq!(rows.len(), 3, "the copy, norms and norms in short rows");
+        assert_eq!(rows.len(), 4, "the copy, norms, norms in short rows and of one sum");
         for row in rows {
             assert_eq!(row["blocks"], device["threads"]);
             sound(row, false);
@@ -87,7 +87,7 @@ fn a_gpu_by_its_own_clock() {
     assert_eq!(device["adapter"]["timestamps"], gpu.has_timestamps());
     assert!(device["adapter"]["vendor_id"].as_str().unwrap().starts_with("0x"));
     let rows = device["results"].as_array().unwrap();
-    assert_eq!(rows.len(), 3);
+    assert_eq!(rows.len(), 4);
     rows.iter().for_each(|row| sound(row, gpu.has_timestamps() || gpu.adapter().is_software()));
 }
 
@@ -117,7 +117,7 @@ fn a_table_to_post() {
         run.stdout
     );
     assert!(run.stdout.contains("| norms, rows of 3 | 32768 |"), "{}", run.stdout);
-    assert_eq!(run.stdout.matches("| ok |").count(), 3, "{}", run.stdout);
+    assert_eq!(run.stdout.matches("| ok |").count(), 4, "{}", run.stdout);
 }
 
 #[test]

@@ -482,9 +482,12 @@ fn row_statistics(check: &dyn Fn(&Case), extent: Extent, planes: impl IntoIterat
         let mut case = Case::new(extent, planes.len());
         let tau = case.stack(&planes);
         let of = |row: &Vec<&[f32]>| row.iter().flat_map(|x| sums_of(x, row[row.len() - 1])).collect::<Vec<_>>();
-        let wanted = rows(&extent, &planes).iter().flat_map(of).collect();
+        let wanted: Vec<_> = rows(&extent, &planes).iter().flat_map(of).collect();
+        let alone = wanted.chunks(4).flat_map(|sums| [sums[0], (0.0, 0.0), (0.0, 0.0), (0.0, 0.0)]).collect();
         let stats = case.result(norms::size(planes.len() as u32), Wanted::Near(wanted));
         norms::record(&mut case.list, tau, stats);
+        let l1 = case.result(norms::size(planes.len() as u32), Wanted::Near(alone));
+        norms::record_l1(&mut case.list, tau, l1);
         check(&case);
     }
 }

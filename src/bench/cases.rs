@@ -154,9 +154,16 @@ pub static CASES: &[Case] = &[
         let (tau, stats) = (s.tau(false), s.out(norms::size(PLANES)));
         Box::new(move |list| norms::record(list, tau, stats))
     }),
+    Case {
+        note: "Σ|x| alone",
+        ..case("norms", 16.0, NEAR, |s| {
+            let (tau, stats) = (s.tau(false), s.out(norms::size(PLANES)));
+            Box::new(move |list| norms::record_l1(list, tau, stats))
+        })
+    },
     case("statistics", 16.0, NEAR, |s| {
         let (tau, stats) = (s.tau(false), s.out(norms::size(PLANES)));
-        Box::new(move |list| list.call(&norms::STATISTICS, &[], &(), &[tau, stats]))
+        Box::new(move |list| list.call(&norms::STATISTICS, &[0], &(), &[tau, stats]))
     }),
     Case {
         note: "rows of 3",

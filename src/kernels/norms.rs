@@ -2,6 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::vector::{LANES, SPAN, sum};
 use super::{Access, Args, Form, Kernel, Quad, per_row_and_plane};
 use crate::recording::{Buf, Recording, Size};
 
@@ -22,11 +23,11 @@ pub struct Stats {
 /// Words of a [`Stats`].
 pub const WIDTH: u32 = 4;
 
-/// Bindings: tau (planes), stats (`[rows, planes]`).
+/// Bindings: tau (planes), stats (`[rows, planes]`). Constant: whether Σ|x| is all that is asked for.
 pub static NORMS: Kernel = Kernel {
     name: "norms",
     wgsl: include_str!("../../shaders/norms.wgsl"),
-    constants: &[],
+    constants: &["ONLY_L1"],
     bindings: &[Access::Read, Access::Write],
     form: Form::Rows(emit),
     twin,
@@ -36,7 +37,7 @@ pub static NORMS: Kernel = Kernel {
 pub static STATISTICS: Kernel = Kernel {
     name: "statistics",
     wgsl: include_str!("../../shaders/statistics.wgsl"),
-    constants: &[],
+    constants: &["ONLY_L1"],
     bindings: &[Access::Read, Access::Write],
     form: Form::Shader(per_row_and_plane),
     twin,
@@ -52,35 +53,47 @@ pub fn size(planes: u32) -> Size {
 
 /// Appends: `stats[row, plane]` = [`Stats`] of `tau[plane]`'s row.
 pub fn record(list: &mut Recording, tau: Buf, stats: Buf) {
-    list.call(if list.planes <= FEW { &NORMS } else { &STATISTICS }, &[], &(), &[tau, stats]);
+    call(list, tau, stats, false);
+}
+
+/// The same with Σ|x| alone; the other sums are zero.
+pub fn record_l1(list: &mut Recording, tau: Buf, stats: Buf) {
+    call(list, tau, stats, true);
+}
+
+fn call(list: &mut Recording, tau: Buf, stats: Buf, only_l1: bool) {
+    let kernel = if list.planes <= FEW { &NORMS } else { &STATISTICS };
+    list.call(kernel, &[only_l1.into()], &(), &[tau, stats]);
 }
 
 fn emit(q: &mut dyn Quad) {
     let (planes, sums) = (q.planes(), q.name("sums"));
     q.before(&format!("var {sums}: Stack;"));
     let (tau, exist) = (q.stack(0, planes), q.exist());
-    q.line(&format!("norms_of({tau}, &{sums}, {exist});"));
+    let function = if q.constant(0) != 0 { "l1_of" } else { "norms_of" };
+    q.line(&format!("{function}({tau}, &{sums}, {exist});"));
     q.join(1, &sums, planes, "join_norms", WIDTH);
 }
 
 fn twin(args: &mut Args<'_>) {
-    let dims = args.dims;
+    let (dims, only_l1) = (args.dims, args.constants[0] != 0);
     let (n, planes, len) = (dims.n as usize, dims.planes as usize, dims.row_len as usize);
     let tau = args.read::<f32>(0);
     let stats = args.write::<Stats>(1);
     let last = &tau[(planes - 1) * n..][..n];
     for (row, m) in last.chunks(len).enumerate() {
         for plane in 0..planes {
-            stats[row * planes + plane] = row_stats(&tau[plane * n + row * len..][..m.len()], m);
+            let x = &tau[plane * n + row * len..][..m.len()];
+            stats[row * planes + plane] =
+                if only_l1 { Stats { l1: l1(x), ..Stats::default() } } else { row_stats(x, m) };
         }
     }
 }
 
-/// Partial sums side by side, so that the compiler can use vectors of any width with the same result.
-const LANES: usize = 16;
-
-/// Elements summed in f32 before their sum goes on in f64.
-const SPAN: usize = 4096;
+#[multiversion::multiversion(targets = "simd")]
+fn l1(x: &[f32]) -> f32 {
+    sum(x, f32::abs) as f32
+}
 
 fn row_stats(x: &[f32], m: &[f32]) -> Stats {
     if x.len() < LANES {

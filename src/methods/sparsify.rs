@@ -177,11 +177,11 @@ fn l1_scaled(stream: &Stream<'_>, mut each: Vec<Mask>) -> Result<Vec<Mask>> {
     let mut list = Recording::new(each.len() as u32); // random masks and thresholds ask for no plane of the merge
     let stack = Stack::record(&mut list, stream.tensor, each.len());
     let before = list.result("before", norms::size(list.planes));
-    norms::record(&mut list, stack.tau, before);
+    norms::record_l1(&mut list, stack.tau, before);
     let masks = Masks { each: each.clone(), varying: None };
     masks.record(&mut list, stack.tau);
     let after = list.result("after", norms::size(list.planes));
-    norms::record(&mut list, stack.tau, after);
+    norms::record_l1(&mut list, stack.tau, after);
     let totals = totals(stream, &list)?;
     let ratio = |before: &Totals, after: &Totals| if after.l1 > 0.0 { before.l1 / after.l1 } else { 1.0 };
     for (mask, (before, after)) in each.iter_mut().zip(totals[0].iter().zip(&totals[1])) {

@@ -99,11 +99,13 @@ fn blocks(stream: &Stream<'_>, source: Source, brackets: &[Option<Bracket>]) -> 
             return Ok(None);
         }
         let first = extent.first_row * u64::from(extent.row_len);
+        // Entries of a plane are neighbours on the CPU, so that each part finds its room at once.
         let mut listed = vec![Vec::new(); brackets.len()];
-        for [key, at] in entries {
-            listed[(at / extent.n) as usize].push(packed(*key, first + u64::from(at % extent.n)));
+        for part in entries.chunk_by(|[_, a], [_, b]| a / extent.n == b / extent.n) {
+            let plane = part[0][1] / extent.n;
+            let entry = |[key, at]: &[u32; 2]| packed(*key, first + u64::from(at - plane * extent.n));
+            listed[plane as usize].extend(part.iter().map(entry));
         }
-        listed.iter_mut().for_each(Vec::shrink_to_fit);
         Ok(Some(Block { counts: (0..brackets.len()).map(|k| found.counts(k)).collect(), listed }))
     })?;
     Ok(blocks.into_iter().collect())
