@@ -15,6 +15,7 @@ pub const MANY: u32 = 17;
 const FEW: u32 = 64;
 
 /// The parts of a shader.
+#[derive(Clone)]
 pub struct Text {
     /// Names of the kernels.
     pub label: String,
@@ -37,6 +38,7 @@ pub struct Text {
 }
 
 /// A body in the making.
+#[derive(Clone)]
 pub struct Body<'a> {
     recording: &'a Recording,
     /// Buffers that are never in memory.

@@ -95,22 +95,23 @@ fn cut<'a>(
                 // As many as follow; after a sum, elements are gone over in rows, which have to be whole words.
                 let words = matches!(call.kernel.form, Form::Quad(_)) || extent.row_len.is_multiple_of(4);
                 let mut range = next..next + 1;
-                let mut built = build(recording, extent, unseen, &chain, range.clone(), device);
+                let mut body = body(recording, extent, unseen, device, chain.iter().copied().chain([next]));
                 while let Some(call) = calls.get(range.end).filter(|_| within(&range, range.end)) {
                     let few = range.len() < MANY as usize || recording.planes <= MANY;
                     let more =
                         few && words && matches!(call.kernel.form, Form::Quad(_)) && call.grid == calls[next].grid;
                     let seen = !written(call).all(|buf| unseen[buf.0]);
-                    let longer = range.start..range.end + 1;
                     if !more || !seen || !apart_from(recording, call, &calls[range.clone()]) {
                         break;
                     }
-                    let larger = build(recording, extent, unseen, &chain, longer.clone(), device);
-                    if larger.buffers.len() > device.buffers {
+                    let mut longer = body.clone();
+                    longer.call(call);
+                    if longer.clone().finish().buffers.len() > device.buffers {
                         break;
                     }
-                    (range, built) = (longer, larger);
+                    (range.end, body) = (range.end + 1, longer);
                 }
+                let built = frame::build(body.finish(), recording.planes);
                 next = range.end;
                 launches.push(Launch { calls: range, run: Run::Built(built) });
             }
@@ -157,20 +158,19 @@ fn unseen(recording: &Recording, apart: usize) -> Vec<bool> {
     unseen
 }
 
-/// The shader of the calls `range`, before which those of `chain` are done again.
-fn build(
-    recording: &Recording,
+/// What the calls `which` do, over the extent of the last.
+fn body<'a>(
+    recording: &'a Recording,
     extent: &Extent,
-    unseen: &[bool],
-    chain: &[usize],
-    range: Range<usize>,
+    unseen: &'a [bool],
     device: Device,
-) -> Built {
-    let calls = &recording.calls;
-    let extent = calls[range.start].grid.unwrap_or(*extent);
-    let rows = matches!(calls[range.start].kernel.form, Form::Rows(_));
+    which: impl Iterator<Item = usize> + Clone,
+) -> Body<'a> {
+    let last = &recording.calls[which.clone().last().expect("a launch is of a call")];
+    let extent = last.grid.unwrap_or(*extent);
+    let rows = matches!(last.kernel.form, Form::Rows(_));
     let frame = if rows { Frame::rows(&extent, device.lanes) } else { Frame::elements(&extent) };
     let mut body = Body::new(recording, unseen, extent, frame);
-    chain.iter().copied().chain(range).for_each(|call| body.call(&calls[call]));
-    frame::build(body.finish(), recording.planes)
+    which.for_each(|call| body.call(&recording.calls[call]));
+    body
 }
