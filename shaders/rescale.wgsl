@@ -15,6 +15,11 @@ fn overflow(dtype: u32) -> u32 {
     }
 }
 
+// The results, and the base's own where they are not finite, or not in the output type.
+fn if_finite(dtype: u32, bits: vec4<u32>, base: vec4<u32>) -> vec4<u32> {
+    return select(bits, base, (bits & MAGNITUDE) >= vec4<u32>(overflow(dtype)));
+}
+
 // How many of four results are NaN, infinite, and finite but not in the output type.
 fn lost(dtype: u32, bits: vec4<u32>, exist: vec4<bool>) -> vec3<u32> {
     let magnitude = select(vec4<u32>(), bits & MAGNITUDE, exist);

@@ -13,6 +13,11 @@ struct Params {
 
 var<workgroup> partial: array<vec4<f32>, 256>;
 
+// As bits, of which those of NaN and infinity are the largest.
+fn larger(a: f32, b: f32) -> f32 {
+    return bitcast<f32>(max(bitcast<u32>(a), bitcast<u32>(b)));
+}
+
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
         @builtin(local_invocation_index) lane: u32) {
@@ -28,7 +33,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     for (var i = row * p.dims.row_len + lane; i < end; i += WORKGROUP) {
         let x = tau[own + i];
         let size = abs(x);
-        sum = vec4<f32>(sum.x + size, sum.y + x * x, max(sum.z, size), sum.w + x * tau[last + i]);
+        sum = vec4<f32>(sum.x + size, sum.y + x * x, larger(sum.z, size), sum.w + x * tau[last + i]);
     }
     partial[lane] = sum;
     for (var half = WORKGROUP / 2u; half > 0u; half >>= 1u) {
@@ -36,7 +41,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         if lane < half {
             let a = partial[lane];
             let b = partial[lane + half];
-            partial[lane] = vec4<f32>(a.x + b.x, a.y + b.y, max(a.z, b.z), a.w + b.w);
+            partial[lane] = vec4<f32>(a.x + b.x, a.y + b.y, larger(a.z, b.z), a.w + b.w);
         }
     }
     if lane == 0u {

@@ -30,6 +30,8 @@ pub struct Wanted {
     pub vram: Option<u64>,
     /// Threads of the CPU device.
     pub threads: Option<usize>,
+    /// Whether the CPU computes what the GPU fails at.
+    pub fallback: bool,
     /// Whether products of the forward pass take the adapter's cooperative matrices.
     pub fast_gemm: bool,
 }

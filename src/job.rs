@@ -60,6 +60,8 @@ pub struct Job {
     pub checkpoints: Vec<Checkpoint>,
     /// The device.
     pub opened: Opened,
+    /// The device as it was asked for.
+    wanted: Wanted,
     /// What feature space takes.
     pub features: Option<Features>,
     /// Whether the base is all zeros, because the models are adapters alone.
@@ -141,7 +143,21 @@ impl Job {
             }
         };
         plan.warnings.extend(warn::warnings(&layers, adapter.as_ref()));
-        Ok(Self { recipe, plan, checkpoints, opened, features, zeros, layers, adapter, given, sensitive, resolved })
+        let wanted = wanted.clone();
+        Ok(Self {
+            recipe,
+            plan,
+            checkpoints,
+            opened,
+            wanted,
+            features,
+            zeros,
+            layers,
+            adapter,
+            given,
+            sensitive,
+            resolved,
+        })
     }
 
     /// Where each tensor will go; the largest that an adapter's may become.
@@ -185,7 +201,8 @@ impl Job {
         log::info!("pass: {:.3} s", started.elapsed().as_secs_f64());
         let done: HashSet<usize> = outcome.written.iter().map(|(tensor, _)| *tensor).collect();
         let rest: Vec<usize> = (0..self.plan.tensors.len()).filter(|tensor| !done.contains(tensor)).collect();
-        let merge = Merge { plan: &self.plan, engine, writer: &writer, strengths: &outcome.strengths };
+        let (plan, strengths) = (&self.plan, &outcome.strengths);
+        let merge = Merge { plan, engine, writer: &writer, strengths, wanted: &self.wanted };
         let mut tensors = merge.run(&rest)?;
         tensors.append(&mut outcome.written);
         tensors.sort_by_key(|(tensor, _)| *tensor);
@@ -216,6 +233,7 @@ impl Job {
             method: self.plan.method.name.to_owned(),
             calibrate: self.recipe.calibrate.space.to_string(),
             seed: self.plan.seed,
+            non_finite: self.recipe.non_finite,
             device: self.opened.name.clone(),
             inputs,
             tensors,

@@ -8,7 +8,9 @@ use std::time::Instant;
 use crate::calibrate::wsc::{self, Xi};
 use crate::checkpoint::Writer;
 use crate::decompose::Route;
+use crate::device::Wanted;
 use crate::error::Result;
+use crate::finite;
 use crate::kernels::factor::Strength;
 use crate::kernels::norms::Stats;
 use crate::kernels::rescale::{self, Counts};
@@ -16,8 +18,10 @@ use crate::kernels::scale;
 use crate::methods::combine::Combination;
 use crate::methods::merged::Merged;
 use crate::methods::{Combine, sparsify, whole};
-use crate::plan::{Action, Plan, Tensor};
+use crate::plan::{Action, Plan, Source, Tensor};
+use crate::recipe::NonFinite;
 use crate::recording::{Extent, Results, Size};
+use crate::recover::{self, Recovered};
 use crate::report::TensorReport;
 use crate::stream::{Engine, Stream};
 
@@ -37,6 +41,8 @@ pub struct Merge<'a> {
     pub writer: &'a Writer,
     /// What becomes of each tensor's ξ.
     pub strengths: &'a [Strength],
+    /// The device, for when it fails.
+    pub wanted: &'a Wanted,
 }
 
 impl Merge<'_> {
@@ -99,12 +105,13 @@ impl Merge<'_> {
     }
 
     fn merge(&self, index: usize) -> Result<TensorReport> {
-        self.prepare(index)?.write(self.writer, self.strengths[index])
-    }
-
-    /// Finds all that takes a whole tensor to know.
-    pub fn prepare(&self, index: usize) -> Result<Prepared<'_>> {
-        Prepared::new(self.plan, &self.engine, index)
+        let strength = self.strengths[index];
+        let work = |tensor: &Tensor, engine: &Engine<'_>| {
+            Prepared::new(self.plan, engine, index, tensor)?.write(self.writer, strength)
+        };
+        let (mut report, recovered) = recover::attempt(self.wanted, &self.plan.tensors[index], &self.engine, work)?;
+        report.recovered = recovered.map(Recovered::as_str);
+        Ok(report)
     }
 }
 
@@ -134,9 +141,9 @@ pub struct TauRows {
 }
 
 impl<'a> Prepared<'a> {
-    /// Reads the tensor as often as the method takes.
-    pub fn new(plan: &'a Plan, engine: &'a Engine<'a>, index: usize) -> Result<Self> {
-        let (started, tensor) = (Instant::now(), &plan.tensors[index]);
+    /// Reads tensor `index` of the plan as often as the method takes; `tensor` is that, or the same in other blocks.
+    pub fn new(plan: &'a Plan, engine: &'a Engine<'a>, index: usize, tensor: &'a Tensor) -> Result<Self> {
+        let started = Instant::now();
         let mut stream = Stream::new(engine, tensor);
         let masks = sparsify::masks(&stream, plan.method.sparsify, &tensor.settings, plan.seed)?;
         let combination = Combination::new(&stream, tensor.combine, &masks, &tensor.settings, plan.models)?;
@@ -156,13 +163,19 @@ impl<'a> Prepared<'a> {
         let out = list.result("out", Size::Stored(tensor.out_dtype));
         let counts = list.result("counts", Size::Fixed(rescale::COUNTS));
         let (_, factors) = wsc::record(&mut list, &stack, self.xi, strength);
-        rescale::record(&mut list, stack.base, stack.tau, factors, out, counts);
+        let rescale = if tensor.non_finite == NonFinite::Base { rescale::record_finite } else { rescale::record };
+        rescale(&mut list, stack.base, stack.tau, factors, out, counts);
         let take = |extent: &Extent, results: &Results| {
             let at = extent.first_row * u64::from(extent.row_len) * tensor.out_dtype.size() as u64;
             let bytes = results.bytes(0, extent.n as usize * tensor.out_dtype.size());
             writer.write_at(self.index, at, bytes)?;
             self.engine.progress.bytes.fetch_add(self.stream.bytes(extent) + bytes.len() as u64, Ordering::Relaxed);
-            Ok(block_report(results, tensor, self.xi, strength))
+            let mut report = block_report(results, tensor, self.xi, strength);
+            let counts = bytemuck::cast_slice::<u32, Counts>(results.words(1))[0];
+            if self.has_lost(bytemuck::cast_slice(results.words(2)), &counts) {
+                report.found(&finite::look(&self.stream, extent, Some(bytes))?);
+            }
+            Ok(report)
         };
         let mut report = TensorReport::merged(tensor, strength);
         let blocks = tensor.blocks();
@@ -171,7 +184,25 @@ impl<'a> Prepared<'a> {
             let part = self.stream.map(&list, first..(first + BLOCKS).min(blocks), take)?;
             part.iter().for_each(|block| report.add(block));
         }
+        self.finish(report)
+    }
+
+    /// Whether numbers that are none may be in what these statistics and counts are of.
+    fn has_lost(&self, stats: &[Stats], counts: &Counts) -> bool {
+        // Where the base stands in for them, they leave no trace.
+        self.tensor.non_finite == NonFinite::Base || finite::noticed(stats, counts)
+    }
+
+    /// Completes the report of the tensor.
+    ///
+    /// # Errors
+    /// Numbers that are none, if that is an error.
+    fn finish(&self, mut report: TensorReport) -> Result<TensorReport> {
         report.finish(self.route.as_ref(), self.started.elapsed());
+        if let (Some(findings), NonFinite::Error) = (&report.not_finite, self.tensor.non_finite) {
+            let name = |source: &Source| self.engine.checkpoints[source.checkpoint].name();
+            findings.check(self.tensor, &self.tensor.sources.iter().map(name).collect::<Vec<_>>())?;
+        }
         Ok(report)
     }
 
@@ -224,15 +255,30 @@ impl<'a> Prepared<'a> {
         Ok(all)
     }
 
-    /// The tensor's report, where it was written from [`Prepared::rows`] of all its blocks.
-    pub fn report(&self, rows: &TauRows, strength: Strength, counts: Counts) -> TensorReport {
+    /// The tensor's report, where it was written from [`Prepared::rows`] of all its blocks; `out` is what was written.
+    ///
+    /// # Errors
+    /// Numbers that are none, if that is an error.
+    pub fn report(
+        &self,
+        rows: &TauRows,
+        strength: Strength,
+        counts: Counts,
+        out: Option<&[u8]>,
+    ) -> Result<TensorReport> {
         let mut report = TensorReport::merged(self.tensor, strength);
         report.counts(counts);
         for (row, stats) in rows.stats.chunks(self.tensor.experts() + 1).enumerate() {
             report.row(stats, strength.of(*rows.xi.get(row).unwrap_or(&rows.xi[0])));
         }
-        report.finish(self.route.as_ref(), self.started.elapsed());
-        report
+        if self.has_lost(&rows.stats, &counts) {
+            for block in 0..self.tensor.blocks() {
+                let extent = self.tensor.block(block);
+                let at = (extent.first_row * u64::from(extent.row_len)) as usize * self.tensor.out_dtype.size();
+                report.found(&finite::look(&self.stream, &extent, out.map(|out| &out[at..]))?);
+            }
+        }
+        self.finish(report)
     }
 }
 

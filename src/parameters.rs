@@ -14,6 +14,7 @@ use crate::kernels::rescale::{self, Counts};
 use crate::kernels::{delta, scale, widen};
 use crate::merge::{Prepared, TauRows};
 use crate::plan::{Action, Plan, Source};
+use crate::recipe::NonFinite;
 use crate::recording::{Extent, Recording, Results, Size};
 use crate::report::TensorReport;
 use crate::stream::Engine;
@@ -139,7 +140,7 @@ impl<'a> Library<'a> {
             let tensor = &plan.tensors[index];
             let (rows, row_len) = shape(tensor.elements);
             let prepared = match tensor.action {
-                Action::Merge => Some(Prepared::new(plan, engine, index)?),
+                Action::Merge => Some(Prepared::new(plan, engine, index, &plan.tensors[index])?),
                 Action::Copy(_) => None,
             };
             return Ok(Tensor { sources: tensor.sources.clone(), rows, row_len, prepared });
@@ -366,12 +367,15 @@ impl<'a> Open<'a> {
             let out = list.result("out", Size::Stored(out_dtype));
             let counts = list.result("counts", Size::Fixed(rescale::COUNTS));
             let xi = factors(&mut list, side, strength);
-            rescale::record(&mut list, base, tau, xi, out, counts);
+            let base_stands = prepared.tensor.non_finite == NonFinite::Base;
+            let rescale = if base_stands { rescale::record_finite } else { rescale::record };
+            rescale(&mut list, base, tau, xi, out, counts);
             let mut results = Results::default();
             self.library.executor.run(&list, &side.extent, &loaded.inputs, &mut results)?;
-            writer.write_at(prepared.index, 0, results.bytes(0, side.extent.n as usize * out_dtype.size()))?;
+            let bytes = results.bytes(0, side.extent.n as usize * out_dtype.size());
+            writer.write_at(prepared.index, 0, bytes)?;
             let counts = bytemuck::cast_slice::<u32, Counts>(results.words(1))[0];
-            reports.push((prepared.index, prepared.report(&side.rows, strength, counts)));
+            reports.push((prepared.index, prepared.report(&side.rows, strength, counts, Some(bytes))?));
         }
         Ok(reports)
     }

@@ -14,7 +14,7 @@ use crate::kernels::residual::MAX_EXPERTS;
 use crate::memory::{Memory, Shape, Share};
 use crate::methods::combine::parts;
 use crate::methods::{Combine, Method, Rescale, Settings, Sparsify};
-use crate::recipe::{Depth, Recipe, Space};
+use crate::recipe::{Depth, NonFinite, Recipe, Space};
 use crate::recording::{Extent, FLAT_ROW, GROUP_ROWS};
 use crate::select;
 
@@ -77,6 +77,8 @@ pub struct Tensor {
     pub settings: Settings,
     /// How its task vectors become one.
     pub combine: Combine,
+    /// What becomes of what is not finite.
+    pub non_finite: NonFinite,
     /// Its calibration, if it has one.
     pub calibration: Option<Calibration>,
     /// Elements of a row in the view that its blocks are cut from.
@@ -363,6 +365,7 @@ impl Planner<'_> {
             action,
             settings,
             combine,
+            non_finite: self.recipe.non_finite,
             calibration,
             row_len,
             block_rows: 1,

@@ -2,16 +2,18 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::calibrate::feature::{CandidateReport, LeafReport};
 use crate::checkpoint::FileDigest;
 use crate::decompose::{Route, Why};
 use crate::fast_gemm::FastReport;
+use crate::finite::Findings;
 use crate::kernels::factor::Strength;
 use crate::kernels::norms::Stats;
 use crate::kernels::rescale::Counts;
 use crate::plan::{Action, Copied, Tensor};
+use crate::recipe::NonFinite;
 
 /// Name and version of the document.
 pub const SCHEMA: &str = "magic-merge/1";
@@ -29,6 +31,9 @@ pub struct Report {
     pub calibrate: String,
     /// Seed of the random masks.
     pub seed: u64,
+    /// What becomes of NaN and infinities.
+    #[serde(serialize_with = "word")]
+    pub non_finite: NonFinite,
     /// The device, as a person knows it.
     pub device: String,
     /// The base first, then the experts.
@@ -54,6 +59,10 @@ pub struct Report {
     pub warnings: Vec<String>,
     /// Wall time of the merge.
     pub seconds: f64,
+}
+
+fn word<S: Serializer>(non_finite: &NonFinite, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(non_finite.as_str())
 }
 
 /// A factor in feature space that is worth a warning.
@@ -86,8 +95,13 @@ impl Report {
             ));
         }
         // Selections may leave out what is no number: what was lost there would not be missed.
+        let fate = match self.non_finite {
+            NonFinite::Base => "the base's own stand there",
+            NonFinite::Error | NonFinite::Propagate => "what it learned there is lost",
+        };
         for (k, expert) in self.experts.iter().enumerate() {
-            let broken = |tensor: &&TensorReport| tensor.experts.get(k).is_some_and(|norm| !norm.is_finite());
+            let changed = |tensor: &TensorReport| tensor.not_finite.as_ref()?.changed.get(k + 1)?.first;
+            let broken = |tensor: &&TensorReport| changed(tensor).is_some();
             let mut broken = self.tensors.iter().filter(broken);
             if let Some(first) = broken.next() {
                 let more = match broken.count() {
@@ -95,8 +109,13 @@ impl Report {
                     others => format!(" and in {others} more tensors"),
                 };
                 let what = format!("`{expert}` has numbers that are not finite in `{}`{more}", first.name);
-                self.warnings.push(format!("{what}: what it learned there is lost"));
+                self.warnings.push(format!("{what}: {fate}"));
             }
+        }
+        let mut recovered = self.tensors.iter().filter(|tensor| tensor.recovered.is_some());
+        if let Some(first) = recovered.next() {
+            let (all, how) = (1 + recovered.count(), first.recovered.unwrap_or_default());
+            self.warnings.push(format!("the device failed at {all} tensors: `{}` was {how}", first.name));
         }
         let large = self.tensors.iter().filter_map(|tensor| Some((tensor.too_large?, &tensor.name)));
         if let Some((bytes, name)) = large.clone().max() {
@@ -249,12 +268,18 @@ pub struct TensorReport {
     pub lora: Option<LowRank>,
     /// Rows whose norm is zero, and whose ξ is one therefore.
     pub degenerate_rows: u64,
-    /// Results that are NaN.
+    /// Results that are NaN before they are rounded, the base's own among them.
     pub nan: u64,
-    /// Results that are infinite.
+    /// Results that are infinite before they are rounded.
     pub infinite: u64,
     /// Finite results that the output type rounds to infinity or NaN.
     pub overflow: u64,
+    /// What of models and results is no number, and where the first is, if there is any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_finite: Option<Findings>,
+    /// How it was computed after the device failed, if it did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recovered: Option<&'static str>,
     /// How it was decomposed, if it was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub route: Option<String>,
@@ -300,6 +325,8 @@ impl TensorReport {
             nan: 0,
             infinite: 0,
             overflow: 0,
+            not_finite: None,
+            recovered: None,
             route: None,
             too_large: None,
             seconds: 0.0,
@@ -312,6 +339,13 @@ impl TensorReport {
         self.nan += u64::from(counts.nan);
         self.infinite += u64::from(counts.infinite);
         self.overflow += u64::from(counts.overflow);
+    }
+
+    /// Adds what was found of numbers that are none.
+    pub fn found(&mut self, findings: &Findings) {
+        if !findings.is_empty() {
+            self.not_finite.get_or_insert_default().add(findings);
+        }
     }
 
     /// Adds a row: statistics of each plane, and its ξ. Until [`TensorReport::finish`], norms are their squares.
@@ -339,6 +373,7 @@ impl TensorReport {
         self.nan += block.nan;
         self.infinite += block.infinite;
         self.overflow += block.overflow;
+        block.not_finite.iter().for_each(|findings| self.found(findings));
         self.rows += block.rows;
         if let (Some(xi), Some(part)) = (&mut self.xi, &block.xi) {
             *xi = Factors { min: xi.min.min(part.min), mean: xi.mean + part.mean, max: xi.max.max(part.max) };

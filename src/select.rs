@@ -5,9 +5,9 @@ use log::debug;
 use crate::error::Result;
 use crate::kernels::histogram::{BINS, DIGITS};
 use crate::kernels::trim::Threshold;
-use crate::kernels::{delta, histogram, variance};
+use crate::kernels::{histogram, variance};
 use crate::recording::{Buf, Recording, Role, Size};
-use crate::stack::Stack;
+use crate::stack::{Stack, difference};
 use crate::stream::Stream;
 
 mod bracket;
@@ -34,7 +34,7 @@ impl Source {
                 let base = list.input("base", 0, tensor.sources[0].dtype);
                 let expert = list.input("expert", k + 1, tensor.sources[k + 1].dtype);
                 let tau = list.result("tau", Size::Planes(1));
-                delta::record(&mut list, base, expert, tau, 0);
+                difference(&mut list, tensor.non_finite, base, expert, tau, 0);
                 list
             }
             Self::Variance => self.planes(stream),

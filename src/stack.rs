@@ -2,6 +2,7 @@
 
 use crate::kernels::delta;
 use crate::plan::Tensor;
+use crate::recipe::NonFinite;
 use crate::recording::{Buf, Recording, Size};
 
 /// Buffers of a recording that holds task vectors.
@@ -11,6 +12,7 @@ pub struct Stack {
     /// Task vectors, one plane an expert, then, where the recording has one more plane, the merged one.
     pub tau: Buf,
     experts: Vec<Buf>,
+    non_finite: NonFinite,
 }
 
 impl Stack {
@@ -19,7 +21,7 @@ impl Stack {
         let base = list.input("base", 0, tensor.sources[0].dtype);
         let experts = (1..=experts).map(|i| list.input("expert", i, tensor.sources[i].dtype)).collect();
         let tau = list.scratch("tau", Size::Planes(list.planes));
-        let stack = Self { base, tau, experts };
+        let stack = Self { base, tau, experts, non_finite: tensor.non_finite };
         stack.differences(list);
         stack
     }
@@ -27,13 +29,19 @@ impl Stack {
     /// Appends the last plane: the difference of the merge that was given, source `source` of the tensor, from the base.
     pub fn given(&self, list: &mut Recording, tensor: &Tensor, source: usize) {
         let merged = list.input("merged", source, tensor.sources[source].dtype);
-        delta::record(list, self.base, merged, self.tau, list.planes - 1);
+        difference(list, self.non_finite, self.base, merged, self.tau, list.planes - 1);
     }
 
     /// Appends the experts' differences (again, after they were masked in place).
     pub fn differences(&self, list: &mut Recording) {
         for (k, &expert) in self.experts.iter().enumerate() {
-            delta::record(list, self.base, expert, self.tau, k as u32);
+            difference(list, self.non_finite, self.base, expert, self.tau, k as u32);
         }
     }
+}
+
+/// Appends `tau[plane] = model − base`; what is not finite there is what `non_finite` says.
+pub fn difference(list: &mut Recording, non_finite: NonFinite, base: Buf, model: Buf, tau: Buf, plane: u32) {
+    let record = if non_finite == NonFinite::Base { delta::record_finite } else { delta::record };
+    record(list, base, model, tau, plane);
 }

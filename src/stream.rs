@@ -63,6 +63,16 @@ impl<'a> Stream<'a> {
         self.tensor.sources.iter().map(|source| u64::from(extent.n) * source.dtype.size() as u64).sum()
     }
 
+    /// Reads stored elements of source `source`, from element `first` on.
+    ///
+    /// # Errors
+    /// A failed read.
+    pub fn read(&self, source: usize, first: u64, bytes: &mut [u8]) -> Result<()> {
+        let source = &self.tensor.sources[source];
+        let at = first * source.dtype.size() as u64;
+        self.engine.checkpoints[source.checkpoint].read_at(source.tensor, at, bytes)
+    }
+
     /// Runs `list` over the blocks `blocks` and hands its results to `take`, on several threads and in any order; what
     /// `take` returns comes back in the order of the blocks.
     pub fn map<T: Send>(

@@ -658,10 +658,11 @@ fn the_quick_form_is_the_same_recipe() {
         dtype: Some("bfloat16".to_owned()),
         seed: Some(7),
         exclude: strings(&["lm_head.*"]),
+        non_finite: Some("propagate".to_owned()),
         lora_out: Some(8),
     };
     let file = read(
-        "merge_method: dare_ties\nbase_model: ./base\nmodels:\n- model: ./a\n  parameters: {weight: 0.5}\n- model: ./lr=3e-5/run\n- model: ./lr=3e-5\n  parameters: {weight: -2}\nparameters: {density: [0.25, 1], normalize: true, rescale: inverse_density, lambda: 0.8, epsilon: [0, 0.5]}\ndtype: bfloat16\ncalibrate: {space: fsc, manifold: tensor, norm: linf, feature: {fit: projection, samples: 5, propagate: calibrated}, data: [x, y, z], sensitive: s.json}\nseed: 7\nexclude: [lm_head.*]\nlora_out: 8\n",
+        "merge_method: dare_ties\nbase_model: ./base\nmodels:\n- model: ./a\n  parameters: {weight: 0.5}\n- model: ./lr=3e-5/run\n- model: ./lr=3e-5\n  parameters: {weight: -2}\nparameters: {density: [0.25, 1], normalize: true, rescale: inverse_density, lambda: 0.8, epsilon: [0, 0.5]}\ndtype: bfloat16\ncalibrate: {space: fsc, manifold: tensor, norm: linf, feature: {fit: projection, samples: 5, propagate: calibrated}, data: [x, y, z], sensitive: s.json}\nseed: 7\nexclude: [lm_head.*]\nnon_finite: propagate\nlora_out: 8\n",
     );
     assert_eq!(quick.recipe().unwrap(), file);
     assert_eq!(file.data_of(0), Some("x"));

@@ -7,7 +7,7 @@ use clap::builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser}
 use clap::{Parser, Subcommand};
 use magic_merge::device::Wanted;
 use magic_merge::methods::METHODS;
-use magic_merge::recipe::{DTYPES, Fit, Manifold, Norm, Propagate, Quick, Space};
+use magic_merge::recipe::{DTYPES, Fit, Manifold, NonFinite, Norm, Propagate, Quick, Space};
 use magic_merge::sensitivity::Metric;
 
 use super::output;
@@ -97,6 +97,9 @@ pub struct Global {
     /// Print one JSON document instead of tables
     #[arg(long, global = true)]
     pub json: bool,
+    /// What computes a tensor at which the GPU fails twice [default: nothing, the run ends]
+    #[arg(long, global = true, value_name = "DEVICE", value_parser = ["cpu"])]
+    pub fallback: Option<String>,
     /// Print errors only: no progress, no warnings, no summary
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
@@ -211,6 +214,12 @@ pub struct OutputFlags {
     /// Element type of the output [default: that of the base]
     #[arg(long, value_name = "TYPE", value_parser = words(&DTYPES), help_heading = "Output")]
     pub dtype: Option<String>,
+    /// What becomes of NaN and infinities in the models, and of results too large for their type [default: error]
+    ///
+    /// `error`: nothing is written, and the message names the first; `propagate`: they are computed with; `base`: the
+    /// base's own element stands there. All are counted. What no model has changed stays as it is.
+    #[arg(long, value_name = "WHAT", value_parser = words(NonFinite::WORDS), help_heading = "Output")]
+    pub non_finite: Option<String>,
     /// Most bytes of one file
     #[arg(long, value_name = "SIZE", value_parser = size, default_value = "5GB", help_heading = "Output")]
     pub shard_size: u64,
@@ -385,7 +394,14 @@ fn shows_help(error: &clap::Error) -> bool {
 impl Global {
     /// The device flags, as the library takes them.
     pub fn wanted(&self, fast_gemm: bool) -> Wanted {
-        Wanted { device: self.device.clone(), memory: self.memory, vram: self.vram, threads: self.threads, fast_gemm }
+        Wanted {
+            device: self.device.clone(),
+            memory: self.memory,
+            vram: self.vram,
+            threads: self.threads,
+            fallback: self.fallback.is_some(),
+            fast_gemm,
+        }
     }
 }
 
@@ -418,6 +434,7 @@ impl Calibration {
             data: self.data.clone(),
             sensitive: self.sensitive.clone(),
             dtype: output.dtype.clone(),
+            non_finite: output.non_finite.clone(),
             ..Quick::default()
         }
     }

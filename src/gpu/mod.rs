@@ -7,6 +7,7 @@
 pub mod adapter;
 mod buffers;
 mod device;
+mod fault;
 mod pipeline;
 mod proof;
 mod run;
@@ -15,11 +16,13 @@ mod staging;
 mod time;
 mod upload;
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use adapter::{Adapter, Choice, Class};
 pub use buffers::{Lease as DeviceBuffer, class_bytes};
+#[doc(hidden)]
+pub use fault::Fault;
 pub use time::{Time, Timer};
 
 use crate::cpu::Cpu;
@@ -130,37 +133,6 @@ pub struct DeviceInputs {
     sample: sample::Sample,
 }
 
-/// A failure for tests to inject into every `load` and `run` until told otherwise.
-#[doc(hidden)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// None.
-    None,
-    /// The host's bytes do not reach the device.
-    SkipUpload,
-    /// This call of the recording does not run.
-    SkipCall(u8),
-    /// All of what is read back is zero.
-    ZeroReadBack,
-    /// The end of the largest result is read back as zero.
-    ZeroTail,
-    /// What is read back is what the buffer held before.
-    StaleReadBack,
-}
-
-impl Fault {
-    fn code(self) -> u32 {
-        match self {
-            Self::None => 0,
-            Self::SkipUpload => 1,
-            Self::ZeroReadBack => 2,
-            Self::ZeroTail => 3,
-            Self::StaleReadBack => 4,
-            Self::SkipCall(call) => 256 + u32::from(call),
-        }
-    }
-}
-
 impl Core {
     fn open(choice: &Choice, options: &Options) -> Result<Option<Self>> {
         let (adapters, mut handles): (Vec<_>, Vec<_>) = adapter::enumerate().into_iter().unzip();
@@ -260,8 +232,10 @@ impl Gpu {
         inputs: &DeviceInputs,
         results: &mut Results,
     ) -> Result<()> {
-        run::run(self, recording, extent, inputs, &[], results)?;
-        sample::check(self, recording, extent, inputs, results)
+        self.with_script(|| {
+            run::run(self, recording, extent, inputs, &[], results)?;
+            sample::check(self, recording, extent, inputs, results)
+        })
     }
 
     /// [`Gpu::run`] for a list that uses buffers which live from run to run. Rows of their shapes cannot be computed
@@ -292,22 +266,6 @@ impl Gpu {
         let bytes = 4 * words.max(1) as u64;
         self.check_binding("activations", bytes)?;
         self.pool.take(&self.core.device, buffers::Kind::Storage, bytes, "magic.kept")
-    }
-
-    /// Injects a failure, for tests.
-    #[doc(hidden)]
-    pub fn inject(&self, fault: Fault) {
-        self.fault.store(fault.code(), Ordering::SeqCst);
-    }
-
-    /// Takes the device away, for tests.
-    #[doc(hidden)]
-    pub fn destroy(&self) {
-        self.core.device.raw.destroy();
-    }
-
-    fn has(&self, fault: Fault) -> bool {
-        self.fault.load(Ordering::Relaxed) == fault.code()
     }
 
     /// An error if a buffer called `label` of `bytes` is more than a kernel can see.

@@ -125,13 +125,13 @@ impl Job {
         let mut reports = Vec::new();
         for target in &out.targets {
             engine.progress.check()?;
-            let prepared = Prepared::new(&self.plan, engine, target.tensor)?;
+            let prepared = Prepared::new(&self.plan, engine, target.tensor, &self.plan.tensors[target.tensor])?;
             let mut rows = prepared.rows(0..prepared.tensor.blocks(), None)?;
             let strength = outcome.strengths[target.tensor];
             scale(&mut rows, prepared.tensor.row_len as usize, |xi| strength.of(xi));
             let (factored, turned) = (self.factor(out, target, &rows.tau)?, target.turned);
             let error = if factored.norm > 0.0 { factored.residual / factored.norm } else { 0.0 };
-            let mut report = prepared.report(&rows, strength, Counts::default());
+            let mut report = prepared.report(&rows, strength, Counts::default(), None)?;
             report.lora = Some(LowRank { rank: factored.rank, error });
             reports.push(report);
             let factored = if turned { factor::turned(factored, out.dtype, target.matrix()) } else { factored };
@@ -140,7 +140,7 @@ impl Job {
         }
         let mut left = Vec::new();
         for &place in &out.others {
-            let prepared = Prepared::new(&self.plan, engine, place)?;
+            let prepared = Prepared::new(&self.plan, engine, place, &self.plan.tensors[place])?;
             if prepared.rows(0..prepared.tensor.blocks(), None)?.tau.iter().any(|x| *x != 0.0) {
                 left.push(prepared.tensor.name.as_str());
             }

@@ -14,7 +14,7 @@ pub struct Stats {
     pub l1: f32,
     /// Σx².
     pub square: f32,
-    /// max|x|.
+    /// max|x|, by its bits: NaN or infinite if any x is.
     pub largest: f32,
     /// Σx·m, with m the last plane's entries.
     pub dot: f32,
@@ -104,10 +104,16 @@ fn row_stats(x: &[f32], m: &[f32]) -> Stats {
         let part = span_stats(x, m);
         l1 += f64::from(part.l1);
         square += f64::from(part.square);
-        largest = largest.max(part.largest);
+        largest = larger(largest, part.largest);
         dot += f64::from(part.dot);
     }
     Stats { l1: l1 as f32, square: square as f32, largest, dot: dot as f32 }
+}
+
+/// The larger of two magnitudes by their bits, of which those of NaN and infinity are the largest.
+#[inline(always)]
+fn larger(a: f32, b: f32) -> f32 {
+    f32::from_bits(a.to_bits().max(b.to_bits()))
 }
 
 /// [`span_stats`] where no lane has more than one element: the same sums, without the lanes.
@@ -117,7 +123,7 @@ fn short_stats(x: &[f32], m: &[f32]) -> Stats {
     for (x, m) in x.iter().zip(m) {
         stats.l1 += x.abs();
         stats.square += x * x;
-        stats.largest = stats.largest.max(x.abs());
+        stats.largest = larger(stats.largest, x.abs());
         stats.dot += x * m;
     }
     stats
@@ -132,20 +138,20 @@ fn span_stats(x: &[f32], m: &[f32]) -> Stats {
         for j in 0..LANES {
             l1[j] += x[j].abs();
             square[j] += x[j] * x[j];
-            largest[j] = if x[j].abs() > largest[j] { x[j].abs() } else { largest[j] };
+            largest[j] = larger(largest[j], x[j].abs());
             dot[j] += x[j] * m[j];
         }
     }
     for (j, (x, m)) in rest.enumerate() {
         l1[j] += x.abs();
         square[j] += x * x;
-        largest[j] = largest[j].max(x.abs());
+        largest[j] = larger(largest[j], x.abs());
         dot[j] += x * m;
     }
     Stats {
         l1: l1.iter().sum(),
         square: square.iter().sum(),
-        largest: largest.iter().fold(0.0, |a, &b| a.max(b)),
+        largest: largest.into_iter().fold(0.0, larger),
         dot: dot.iter().sum(),
     }
 }

@@ -32,11 +32,11 @@ pub struct Counts {
 pub const COUNTS: u32 = 3;
 
 /// Bindings: base (stored), tau (planes), xi (`[rows]` or one), out (stored), counts ([`COUNTS`], added to).
-/// Constants: both element types.
+/// Constants: both element types, and whether the base's own element stands where the result is not finite.
 pub static RESCALE: Kernel = Kernel {
     name: "rescale",
     wgsl: include_str!("../../shaders/rescale.wgsl"),
-    constants: &["BASE", "OUT"],
+    constants: &["BASE", "OUT", "FINITE"],
     bindings: &[Access::Read, Access::Read, Access::Read, Access::Write, Access::Write],
     form: Form::Quad(emit),
     twin,
@@ -44,7 +44,16 @@ pub static RESCALE: Kernel = Kernel {
 
 /// Appends `out = base + xi · tau[last]`; `xi` holds a factor for each row, or one for all.
 pub fn record(list: &mut Recording, base: Buf, tau: Buf, xi: Buf, out: Buf, counts: Buf) {
-    let constants = [list.dtype(base).code(), list.dtype(out).code()];
+    call(list, base, tau, xi, out, counts, false);
+}
+
+/// The same, and the base's own element where that is not finite, or not in the output type; such are counted as well.
+pub fn record_finite(list: &mut Recording, base: Buf, tau: Buf, xi: Buf, out: Buf, counts: Buf) {
+    call(list, base, tau, xi, out, counts, true);
+}
+
+fn call(list: &mut Recording, base: Buf, tau: Buf, xi: Buf, out: Buf, counts: Buf, finite: bool) {
+    let constants = [list.dtype(base).code(), list.dtype(out).code(), finite.into()];
     let stride = u32::from(matches!(list.buffers[xi.0].size, Size::Rows(_)));
     list.call(&RESCALE, &constants, &Params { stride }, &[base, tau, xi, out, counts]);
 }
@@ -58,6 +67,14 @@ fn emit(q: &mut dyn Quad) {
     q.before(&format!("var {count} = vec3<u32>();"));
     q.line(&format!("{count} += lost({out_type}u, {bits}, {});", q.exist()));
     q.count(4, &count);
+    let bits = match q.constant(2) {
+        0 => bits,
+        _ => {
+            let own = q.name("own");
+            q.line(&format!("let {own} = if_finite({out_type}u, {bits}, {base});"));
+            own
+        }
+    };
     let mut values = vec![format!("narrow4({out_type}u, {bits})")];
     if dtype(out_type) == Dtype::F64 {
         let pair = q.name("pair");
@@ -79,7 +96,7 @@ fn twin(args: &mut Args<'_>) {
     let dims = args.dims;
     let (base_type, out_type) = (dtype(args.constants[0]), dtype(args.constants[1]));
     let (n, len) = (dims.n as usize, dims.row_len as usize);
-    let stride = args.params::<Params>().stride as usize;
+    let (stride, finite) = (args.params::<Params>().stride as usize, args.constants[2] != 0);
     let (base, tau, xi) = (args.read::<u8>(0), args.read::<f32>(1), args.read::<f32>(2));
     let (out, counts) = (args.write::<u8>(3), &mut args.write::<Counts>(4)[0]);
     let tau = &tau[(dims.planes as usize - 1) * n..][..n];
@@ -97,6 +114,11 @@ fn twin(args: &mut Args<'_>) {
             let largest = largest(y);
             if largest >= overflow(out_type) {
                 tally(y, overflow(out_type), &mut counts);
+                if finite {
+                    let mut own = [0f32; CHUNK];
+                    widen(base_type, base, start, &mut own[..y.len()]);
+                    keep_lost(y, &own, overflow(out_type));
+                }
             }
             narrow(out_type, y, out, start);
             // All but NaN comes back as it was, where f32 can hold it.
@@ -138,6 +160,13 @@ fn spread(xi: &[f32], len: usize, start: usize, factors: &mut [f32]) {
 fn add(y: &mut [f32], xi: &[f32], tau: &[f32]) {
     for ((y, &xi), &t) in y.iter_mut().zip(xi).zip(tau) {
         *y = if t == 0.0 { *y } else { *y + xi * t };
+    }
+}
+
+/// Puts the base's own value where the result is lost.
+fn keep_lost(values: &mut [f32], base: &[f32], overflow: u32) {
+    for (y, base) in values.iter_mut().zip(base).filter(|(y, _)| y.to_bits() & 0x7fff_ffff >= overflow) {
+        *y = *base;
     }
 }
 

@@ -2,9 +2,9 @@
 
 use crate::decompose::{self, Route, Rule};
 use crate::error::{Error, Result};
-use crate::kernels::delta;
 use crate::plan::Tensor;
 use crate::recording::{Recording, Size};
+use crate::stack::difference;
 use crate::stream::Stream;
 
 /// Computes λ · the merged task vector of the stream's tensor and gives it to the stream. `budget` is what a GPU may
@@ -35,7 +35,7 @@ fn task_vector(stream: &Stream<'_>, k: usize) -> Result<Vec<f32>> {
     let base = list.input("base", 0, tensor.sources[0].dtype);
     let expert = list.input("expert", 1, tensor.sources[1].dtype);
     let tau = list.result("tau", Size::Planes(1));
-    delta::record(&mut list, base, expert, tau, 0);
+    difference(&mut list, tensor.non_finite, base, expert, tau, 0);
     let weight = whole.settings.weights[k] as f32;
     let blocks = pair.map(&list, 0..tensor.blocks(), |extent, results| {
         Ok(results.floats(0)[..extent.n as usize].iter().map(|x| weight * x).collect::<Vec<f32>>())

@@ -75,6 +75,19 @@ choice! {
 }
 
 choice! {
+    /// What becomes of NaN and infinities that a merge would change or make.
+    NonFinite, "treatment of what is not finite", {
+        /// The merge stops.
+        #[default]
+        Error = "error",
+        /// They are computed with.
+        Propagate = "propagate",
+        /// The base's own element stands: there an expert counts as unchanged.
+        Base = "base",
+    }
+}
+
+choice! {
     /// A vector norm.
     Norm, "norm", {
         /// Sum of magnitudes.

@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use super::{Calibrate, Params, Recipe, Sensitive, Value};
+use super::{Calibrate, NonFinite, Params, Recipe, Sensitive, Value};
 
 /// See [`Recipe::to_yaml`].
 pub(super) fn write(recipe: &Recipe) -> String {
@@ -27,6 +27,9 @@ pub(super) fn write(recipe: &Recipe) -> String {
     }
     if !recipe.exclude.is_empty() {
         out.texts(0, "exclude", &recipe.exclude);
+    }
+    if recipe.non_finite != NonFinite::Error {
+        out.line(0, "non_finite", recipe.non_finite.as_str());
     }
     if let Some(rank) = recipe.lora_out {
         out.line(0, "lora_out", &rank.to_string());

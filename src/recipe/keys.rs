@@ -13,6 +13,7 @@ pub(super) const TOP: &[&str] = &[
     "calibrate",
     "seed",
     "exclude",
+    "non_finite",
     "lora_out",
 ];
 pub(super) const MODEL: &[&str] = &["model", "parameters", "data"];

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use crate::error::nearest;
 use crate::{Error, Result};
 
-pub use choice::{Fit, Manifold, Norm, Propagate, Space};
+pub use choice::{Fit, Manifold, NonFinite, Norm, Propagate, Space};
 pub use depth::Depth;
 pub use params::{PARAMS, Param, Params, Takes, Value};
 pub use quick::Quick;
@@ -46,6 +46,8 @@ pub struct Recipe {
     pub seed: u64,
     /// Globs of the tensors that are copied from the base.
     pub exclude: Vec<String>,
+    /// `non_finite`: what becomes of NaN and infinities.
+    pub non_finite: NonFinite,
     /// `lora_out`: the result is an adapter, of at most this rank.
     pub lora_out: Option<usize>,
 }

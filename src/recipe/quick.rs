@@ -37,6 +37,8 @@ pub struct Quick {
     pub seed: Option<u64>,
     /// `--exclude GLOB`.
     pub exclude: Vec<String>,
+    /// `--non-finite NAME`.
+    pub non_finite: Option<String>,
     /// `--lora-out RANK`.
     pub lora_out: Option<usize>,
 }
@@ -127,6 +129,7 @@ impl Quick {
         if self.lora_out == Some(0) {
             return Err(Error::usage("`--lora-out` is 0").hint("it takes the largest rank of the adapter, from 1"));
         }
+        set(&mut recipe.non_finite, "--non-finite", self.non_finite.as_deref())?;
         recipe.lora_out = self.lora_out.or(recipe.lora_out);
         recipe.seed = self.seed.unwrap_or(recipe.seed);
         if !self.exclude.is_empty() {

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use super::keys::{CALIBRATE, FEATURE, FILTER, MODEL, TOP, unknown};
 use super::params::subject;
 use super::tree::{self, Kind, Node};
-use super::{Calibrate, ModelEntry, PARAMS, Param, Params, Recipe, Sensitive, Value, at, dtype_name};
+use super::{Calibrate, ModelEntry, NonFinite, PARAMS, Param, Params, Recipe, Sensitive, Value, at, dtype_name};
 use crate::{Error, Result};
 
 /// See [`Recipe::from_yaml`].
@@ -64,6 +64,7 @@ impl Reader<'_> {
             calibrate: top.get("calibrate").map_or_else(|| Ok(Calibrate::default()), |node| self.calibrate(node))?,
             seed: top.get("seed").map_or(Ok(0), |node| self.whole(node, "`seed`"))?,
             exclude: top.get("exclude").map_or(Ok(Vec::new()), |node| self.texts(node, "`exclude`"))?,
+            non_finite: top.get("non_finite").map_or(Ok(NonFinite::Error), |node| self.word(node, "`non_finite`"))?,
             lora_out: top.get("lora_out").map(|node| self.rank(node)).transpose()?,
         })
     }

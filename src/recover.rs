@@ -1,0 +1,69 @@
+//! What becomes of a tensor whose device failed: once more on the device, opened anew if it is lost, in blocks half as
+//! large; then on the CPU, if that is allowed. No result depends on the size of blocks.
+
+use crate::cpu::Cpu;
+use crate::device::{self, Wanted};
+use crate::error::{Error, Kind, Result};
+use crate::executor::Executor;
+use crate::plan::Tensor;
+use crate::recording::GROUP_ROWS;
+use crate::stream::Engine;
+
+/// How a tensor came about after a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recovered {
+    /// In blocks half as large.
+    Halved,
+    /// On the CPU.
+    OnCpu,
+}
+
+impl Recovered {
+    /// For reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Halved => "computed again in blocks half as large",
+            Self::OnCpu => "computed again on the CPU",
+        }
+    }
+}
+
+/// Does `work` on a tensor, and again if the device fails; `wanted` says which device to open again, and whether the CPU may
+/// take its place.
+///
+/// # Errors
+/// Those of `work`; the device's own when all has been tried.
+pub fn attempt<T>(
+    wanted: &Wanted,
+    tensor: &Tensor,
+    engine: &Engine<'_>,
+    work: impl Fn(&Tensor, &Engine<'_>) -> Result<T>,
+) -> Result<(T, Option<Recovered>)> {
+    let failed = match work(tensor, engine) {
+        Err(error) if error.kind() == Kind::Device && matches!(engine.executor, Executor::Gpu(_)) => error,
+        done => return done.map(|value| (value, None)),
+    };
+    log::warn!("`{}`: {failed}: again, in blocks half as large", tensor.name);
+    let again = |executor: &Executor| work(&halved(tensor), &Engine { executor, ..*engine });
+    let failed = match device::open(wanted).and_then(|opened| again(&opened.executor)) {
+        Err(error) if error.kind() == Kind::Device => error,
+        done => return done.map(|value| (value, Some(Recovered::Halved))),
+    };
+    if !wanted.fallback {
+        return Err(told(failed));
+    }
+    log::warn!("`{}`: {failed}: again, on the CPU", tensor.name);
+    again(&Executor::Cpu(Cpu::default())).map(|value| (value, Some(Recovered::OnCpu)))
+}
+
+fn told(error: Error) -> Error {
+    error.hint("`--fallback cpu` computes on the CPU what the device fails at")
+}
+
+/// The same tensor in blocks half as large, of which none stays in memory.
+fn halved(tensor: &Tensor) -> Tensor {
+    let groups = u64::from(GROUP_ROWS);
+    let align = if tensor.block_rows.is_multiple_of(groups) { groups } else { 1 };
+    let block_rows = (tensor.block_rows / 2).next_multiple_of(align).max(1);
+    Tensor { block_rows, resident: false, ..tensor.clone() }
+}
