@@ -831,7 +831,7 @@ fn weight_space_needs_no_known_architecture() {
     model_type(&sandbox);
     run(&sandbox, &["merge --base base --model @fsc/llama/expert0 --method linear --calibrate wsc --out out"]).good();
     spoiled(&sandbox, f32::NAN);
-    let args = "merge --base base --model spoiled --method linear --calibrate wsc --out nan";
+    let args = "merge --base base --model spoiled --method linear --calibrate wsc --out nan --non-finite propagate";
     let run = run(&sandbox, &[args]).good();
     assert!(run.stderr.contains(&format!("1 results are NaN: in `{UP}`")), "{}", run.stderr);
 }
