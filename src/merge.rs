@@ -79,6 +79,7 @@ impl Merge<'_> {
             Action::Copy(_) => self.copy(index, tensor).map(|()| TensorReport::copied(tensor)),
             Action::Merge => self.merge(index),
         }?;
+        self.writer.complete(index, || report.record())?;
         self.engine.progress.tensors.fetch_add(1, Ordering::Relaxed);
         Ok(report)
     }

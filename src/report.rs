@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::calibrate::feature::{CandidateReport, LeafReport};
-use crate::checkpoint::FileDigest;
+use crate::checkpoint::{FileDigest, Fingerprint};
 use crate::decompose::{Route, Why};
 use crate::fast_gemm::FastReport;
 use crate::kernels::factor::Strength;
@@ -48,6 +48,11 @@ pub struct Report {
     pub ignored: Vec<String>,
     /// Bytes read, once, and written.
     pub bytes: Bytes,
+    /// What decided the bytes, by name: another merge with all of it the same is this merge.
+    pub fingerprint: Fingerprint,
+    /// Tensors that an earlier run had written, before it was interrupted.
+    #[serde(skip)]
+    pub kept: usize,
     /// Names of the files that were written.
     pub files: Vec<String>,
     /// What is not as it should be.
@@ -267,6 +272,18 @@ pub struct TensorReport {
     rows: u64,
 }
 
+/// What of a [`TensorReport`] its tensor does not say. Floats are their bits: no reader may round them.
+#[derive(Serialize, Deserialize)]
+struct Record {
+    experts: Vec<u64>,
+    norms: [u64; 2],
+    xi: Option<[u64; 3]>,
+    counts: [u64; 5],
+    route: Option<String>,
+    too_large: Option<u64>,
+    seconds: u64,
+}
+
 impl TensorReport {
     /// A tensor that was copied.
     pub fn copied(tensor: &Tensor) -> Self {
@@ -343,6 +360,42 @@ impl TensorReport {
         if let (Some(xi), Some(part)) = (&mut self.xi, &block.xi) {
             *xi = Factors { min: xi.min.min(part.min), mean: xi.mean + part.mean, max: xi.max.max(part.max) };
         }
+    }
+
+    /// Its numbers, exactly, for the journal of a merge.
+    pub fn record(&self) -> serde_json::Value {
+        let exact = |x: f64| x.to_bits();
+        serde_json::to_value(Record {
+            experts: self.experts.iter().copied().map(exact).collect(),
+            norms: [self.merged, self.calibrated].map(exact),
+            xi: self.xi.map(|xi| [xi.min, xi.mean, xi.max].map(exact)),
+            counts: [self.degenerate_rows, self.nan, self.infinite, self.overflow, self.rows],
+            route: self.route.clone(),
+            too_large: self.too_large,
+            seconds: exact(self.seconds),
+        })
+        .expect("a record is plain data")
+    }
+
+    /// The report of `tensor` of which [`record`](Self::record) was taken; `None` if it is none.
+    pub fn recorded(tensor: &Tensor, record: &serde_json::Value) -> Option<Self> {
+        let record = Record::deserialize(record).ok()?;
+        let exact = f64::from_bits;
+        let [degenerate_rows, nan, infinite, overflow, rows] = record.counts;
+        Some(Self {
+            merged: exact(record.norms[0]),
+            calibrated: exact(record.norms[1]),
+            xi: record.xi.map(|xi| xi.map(exact)).map(|[min, mean, max]| Factors { min, mean, max }),
+            degenerate_rows,
+            nan,
+            infinite,
+            overflow,
+            route: record.route,
+            too_large: record.too_large,
+            seconds: exact(record.seconds),
+            rows,
+            ..Self::new(tensor, record.experts.into_iter().map(exact).collect(), false)
+        })
     }
 
     /// Turns squares into norms and the sum of ξ into its mean; `route` is that of a decomposition.

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use clap::CommandFactory;
 use magic_merge::checkpoint::Checkpoint;
-use magic_merge::error::Kind;
 use magic_merge::job::{Job, Output};
 use magic_merge::methods::Method;
 use magic_merge::progress::Progress;
@@ -75,6 +74,13 @@ fn calibrate(args: &CalibrateArgs, global: &Global, printer: &Printer) -> Result
 
 /// Runs a job, and says what it did.
 fn write(job: &Job, output: &Output, global: &Global, printer: &Printer) -> Result<()> {
+    if let Some(receipt) = job.done(output)? {
+        let what = format!("already done, with the same inputs: {}\n", output.dir.display());
+        return if printer.json() { printer.document(&receipt) } else { printer.summary(&what) };
+    }
+    if output.resume && !job.resumes() {
+        printer.warnings(&["a merge into an adapter does not resume: it starts from the beginning".into()]);
+    }
     let report = watched(job, output, global)?;
     printer.warnings(&report.warnings);
     if printer.json() {
@@ -100,12 +106,7 @@ fn watched(job: &Job, output: &Output, global: &Global) -> Result<magic_merge::r
     let bar = Bar::start(global, &progress, Total { tensors: job.plan.tensors.len() as u64, bytes });
     let report = job.run(output, &progress);
     drop(bar);
-    report.map_err(|error| match error.kind() {
-        Kind::Interrupted => {
-            Error::new(Kind::Interrupted, format!("interrupted: nothing was written to `{}`", output.dir.display()))
-        }
-        _ => error,
-    })
+    report
 }
 
 /// `--dry-run`: all checks, and the plan.
@@ -159,8 +160,8 @@ fn output(args: &Merge) -> Result<Option<Output>> {
 impl OutputFlags {
     /// The folder `dir`, and how it is written.
     fn to(&self, dir: &Path) -> Output {
-        let Self { shard_size, overwrite, hash, .. } = *self;
-        Output { dir: dir.to_owned(), shard_size, overwrite, hash }
+        let Self { shard_size, overwrite, resume, hash, .. } = *self;
+        Output { dir: dir.to_owned(), shard_size, overwrite, resume, hash }
     }
 }
 
