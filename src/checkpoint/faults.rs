@@ -5,8 +5,7 @@
 //!
 //! `MAGIC_TEST_FAULT=kill@N` ends the process at operation N, in the middle of it if it is a write; `eio@N` lets it
 //! fail; `enospc@N` lets it and everything after it that takes space fail; `pause@N:FILE` waits before read N until
-//! FILE, which it makes, is gone. `MAGIC_TEST_COMMIT=BYTES` records what was written every so many bytes, on the
-//! thread that writes.
+//! FILE, which it makes, is gone. `MAGIC_TEST_COMMIT` is `often` or `at-once`, see [`Commits`].
 
 use std::fs::File;
 use std::io;
@@ -69,10 +68,25 @@ pub fn watch(hook: Hook) -> bool {
     HOOK.set(Some(hook)).is_ok()
 }
 
-/// Bytes after which what was written is recorded, if a test says so.
-pub(super) fn commit_bytes() -> Option<u64> {
-    static BYTES: OnceLock<Option<u64>> = OnceLock::new();
-    *BYTES.get_or_init(|| std::env::var("MAGIC_TEST_COMMIT").ok()?.parse().ok())
+/// When tensors that are complete are recorded.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Commits {
+    /// From time to time, on a thread of its own.
+    Usual,
+    /// The same without a pause.
+    Often,
+    /// Each at once, on the thread that wrote it: operations then have an order.
+    AtOnce,
+}
+
+/// When this process records.
+pub(super) fn commits() -> Commits {
+    static COMMITS: OnceLock<Commits> = OnceLock::new();
+    *COMMITS.get_or_init(|| match std::env::var("MAGIC_TEST_COMMIT").as_deref() {
+        Ok("often") => Commits::Often,
+        Ok("at-once") => Commits::AtOnce,
+        _ => Commits::Usual,
+    })
 }
 
 fn from_environment() -> Option<Hook> {

@@ -9,7 +9,7 @@ use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::disk::OutFile;
-use super::faults;
+use super::faults::{self, Commits};
 use super::files::{Handles, Stamp};
 use super::journal::{Journal, Record};
 use super::output::temporary;
@@ -53,6 +53,11 @@ struct Safe {
 }
 
 impl Safe {
+    /// Whether it is time to record.
+    fn due(&self) -> bool {
+        self.since.elapsed() >= PAUSE || faults::commits() == Commits::Often
+    }
+
     /// Records tensors that were read from files that have not changed since.
     fn record(&mut self, complete: Vec<Record>, all: bool) -> Result<()> {
         self.inputs.iter().try_for_each(|(path, stamp)| stamp.check(path))?;
@@ -75,7 +80,7 @@ impl Shards {
     /// Syncs what was written; then tensors that were complete before are recorded, if it is time or `record` says so.
     fn sync(&self, record: bool) -> Result<()> {
         let mut safe = lock(&self.safe);
-        let record = record || safe.since.elapsed() >= PAUSE;
+        let record = record || safe.due();
         let complete = if record { std::mem::take(&mut *lock(&self.complete)) } else { Vec::new() };
         let done = self.sync_files(false).and_then(|()| match complete.is_empty() {
             true => Ok(()),
@@ -164,7 +169,7 @@ impl Flush {
         staged.dirty.store(true, Ordering::Release);
         let bytes = bytes.len() as u64;
         let pending = self.pending.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if faults::commit_bytes().is_none() && pending >= STEP { self.start() } else { Ok(()) }
+        if pending >= STEP && faults::commits() != Commits::AtOnce { self.start() } else { Ok(()) }
     }
 
     /// Takes note of a tensor that is complete, and of what is to be said of it.
@@ -176,11 +181,10 @@ impl Flush {
             return Ok(());
         }
         lock(&self.shards.complete).push(record());
-        if let Some(bytes) = faults::commit_bytes() {
-            let due = self.pending.load(Ordering::Relaxed) >= bytes;
-            return if due { self.sync_now() } else { Ok(()) };
+        if faults::commits() == Commits::AtOnce {
+            return self.sync_now();
         }
-        let due = self.shards.safe.try_lock().is_ok_and(|safe| safe.since.elapsed() >= PAUSE);
+        let due = self.shards.safe.try_lock().is_ok_and(|safe| safe.due());
         if due { self.start() } else { Ok(()) }
     }
 

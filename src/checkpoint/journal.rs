@@ -139,13 +139,14 @@ pub(super) fn difference(old: &Fingerprint, new: &Fingerprint) -> Option<String>
     let keys: std::collections::BTreeSet<&String> = old.keys().chain(new.keys()).collect();
     let key = keys.into_iter().find(|key| old.get(*key) != new.get(*key))?;
     let name = if key.starts_with('`') { key.replace('`', "") } else { key.clone() };
-    let side = |side: &Fingerprint| side.get(key).cloned();
-    Some(match (side(old), side(new)) {
+    Some(match (old.get(key), new.get(key)) {
         (Some(old), Some(new)) => {
             // Of a text of many lines, the first that differs.
-            let pair = old.lines().zip(new.lines()).find(|(old, new)| old != new);
-            let (old, new) = pair.unwrap_or((&old, &new));
-            format!("its {} was `{}`, and now is `{}`", shown(&name), shown(old.trim()), shown(new.trim()))
+            let (mut old, mut new) = (old.lines(), new.lines());
+            let pair = std::iter::repeat_with(|| (old.next(), new.next())).find(|(old, new)| old != new);
+            let side = |line: Option<&str>| line.map_or("nothing".into(), |line| format!("`{}`", shown(line.trim())));
+            let (old, new) = pair.expect("they differ");
+            format!("its {} differs: {} before, {} now", shown(&name), side(old), side(new))
         }
         (Some(_), None) => format!("it had {}, and now there is none", shown(&name)),
         (None, _) => format!("it had no {}", shown(&name)),
@@ -294,7 +295,7 @@ mod tests {
         let print = |text: &str| Fingerprint::from([("recipe".to_owned(), text.to_owned())]);
         found.check(dir.path(), &print("a\nb")).unwrap();
         let error = found.check(dir.path(), &print("a\nc")).unwrap_err().to_string();
-        assert!(error.contains("its recipe was `b`, and now is `c`"), "{error}");
+        assert!(error.contains("its recipe differs: `b` before, `c` now"), "{error}");
         assert!(found.check(dir.path(), &Fingerprint::new()).is_err());
     }
 }

@@ -119,7 +119,14 @@ pub(crate) fn finished(
         Some(what) => format!("is that of another merge: {what}"),
         None => match lost.next().or_else(|| shards.next().map(|(name, _)| name)) {
             Some(name) => format!("is not whole: `{}` is missing or has another size", shown(name)),
-            None => return Ok(Some(receipt)),
+            None => {
+                // It may have been killed just before this was gone.
+                if dir.join(LOCK).exists() {
+                    let mut cleanup = Cleanup::default();
+                    cleanup.lock = lock(dir)?;
+                }
+                return Ok(Some(receipt));
+            }
         },
     };
     match overwrite {
@@ -169,8 +176,8 @@ impl Output {
         cleanup.lock = lock(&dir)?;
         // Once more, now that nobody else writes here.
         let (_, found) = acceptable(&dir, inputs, access)?;
-        let inputs = inputs.iter().flat_map(|input| input.files());
-        let inputs = inputs.filter_map(|file| Some((identity(file).ok()?, file.to_owned()))).collect();
+        let inputs = inputs.iter().flat_map(|input| input.stamped());
+        let inputs = inputs.filter_map(|(file, _)| Some((identity(file).ok()?, file.to_owned()))).collect();
         let mut output = Self { dir, old: Vec::new(), cleanup, inputs };
         for name in layout.shards().map(|(name, _)| name).chain([INDEX]) {
             output.check(&output.dir.join(name))?;
@@ -357,12 +364,13 @@ fn refuse_link(path: &Path) -> Result<()> {
 fn refuse_inputs_folder(dir: &Path, inputs: &[&Checkpoint]) -> Result<()> {
     let Ok(own) = identity(dir) else { return Ok(()) };
     for input in inputs {
-        let parents = input.files().filter_map(|file| match file.parent() {
+        let files: Vec<&Path> = input.stamped().into_iter().map(|(file, _)| file).collect();
+        let parents = files.iter().filter_map(|file| match file.parent() {
             Some(parent) if parent.as_os_str().is_empty() => Some(Path::new(".")),
             parent => parent,
         });
         // Of a link, as in the hub's cache, both ends count.
-        let real = input.files().filter_map(|file| fs::canonicalize(file).ok()?.parent().map(Path::to_owned));
+        let real = files.iter().filter_map(|file| fs::canonicalize(file).ok()?.parent().map(Path::to_owned));
         let mut folders = input.folder().into_iter().chain(parents).map(Path::to_owned).chain(real);
         if folders.any(|folder| identity(&folder).is_ok_and(|id| id == own)) {
             let (dir, input) = (text::path(dir), shown(input.name()));

@@ -263,8 +263,11 @@ impl Drop for Writer {
         }
         // Where this fails too, what was recorded before is what there is.
         let _ = self.flush.sync_now();
+        let journal = self.output.dir.join(JOURNAL);
         if recorded(&self.output.dir).is_some() {
             self.output.cleanup.keep_shards(&self.layout);
+        } else if journal.exists() {
+            self.output.cleanup.files.push(journal);
         }
     }
 }

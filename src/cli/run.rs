@@ -74,9 +74,8 @@ fn calibrate(args: &CalibrateArgs, global: &Global, printer: &Printer) -> Result
 
 /// Runs a job, and says what it did.
 fn write(job: &Job, output: &Output, global: &Global, printer: &Printer) -> Result<()> {
-    if let Some(receipt) = job.done(output)? {
-        let what = format!("already done, with the same inputs: {}\n", output.dir.display());
-        return if printer.json() { printer.document(&receipt) } else { printer.summary(&what) };
+    if done(job, output, printer)? {
+        return Ok(());
     }
     if output.resume && !job.resumes() {
         printer.warnings(&["a merge into an adapter does not resume: it starts from the beginning".into()]);
@@ -98,6 +97,14 @@ fn write(job: &Job, output: &Output, global: &Global, printer: &Printer) -> Resu
     )
 }
 
+/// Whether the merge is done already, which is then said.
+fn done(job: &Job, output: &Output, printer: &Printer) -> Result<bool> {
+    let Some(receipt) = job.done(output)? else { return Ok(false) };
+    let what = format!("already done, with the same inputs: {}\n", output.dir.display());
+    let said = if printer.json() { printer.document(&receipt) } else { printer.summary(&what) };
+    said.map(|()| true)
+}
+
 /// A merge with a progress bar, and with Ctrl-C to stop it.
 fn watched(job: &Job, output: &Output, global: &Global) -> Result<magic_merge::report::Report> {
     let progress = Arc::new(Progress::default());
@@ -113,6 +120,9 @@ fn watched(job: &Job, output: &Output, global: &Global) -> Result<magic_merge::r
 fn plan(job: &Job, output: Option<&Output>, shard_size: u64, printer: &Printer) -> Result<()> {
     let layout = job.layout(shard_size)?;
     if let Some(output) = output {
+        if done(job, output, printer)? {
+            return Ok(());
+        }
         job.check(output)?;
     }
     printer.warnings(&job.plan.warnings);
