@@ -51,6 +51,11 @@ pub struct Output {
 /// Inputs up to this many bytes, all together, are always hashed; to hash more takes longer than to merge it.
 pub const HASHED: u64 = 1_000_000_000;
 
+/// Name of the model card.
+const CARD: &str = "README.md";
+/// Name of the recipe as it was resolved.
+const RECIPE: &str = "recipe.yml";
+
 /// Bytes of hidden states that sensitivity may keep at a time, at least.
 const STATES: u64 = 512 << 20;
 
@@ -203,6 +208,7 @@ impl Job {
         progress: &Progress,
     ) -> Result<Report> {
         let side = side_files(self.model())?;
+        writer.expect(side.iter().map(|(name, _)| &**name).chain([CARD, RECIPE, RECEIPT]))?;
         let mut tensors = self.kept(&writer, progress)?;
         let kept = tensors.len();
         let engine = Engine { checkpoints: &self.checkpoints, executor: &self.opened.executor, progress };
@@ -281,9 +287,9 @@ impl Job {
 
     /// Writes card, recipe and receipt, and completes the output.
     fn finish(&self, mut writer: Writer, mut report: Report, started: Instant) -> Result<Report> {
-        writer.file("README.md", card::text(&self.recipe, self.plan.method, &report).into_bytes());
+        writer.file(CARD, card::text(&self.recipe, self.plan.method, &report).into_bytes());
         if self.plan.method.name != GIVEN.name {
-            writer.file("recipe.yml", self.resolved.to_yaml().into_bytes());
+            writer.file(RECIPE, self.resolved.to_yaml().into_bytes());
         }
         report.seconds = started.elapsed().as_secs_f64();
         report.files = writer.names().chain([RECEIPT]).map(str::to_owned).collect();

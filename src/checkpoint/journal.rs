@@ -129,7 +129,7 @@ impl Found {
         let count = self.tensors.len();
         let what = format!("`{}` holds an unfinished merge, of which {count} tensors are done", text::path(dir));
         Error::output(what)
-            .hint("go on with it: the same command with `--resume`")
+            .hint("go on with it: the command that began it, and `--resume`")
             .hint("or start again: `--overwrite`, without `--resume`")
     }
 }

@@ -160,6 +160,14 @@ impl Writer {
         Ok(())
     }
 
+    /// Finds out early whether files of these names may be added: after the work is done it would be late to say.
+    ///
+    /// # Errors
+    /// A link, a folder or an input in the place of one of them.
+    pub fn expect<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Result<()> {
+        names.into_iter().try_for_each(|name| self.output.check(&self.output.dir.join(name)))
+    }
+
     /// Adds a file that is written at the end: configuration, tokenizer, recipe, receipt, model card. The last of a
     /// name counts.
     pub fn file(&mut self, name: &str, bytes: Vec<u8>) {

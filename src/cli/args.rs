@@ -35,8 +35,8 @@ pub enum Command {
     /// Merge models, by a recipe or by flags
     ///
     /// A recipe is mergekit's YAML, and a `calibrate` section. A PATH is a Hugging Face folder, one `.safetensors` file,
-    /// `org/name` in the local hub cache, or the folder of a LoRA adapter; the network is never used. Files get their names in the
-    /// output folder when the merge is complete; one that was interrupted can `--resume`.
+    /// `org/name` in the local hub cache, or the folder of a LoRA adapter; the network is never used. Files get their
+    /// names in the output folder when the merge is complete; one that was interrupted can go on: `--resume`.
     Merge(Box<Merge>),
     /// Calibrate a merge that another program made
     ///
