@@ -2,7 +2,7 @@
 //!
 //! The way of all blocks only notices that there is something ([`noticed`]); a second look finds it.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::kernels::convert::widen;
@@ -16,7 +16,7 @@ use crate::stream::Stream;
 const PIECE: usize = 64 << 10;
 
 /// Numbers that are none, of one tensor of one model; a difference beyond f32 counts as infinite.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Lost {
     /// NaN.
     pub nan: u64,
@@ -41,7 +41,7 @@ impl Lost {
 }
 
 /// All of them, of one tensor of a merge.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Findings {
     /// Those of the base, then of each model.
     pub inputs: Vec<Lost>,

@@ -1,6 +1,7 @@
 //! A merge from recipe to finished folder: open, plan, run, write.
 
 mod adapter;
+mod resume;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use serde_json::Value;
 
 use crate::calibrate::feature::{FeaturePass, Outcome};
 use crate::card;
-use crate::checkpoint::{Checkpoint, Dtype, Layout, RECEIPT, Writer, side_files, with_dtype};
+use crate::checkpoint::{Checkpoint, Dtype, Fingerprint, Layout, RECEIPT, Writer, side_files, with_dtype};
 use crate::device::{self, Opened, Wanted};
 use crate::error::{Error, Result};
 use crate::fast_gemm::FastGemm;
@@ -30,6 +31,7 @@ use crate::recipe::{Recipe, Sensitive, Space, resolve};
 use crate::report::{Bytes, FeatureReport, Input, InputFile, Report, SCHEMA, TensorReport};
 use crate::sensitivity::{Metric, Probe, Sensitivity};
 use crate::stream::Engine;
+use resume::unfinished;
 
 /// Where and how a merge is written.
 #[derive(Clone, Debug)]
@@ -40,12 +42,19 @@ pub struct Output {
     pub shard_size: u64,
     /// Whether an earlier merge in the folder may be replaced.
     pub overwrite: bool,
+    /// Whether an unfinished merge in the folder goes on.
+    pub resume: bool,
     /// Whether inputs of more than [`HASHED`] bytes are hashed too.
     pub hash: bool,
 }
 
 /// Inputs up to this many bytes, all together, are always hashed; to hash more takes longer than to merge it.
 pub const HASHED: u64 = 1_000_000_000;
+
+/// Name of the model card.
+const CARD: &str = "README.md";
+/// Name of the recipe as it was resolved.
+const RECIPE: &str = "recipe.yml";
 
 /// Bytes of hidden states that sensitivity may keep at a time, at least.
 const STATES: u64 = 512 << 20;
@@ -181,30 +190,52 @@ impl Job {
     /// Whether the merge may be written there, found out without making anything.
     ///
     /// # Errors
-    /// A folder that is not empty or holds an input, too little space.
+    /// A folder that is not empty or holds an input, an unfinished merge that is not to go on or is another, too little
+    /// space.
     pub fn check(&self, output: &Output) -> Result<()> {
-        let inputs: Vec<&Checkpoint> = self.checkpoints.iter().collect();
-        Writer::check(&output.dir, &self.layout(output.shard_size)?, &inputs, output.overwrite)
+        let (layout, fingerprint) = (self.layout(output.shard_size)?, self.fingerprint(output)?);
+        Writer::check(&output.dir, &layout, &self.inputs(), &self.access(output, &fingerprint))
     }
 
-    /// Runs the merge and writes everything. Nothing is left in the folder if it fails.
+    /// Runs the merge and writes everything. If it fails or is stopped, tensors that are written stay, with a journal, so
+    /// that another run may go on; nothing stays if there are none.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check), whatever goes wrong on the way, and [`Kind::Interrupted`].
     pub fn run(&self, output: &Output, progress: &Progress) -> Result<Report> {
-        if let Some(adapter) = &self.adapter {
-            return self.run_adapter(adapter, output, progress);
-        }
         let started = Instant::now();
-        let inputs: Vec<&Checkpoint> = self.checkpoints.iter().collect();
+        let fingerprint = self.fingerprint(output)?;
+        if let Some(adapter) = &self.adapter {
+            let done = self.run_adapter(adapter, output, fingerprint, progress);
+            return done.map_err(|error| unfinished(error, output, 0));
+        }
+        let (layout, access) = (self.layout(output.shard_size)?, self.access(output, &fingerprint));
+        let writer = Writer::open(&output.dir, layout, &self.inputs(), &access)?;
+        let done = self.write(writer, output, fingerprint, started, progress);
+        done.map_err(|error| unfinished(error, output, self.plan.tensors.len()))
+    }
+
+    fn write(
+        &self,
+        mut writer: Writer,
+        output: &Output,
+        fingerprint: Fingerprint,
+        started: Instant,
+        progress: &Progress,
+    ) -> Result<Report> {
         let side = side_files(self.model())?;
-        let mut writer = Writer::create(&output.dir, self.layout(output.shard_size)?, &inputs, output.overwrite)?;
+        writer.expect(side.iter().map(|(name, _)| &**name).chain([CARD, RECIPE, RECEIPT]))?;
+        let mut tensors = self.kept(&writer, progress)?;
+        let kept = tensors.len();
         let engine = Engine { checkpoints: &self.checkpoints, executor: &self.opened.executor, progress };
         let mut outcome = self.measure(&engine, Some(&writer), progress)?;
         log::info!("pass: {:.3} s", started.elapsed().as_secs_f64());
-        let done: HashSet<usize> = outcome.written.iter().map(|(tensor, _)| *tensor).collect();
+        tensors.append(&mut outcome.written);
+        let done: HashSet<usize> = tensors.iter().map(|(tensor, _)| *tensor).collect();
         let rest: Vec<usize> = (0..self.plan.tensors.len()).filter(|tensor| !done.contains(tensor)).collect();
         let (plan, strengths) = (&self.plan, &outcome.strengths);
         let merge = Merge { plan, engine, writer: &writer, strengths, wanted: &self.wanted };
-        let mut tensors = merge.run(&rest)?;
-        tensors.append(&mut outcome.written);
+        tensors.extend(merge.run(&rest)?);
         tensors.sort_by_key(|(tensor, _)| *tensor);
         let tensors = tensors.into_iter().map(|(_, report)| report).collect();
         let report = self.report(tensors, outcome, writer.layout().total_bytes(), output, progress)?;
@@ -212,7 +243,11 @@ impl Job {
             let bytes = if name == "config.json" { self.config(&bytes)? } else { bytes };
             writer.file(&name, bytes);
         }
-        self.finish(writer, report, started)
+        self.finish(writer, Report { fingerprint, kept, ..report }, started)
+    }
+
+    fn inputs(&self) -> Vec<&Checkpoint> {
+        self.checkpoints.iter().collect()
     }
 
     /// What was done, all but the time.
@@ -253,6 +288,8 @@ impl Job {
             }),
             lora: None,
             ignored: self.plan.ignored.clone(),
+            fingerprint: Fingerprint::new(),
+            kept: 0,
             bytes: Bytes { read: self.plan.bytes_in(), written },
             files: Vec::new(),
             warnings: [
@@ -268,9 +305,9 @@ impl Job {
 
     /// Writes card, recipe and receipt, and completes the output.
     fn finish(&self, mut writer: Writer, mut report: Report, started: Instant) -> Result<Report> {
-        writer.file("README.md", card::text(&self.recipe, self.plan.method, &report).into_bytes());
+        writer.file(CARD, card::text(&self.recipe, self.plan.method, &report).into_bytes());
         if self.plan.method.name != GIVEN.name {
-            writer.file("recipe.yml", self.resolved.to_yaml().into_bytes());
+            writer.file(RECIPE, self.resolved.to_yaml().into_bytes());
         }
         report.seconds = started.elapsed().as_secs_f64();
         report.files = writer.names().chain([RECEIPT]).map(str::to_owned).collect();

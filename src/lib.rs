@@ -29,7 +29,7 @@
 //!     "recipe.yml",
 //! )?;
 //! let job = Job::new(recipe, None, &Wanted::default())?;
-//! let output = Output { dir: "merged".into(), shard_size: 5_000_000_000, overwrite: false, hash: false };
+//! let output = Output { dir: "merged".into(), shard_size: 5_000_000_000, overwrite: false, resume: false, hash: false };
 //! let report = job.run(&output, &Progress::default())?;
 //! assert_eq!(report.tensors.len(), job.plan.tensors.len());
 //! # Ok(())

@@ -21,7 +21,7 @@ use crate::methods::{Combine, sparsify, whole};
 use crate::plan::{Action, Plan, Source, Tensor};
 use crate::recipe::NonFinite;
 use crate::recording::{Extent, Results, Size};
-use crate::recover::{self, Recovered};
+use crate::recover;
 use crate::report::TensorReport;
 use crate::stream::{Engine, Stream};
 
@@ -85,6 +85,7 @@ impl Merge<'_> {
             Action::Copy(_) => self.copy(index, tensor).map(|()| TensorReport::copied(tensor)),
             Action::Merge => self.merge(index),
         }?;
+        self.writer.complete(index, || report.record())?;
         self.engine.progress.tensors.fetch_add(1, Ordering::Relaxed);
         Ok(report)
     }
@@ -110,7 +111,7 @@ impl Merge<'_> {
             Prepared::new(self.plan, engine, index, tensor)?.write(self.writer, strength)
         };
         let (mut report, recovered) = recover::attempt(self.wanted, &self.plan.tensors[index], &self.engine, work)?;
-        report.recovered = recovered.map(Recovered::as_str);
+        report.recovered = recovered;
         Ok(report)
     }
 }

@@ -351,7 +351,7 @@ impl<'a> Open<'a> {
         self.library.executor.unload(loaded.inputs);
     }
 
-    /// Writes θ_0 + ξ∘τ_m of a leaf that was loaded whole; nothing if it was not.
+    /// Writes θ_0 + ξ∘τ_m of a leaf that was loaded whole; nothing if it was not. Not again what an earlier run wrote.
     pub fn write(&self, loaded: &Loaded, writer: &Writer, strength: Strength) -> Result<Vec<(usize, TensorReport)>> {
         if self.listed || self.chunks.len() > 1 {
             return Ok(Vec::new());
@@ -360,6 +360,9 @@ impl<'a> Open<'a> {
         for (tensor, side) in [(Some(&self.weight), Some(&loaded.weight)), (self.bias.as_ref(), loaded.bias.as_ref())] {
             let (Some(tensor), Some(side)) = (tensor, side) else { continue };
             let Some(prepared) = &tensor.prepared else { continue };
+            if writer.kept(prepared.index).is_some() {
+                continue;
+            }
             let out_dtype = prepared.tensor.out_dtype;
             let mut list = Recording::new(1);
             let base = list.input("base", side.first, tensor.sources[0].dtype);
@@ -375,7 +378,9 @@ impl<'a> Open<'a> {
             let bytes = results.bytes(0, side.extent.n as usize * out_dtype.size());
             writer.write_at(prepared.index, 0, bytes)?;
             let counts = bytemuck::cast_slice::<u32, Counts>(results.words(1))[0];
-            reports.push((prepared.index, prepared.report(&side.rows, strength, counts, Some(bytes))?));
+            let report = prepared.report(&side.rows, strength, counts, Some(bytes))?;
+            writer.complete(prepared.index, || report.record())?;
+            reports.push((prepared.index, report));
         }
         Ok(reports)
     }

@@ -1,6 +1,8 @@
 //! What becomes of a tensor whose device failed: once more on the device, opened anew if it is lost, in blocks half as
 //! large; then on the CPU, if that is allowed. No result depends on the size of blocks.
 
+use serde::{Deserialize, Serialize};
+
 use crate::cpu::Cpu;
 use crate::device::{self, Wanted};
 use crate::error::{Error, Kind, Result};
@@ -10,20 +12,22 @@ use crate::recording::GROUP_ROWS;
 use crate::stream::Engine;
 
 /// How a tensor came about after a failure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Recovered {
     /// In blocks half as large.
+    #[serde(rename = "in blocks half as large")]
     Halved,
     /// On the CPU.
+    #[serde(rename = "on the CPU")]
     OnCpu,
 }
 
 impl Recovered {
-    /// For reports.
+    /// As reports have it.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Halved => "computed again in blocks half as large",
-            Self::OnCpu => "computed again on the CPU",
+            Self::Halved => "in blocks half as large",
+            Self::OnCpu => "on the CPU",
         }
     }
 }

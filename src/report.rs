@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::calibrate::feature::{CandidateReport, LeafReport};
-use crate::checkpoint::FileDigest;
+use crate::checkpoint::{FileDigest, Fingerprint};
 use crate::decompose::{Route, Why};
 use crate::fast_gemm::FastReport;
 use crate::finite::Findings;
@@ -14,6 +14,7 @@ use crate::kernels::norms::Stats;
 use crate::kernels::rescale::Counts;
 use crate::plan::{Action, Copied, Tensor};
 use crate::recipe::NonFinite;
+use crate::recover::Recovered;
 
 /// Name and version of the document.
 pub const SCHEMA: &str = "magic-merge/1";
@@ -53,6 +54,11 @@ pub struct Report {
     pub ignored: Vec<String>,
     /// Bytes read, once, and written.
     pub bytes: Bytes,
+    /// What decided the bytes, by name: another merge with all of it the same is this merge.
+    pub fingerprint: Fingerprint,
+    /// Tensors that an earlier run had written, before it was interrupted.
+    #[serde(skip)]
+    pub kept: usize,
     /// Names of the files that were written.
     pub files: Vec<String>,
     /// What is not as it should be.
@@ -114,8 +120,9 @@ impl Report {
         }
         let mut recovered = self.tensors.iter().filter(|tensor| tensor.recovered.is_some());
         if let Some(first) = recovered.next() {
-            let (all, how) = (1 + recovered.count(), first.recovered.unwrap_or_default());
-            self.warnings.push(format!("the device failed at {all} tensors: `{}` was {how}", first.name));
+            let (all, how) = (1 + recovered.count(), first.recovered.map_or("", Recovered::as_str));
+            self.warnings
+                .push(format!("the device failed at {all} tensors: `{}` was computed again {how}", first.name));
         }
         let large = self.tensors.iter().filter_map(|tensor| Some((tensor.too_large?, &tensor.name)));
         if let Some((bytes, name)) = large.clone().max() {
@@ -279,7 +286,7 @@ pub struct TensorReport {
     pub not_finite: Option<Findings>,
     /// How it was computed after the device failed, if it did.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub recovered: Option<&'static str>,
+    pub recovered: Option<Recovered>,
     /// How it was decomposed, if it was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub route: Option<String>,
@@ -290,6 +297,20 @@ pub struct TensorReport {
     pub seconds: f64,
     #[serde(skip)]
     rows: u64,
+}
+
+/// What of a [`TensorReport`] its tensor does not say. Floats are their bits: no reader may round them.
+#[derive(Serialize, Deserialize)]
+struct Record {
+    experts: Vec<u64>,
+    norms: [u64; 2],
+    xi: Option<[u64; 3]>,
+    counts: [u64; 5],
+    not_finite: Option<Findings>,
+    recovered: Option<Recovered>,
+    route: Option<String>,
+    too_large: Option<u64>,
+    seconds: u64,
 }
 
 impl TensorReport {
@@ -378,6 +399,46 @@ impl TensorReport {
         if let (Some(xi), Some(part)) = (&mut self.xi, &block.xi) {
             *xi = Factors { min: xi.min.min(part.min), mean: xi.mean + part.mean, max: xi.max.max(part.max) };
         }
+    }
+
+    /// Its numbers, exactly, for the journal of a merge.
+    pub fn record(&self) -> serde_json::Value {
+        let exact = |x: f64| x.to_bits();
+        serde_json::to_value(Record {
+            experts: self.experts.iter().copied().map(exact).collect(),
+            norms: [self.merged, self.calibrated].map(exact),
+            xi: self.xi.map(|xi| [xi.min, xi.mean, xi.max].map(exact)),
+            counts: [self.degenerate_rows, self.nan, self.infinite, self.overflow, self.rows],
+            not_finite: self.not_finite.clone(),
+            recovered: self.recovered,
+            route: self.route.clone(),
+            too_large: self.too_large,
+            seconds: exact(self.seconds),
+        })
+        .expect("a record is plain data")
+    }
+
+    /// The report of `tensor` of which [`record`](Self::record) was taken; `None` if it is none.
+    pub fn recorded(tensor: &Tensor, record: &serde_json::Value) -> Option<Self> {
+        let record = Record::deserialize(record).ok()?;
+        let exact = f64::from_bits;
+        let [degenerate_rows, nan, infinite, overflow, rows] = record.counts;
+        Some(Self {
+            merged: exact(record.norms[0]),
+            calibrated: exact(record.norms[1]),
+            xi: record.xi.map(|xi| xi.map(exact)).map(|[min, mean, max]| Factors { min, mean, max }),
+            degenerate_rows,
+            nan,
+            infinite,
+            overflow,
+            not_finite: record.not_finite,
+            recovered: record.recovered,
+            route: record.route,
+            too_large: record.too_large,
+            seconds: exact(record.seconds),
+            rows,
+            ..Self::new(tensor, record.experts.into_iter().map(exact).collect(), false)
+        })
     }
 
     /// Turns squares into norms and the sum of ξ into its mean; `route` is that of a decomposition.

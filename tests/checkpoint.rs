@@ -750,7 +750,7 @@ fn overwriting() {
     // What a killed merge leaves is no reason to refuse, and does not stay.
     let killed = root.path().join("killed");
     fs::create_dir(&killed).unwrap();
-    for name in [".magic.lock", ".model-00001-of-00002.safetensors.tmp-1", ".model-config.json.tmp-1"] {
+    for name in [".magic.lock", ".model-00001-of-00002.safetensors.tmp", ".model-config.json.tmp"] {
         fs::write(killed.join(name), "").unwrap();
     }
     merge(&killed, floats(1), 1000, false).unwrap();

@@ -1,6 +1,7 @@
 //! The program as a user meets it: exit codes, streams, and what is left on disk.
 
 #[path = "common/cli.rs"]
+#[allow(dead_code, reason = "each test uses its own part")]
 mod common;
 
 use std::fs;

@@ -871,3 +871,31 @@ fn kohya_alphas_and_names_of_blocks() {
         assert!(distance(&got, &b[0].1) < 2e-6);
     }
 }
+
+#[test]
+fn no_part_of_a_model_is_the_output() {
+    let sandbox = Sandbox::empty();
+    let copy = |from: &str, to: &str| {
+        std::fs::create_dir_all(sandbox.path(to)).unwrap();
+        for entry in std::fs::read_dir(from).unwrap().flatten() {
+            std::fs::copy(entry.path(), sandbox.path(to).join(entry.file_name())).unwrap();
+        }
+    };
+    copy(&base("llama"), "below");
+    copy(&adapter("plain"), "above");
+    let args = ["--base", &base("llama"), "--method", "linear", "--overwrite"];
+    for out in ["below", "above"] {
+        let before = sandbox.listing();
+        let run = merge(&sandbox, &["below+above"], &args, out);
+        assert_eq!(run.code, Some(1), "{}", run.stderr);
+        assert!(run.stderr.contains("is that of the input"), "{}", run.stderr);
+        assert_eq!(sandbox.listing(), before);
+    }
+    // The model under the adapter is an input like any other: resumed merges are of the same one.
+    merge(&sandbox, &["below+above"], &args, "out").good();
+    let resume = [&args[..4], &["--resume"]].concat();
+    assert!(merge(&sandbox, &["below+above"], &resume, "out").good().stdout.contains("already done"));
+    copy(&base("llama"), "below");
+    let run = merge(&sandbox, &["below+above"], &resume, "out");
+    assert!(run.code == Some(1) && run.stderr.contains("its model.safetensors of below differs"), "{}", run.stderr);
+}

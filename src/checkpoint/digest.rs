@@ -5,9 +5,11 @@ use std::io::Read;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
-use super::reader::{Checkpoint, Part};
+use super::faults::{Operation, pass};
+use super::files::changed;
+use super::reader::{Checkpoint, Part, TensorInfo};
 use super::text;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// What was read of one file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,7 +47,7 @@ fn digest(part: &Part, step: &(dyn Fn(u64) -> Result<()> + Sync)) -> Result<File
     let mut hash = Sha256::new();
     let mut bytes = 0;
     loop {
-        match file.read(&mut piece) {
+        match pass(&part.path, &Operation::Read).and_then(|()| file.read(&mut piece)) {
             Ok(0) => break,
             Ok(n) => {
                 hash.update(&piece[..n]);
@@ -57,16 +59,36 @@ fn digest(part: &Part, step: &(dyn Fn(u64) -> Result<()> + Sync)) -> Result<File
         }
     }
     if bytes != part.stamp.len {
-        return Err(Error::input(format!("`{}` has changed since it was opened", text::path(&part.path))));
+        return Err(changed(&part.path));
     }
     let sha256 = hex(&hash.finalize());
     let file = part.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     Ok(FileDigest { file, bytes, sha256 })
 }
 
-/// SHA-256 of `text` in lower-case hexadecimal digits.
-pub fn sha256(text: &str) -> String {
-    hex(&Sha256::digest(text))
+impl Checkpoint {
+    /// What shows that its files are still the same in another run: for each file that it is read from, the model and
+    /// the file, and its size, its time of change and a digest of what its header says.
+    pub(crate) fn stamps(&self) -> Vec<(String, String)> {
+        let below = self.read_from().into_iter().flat_map(Self::stamps);
+        let own = self.parts.iter().enumerate().map(|(number, part)| {
+            let name = part.path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+            let mut hash = Sha256::new();
+            for tensor in self.tensors().iter().filter(|tensor| tensor.file == number) {
+                let TensorInfo { name, dtype, shape, offset, bytes, .. } = tensor;
+                hash.update(format!("{name}\0{} {shape:?} {offset} {bytes}\n", dtype.header_name()));
+            }
+            let (len, changed) = (part.stamp.len, part.stamp.changed());
+            let header = &hex(&hash.finalize())[..16];
+            (format!("`{name}` of `{}`", self.name()), format!("{len} bytes, changed {changed}, header {header}"))
+        });
+        own.chain(below).collect()
+    }
+}
+
+/// SHA-256 of `bytes` in lower-case hexadecimal digits.
+pub fn sha256(bytes: impl AsRef<[u8]>) -> String {
+    hex(&Sha256::digest(bytes))
 }
 
 fn hex(bytes: &[u8]) -> String {

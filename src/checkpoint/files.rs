@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
+use super::faults::{Operation, pass};
 use super::text;
 use crate::error::{Error, Result};
 
@@ -27,6 +28,24 @@ impl Stamp {
             id: unix_identity(metadata),
         }
     }
+
+    /// Checks that the file at `path` is still the one that was opened.
+    pub(super) fn check(&self, path: &Path) -> Result<()> {
+        let metadata = fs::metadata(path).map_err(|e| text::cannot_read(path, &e))?;
+        if Self::of(&metadata) == *self { Ok(()) } else { Err(changed(path)) }
+    }
+
+    /// Seconds since 1970 at which it was changed, as far as the file system knows.
+    pub(super) fn changed(&self) -> String {
+        let since = self.modified.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
+        since.map_or("unknown".to_owned(), |since| format!("{}.{:09}", since.as_secs(), since.subsec_nanos()))
+    }
+}
+
+/// The error of a file that is another than was opened.
+pub(super) fn changed(path: &Path) -> Error {
+    Error::input(format!("`{}` has changed since it was opened", text::path(path)))
+        .hint("wait until nothing writes to it any more, then run this again")
 }
 
 /// What two paths to one file or folder have in common.
@@ -59,6 +78,7 @@ pub(super) fn open_regular(path: &Path) -> Result<(File, Stamp)> {
             Err(Error::input(format!("`{}` is {what}, not a file", text::path(path))))
         }
     };
+    pass(path, &Operation::Open).map_err(|e| text::cannot_read(path, &e))?;
     regular(fs::metadata(path).map_err(|e| text::cannot_read(path, &e))?)?;
     let file = File::open(path).map_err(|e| text::cannot_read(path, &e))?;
     // Once more on what was opened, in case the path was exchanged in between.
@@ -82,6 +102,12 @@ pub(super) fn read_small(path: &Path, most: u64) -> Result<Vec<u8>> {
     // The limit holds even if the file grows, or if it lies about its length as those of /proc do.
     io::Read::read_to_end(&mut io::Read::take(file, most), &mut bytes).map_err(|e| text::cannot_read(path, &e))?;
     Ok(bytes)
+}
+
+/// Fills `buf` with a piece of the input at `path`, as [`read_exact_at`].
+pub(super) fn read_piece(file: &File, path: &Path, buf: &mut [u8], offset: u64) -> io::Result<()> {
+    pass(path, &Operation::Read)?;
+    read_exact_at(file, buf, offset)
 }
 
 /// Fills `buf` from `offset`, without moving a cursor that other threads share.
@@ -122,28 +148,23 @@ pub(super) fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result
     }
 }
 
-/// Makes renames and removals in `dir` last; where a file system cannot, it has no need to.
-pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
-    if cfg!(not(unix)) {
-        return Ok(());
-    }
-    match File::open(dir)?.sync_all() {
-        Err(e) if matches!(e.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => Ok(()),
-        done => done,
+/// Open files, the most recently used last. A model may have more shards than a process may have open files (256 on
+/// macOS), so each model keeps a few open and opens the others again when they are asked for.
+#[derive(Debug)]
+pub(super) struct Handles<T = File>(Mutex<Vec<(usize, Arc<T>)>>);
+
+impl<T> Default for Handles<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
     }
 }
 
-/// Open files, the most recently used last. A model may have more shards than a process may have open files (256 on
-/// macOS), so each model keeps a few open and opens the others again when they are asked for.
-#[derive(Debug, Default)]
-pub(super) struct Handles(Mutex<Vec<(usize, Arc<File>)>>);
-
-impl Handles {
+impl<T> Handles<T> {
     /// Most files kept open. Files still in use by other threads are closed when these are done.
     const MOST: usize = 16;
 
     /// File number `key`, opened by `open` if it is not at hand.
-    pub(super) fn get(&self, key: usize, open: impl FnOnce() -> Result<File>) -> Result<Arc<File>> {
+    pub(super) fn get(&self, key: usize, open: impl FnOnce() -> Result<T>) -> Result<Arc<T>> {
         let mut files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = match files.iter().position(|(known, _)| *known == key) {
             Some(at) => files.remove(at),

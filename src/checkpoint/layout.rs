@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use super::digest::sha256;
 use super::dtype::Dtype;
 use super::header::{MAX_HEADER, check_name, elements};
 use super::text::shown;
@@ -131,6 +132,19 @@ impl Layout {
     /// Bytes of all tensors, as `total_size` of an index counts them.
     pub fn total_bytes(&self) -> u64 {
         self.places.iter().map(|place| place.bytes).sum()
+    }
+
+    /// Where everything lies, in a few words and a digest.
+    pub(crate) fn describe(&self) -> String {
+        let headers: Vec<u8> = self.shards.iter().flat_map(|shard| shard.header.iter().copied()).collect();
+        format!("{} files, {}", self.shards.len(), &sha256(headers)[..16])
+    }
+
+    /// Bytes of the tensors of these names.
+    pub(super) fn bytes_of<'a>(&self, names: impl Iterator<Item = &'a str>) -> u64 {
+        let names: HashSet<&str> = names.collect();
+        let placed = self.tensors.iter().zip(&self.places);
+        placed.filter(|(tensor, _)| names.contains(tensor.name.as_str())).map(|(_, place)| place.bytes).sum()
     }
 
     /// Bytes of all shards with their headers.

@@ -4,12 +4,16 @@ pub mod dtype;
 
 mod coverage;
 mod digest;
+mod disk;
+#[doc(hidden)]
+pub mod faults;
 pub(crate) mod files;
 mod flush;
 mod folder;
 mod header;
 mod hub;
 mod index;
+mod journal;
 mod json;
 mod layout;
 mod output;
@@ -20,8 +24,11 @@ mod writer;
 
 pub use digest::{FileDigest, sha256};
 pub use dtype::Dtype;
+pub use journal::Fingerprint;
+pub(crate) use journal::recorded;
 pub use layout::{Layout, OutTensor};
-pub(crate) use output::RECEIPT;
+pub use output::Access;
+pub(crate) use output::{RECEIPT, finished};
 pub(crate) use reader::Overlay;
 pub use reader::{Checkpoint, TensorInfo};
 pub use side::{side_files, with_dtype};

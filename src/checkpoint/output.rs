@@ -7,10 +7,13 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::files::{Identity, identity, read_small};
+use super::disk;
+use super::faults::{Operation, pass};
+use super::files::{Identity, identity, open_file, read_exact_at, read_small};
 use super::folder::is_shard;
 use super::index::plain_name;
-use super::layout::{INDEX, Layout, SINGLE};
+use super::journal::{self, Fingerprint, Found, JOURNAL};
+use super::layout::{INDEX, Layout, SINGLE, Shard};
 use super::reader::Checkpoint;
 use super::side::is_side;
 use super::text::{self, list, shown};
@@ -24,10 +27,24 @@ const LOCK: &str = ".magic.lock";
 const OLD: [&str; 5] =
     [SINGLE, INDEX, "adapter_model.safetensors", "adapter_config.json", "pytorch_lora_weights.safetensors"];
 
+/// The part of a receipt that says what decided the bytes.
+const FINGERPRINT: &str = "fingerprint";
+
 /// What is written of a merge beside its result.
 pub(crate) const RECEIPT: &str = "magic.json";
 /// Longest receipt that is read.
 const MAX_RECEIPT: u64 = 256 << 20;
+
+/// What may be in the folder of an output already, and what becomes of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Access<'a> {
+    /// Whether an earlier result, or an unfinished one, may be replaced.
+    pub overwrite: bool,
+    /// Whether an unfinished merge goes on.
+    pub resume: bool,
+    /// What decides the bytes; without it, nothing is kept of a merge that is not finished.
+    pub fingerprint: Option<&'a Fingerprint>,
+}
 
 /// What has to go if the output is not finished.
 #[derive(Debug, Default)]
@@ -50,21 +67,72 @@ impl Cleanup {
         self.files.clear();
         self.dirs.clear();
     }
+
+    /// Another run may go on: everything stays but the lock and files beside the shards that will be made again.
+    pub(super) fn keep_shards(&mut self, layout: &Layout) {
+        let shards: Vec<String> = layout.shards().map(|(name, _)| temporary(name)).collect();
+        let name = |path: &Path| path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+        self.files.retain(|path| is_leftover(&name(path)) && !shards.contains(&name(path)));
+        self.dirs.clear();
+    }
 }
 
 impl Drop for Cleanup {
     fn drop(&mut self) {
         // Failures have no remedy here, and a folder that others have put files into is rightly kept.
         for file in &self.files {
-            let _ = fs::remove_file(file);
+            let _ = disk::remove_file(file);
         }
         if let Some((file, path)) = self.lock.take() {
-            let _ = fs::remove_file(path);
+            let _ = disk::remove_file(&path);
             drop(file);
         }
         for dir in self.dirs.iter().rev() {
-            let _ = fs::remove_dir(dir);
+            let _ = disk::remove_dir(dir);
         }
+    }
+}
+
+/// The receipt of a result in `dir` that is complete and of the merge of this `fingerprint`; `None` if there is no
+/// result, or an unfinished one, or one that may be replaced.
+///
+/// # Errors
+/// A result of another merge, or one that is not whole.
+pub(crate) fn finished(
+    dir: &Path,
+    layout: Option<&Layout>,
+    fingerprint: &Fingerprint,
+    overwrite: bool,
+) -> Result<Option<Value>> {
+    let path = dir.join(RECEIPT);
+    if !path.exists() || journal::recorded(dir).is_some() {
+        return Ok(None);
+    }
+    let receipt: Value = serde_json::from_slice(&read_small(&path, MAX_RECEIPT)?).unwrap_or_default();
+    let old = receipt.get(FINGERPRINT).and_then(|old| serde_json::from_value(old.clone()).ok());
+    let Some(old): Option<Fingerprint> = old else { return Ok(None) };
+    let files = receipt.get("files").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+    let mut lost = files.filter(|name| plain_name(name).is_err() || !dir.join(name).is_file());
+    let is_whole = |name: &str, bytes: u64| fs::metadata(dir.join(name)).is_ok_and(|file| file.len() == bytes);
+    let mut shards = layout.into_iter().flat_map(Layout::shards).filter(|(name, bytes)| !is_whole(name, *bytes));
+    let what = match journal::difference(&old, fingerprint) {
+        Some(what) => format!("is that of another merge: {what}"),
+        None => match lost.next().or_else(|| shards.next().map(|(name, _)| name)) {
+            Some(name) => format!("is not whole: `{}` is missing or has another size", shown(name)),
+            None => {
+                // It may have been killed just before this was gone.
+                if dir.join(LOCK).exists() {
+                    let mut cleanup = Cleanup::default();
+                    cleanup.lock = lock(dir)?;
+                }
+                return Ok(Some(receipt));
+            }
+        },
+    };
+    match overwrite {
+        true => Ok(None),
+        false => Err(Error::output(format!("the result in `{}` {what}", text::path(dir)))
+            .hint("replace it with `--overwrite`, or choose another folder")),
     }
 }
 
@@ -80,43 +148,113 @@ pub(super) struct Output {
 
 impl Output {
     /// Finds what speaks against [`open`](Self::open), and makes nothing.
-    pub(super) fn check_dir(dir: &Path, layout: &Layout, inputs: &[&Checkpoint], overwrite: bool) -> Result<()> {
+    pub(super) fn check_dir(dir: &Path, layout: &Layout, inputs: &[&Checkpoint], access: &Access<'_>) -> Result<()> {
         let dir: PathBuf = dir.components().collect();
-        acceptable(&dir, inputs, overwrite)?;
+        refuse_busy(&dir)?;
+        let (_, found) = acceptable(&dir, inputs, access)?;
         let there = dir.ancestors().find(|path| path.exists()).unwrap_or(Path::new("."));
         if !there.is_dir() {
             return Err(Error::output(format!("`{}` is not a folder", text::path(there))));
         }
-        check_space(there, layout.file_bytes(), false)
+        check_space(there, needed(layout, found.as_ref()), false)
     }
 
-    /// Makes or checks the folder `dir` for the files of `layout`.
-    pub(super) fn open(dir: &Path, layout: &Layout, inputs: &[&Checkpoint], overwrite: bool) -> Result<Self> {
+    /// Makes or checks the folder `dir` for the files of `layout`. With what an unfinished merge has left there, if
+    /// that is to go on.
+    pub(super) fn open(
+        dir: &Path,
+        layout: &Layout,
+        inputs: &[&Checkpoint],
+        access: &Access<'_>,
+    ) -> Result<(Self, Option<Found>)> {
         // Without a trailing slash, which would make a link look like the folder that it leads to.
         let dir: PathBuf = dir.components().collect();
-        let names = acceptable(&dir, inputs, overwrite)?;
+        refuse_busy(&dir)?;
+        acceptable(&dir, inputs, access)?;
         let mut cleanup = Cleanup::default();
         create_dirs(&dir, &mut cleanup.dirs)?;
         cleanup.lock = lock(&dir)?;
-        let inputs = inputs.iter().flat_map(|input| input.files());
-        let inputs = inputs.filter_map(|file| Some((identity(file).ok()?, file.to_owned()))).collect();
-        let is_old = |name: &&String| OLD.contains(&name.as_str()) || name.starts_with("model-") && is_shard(name);
-        let mut old: Vec<PathBuf> = names.iter().filter(is_old).map(|name| dir.join(name)).collect();
-        // The index first: without it, what is left of its shards is no model.
-        old.sort_by_key(|path| !path.ends_with(INDEX));
-        let output = Self { dir, old, cleanup, inputs };
+        // Once more, now that nobody else writes here.
+        let (_, found) = acceptable(&dir, inputs, access)?;
+        let inputs = inputs.iter().flat_map(|input| input.stamped());
+        let inputs = inputs.filter_map(|(file, _)| Some((identity(file).ok()?, file.to_owned()))).collect();
+        let mut output = Self { dir, old: Vec::new(), cleanup, inputs };
         for name in layout.shards().map(|(name, _)| name).chain([INDEX]) {
             output.check(&output.dir.join(name))?;
         }
+        if let Some(found) = &found {
+            output.take_back(layout, found)?;
+        }
+        let names = names(&output.dir)?;
+        let is_old = |name: &&String| OLD.contains(&name.as_str()) || name.starts_with("model-") && is_shard(name);
+        output.old = names.iter().filter(is_old).map(|name| output.dir.join(name)).collect();
+        // The index first: without it, what is left of its shards is no model.
+        output.old.sort_by_key(|path| !path.ends_with(INDEX));
+        if let (Some(found), Some(path)) = (&found, output.old.first())
+            && !found.overwrite
+            && !access.overwrite
+        {
+            let what = format!("`{}` has come into the folder since the merge began", text::path(path));
+            return Err(Error::output(what).hint("move it away, or replace it with `--overwrite`"));
+        }
         output.old.iter().try_for_each(|path| output.check(path))?;
-        if output.cleanup.lock.is_some() {
-            for name in names.iter().filter(|name| is_leftover(name)) {
-                let path = output.dir.join(name);
-                fs::remove_file(&path).map_err(|e| text::cannot_write(&path, 0, &e))?;
+        output.clear(&names, layout, found.as_ref())?;
+        check_space(&output.dir, needed(layout, found.as_ref()), !output.old.is_empty())?;
+        Ok((output, found))
+    }
+
+    /// Removes what interrupted merges left; of one that goes on only what it will write again.
+    fn clear(&self, names: &[String], layout: &Layout, found: Option<&Found>) -> Result<()> {
+        if self.cleanup.lock.is_none() && found.is_none() {
+            return Ok(()); // it may be what another merge is writing
+        }
+        let remove = |name: &str| {
+            let path = self.dir.join(name);
+            disk::remove_file(&path).map_err(|e| text::cannot_write(&path, 0, &e))
+        };
+        if found.is_none() && names.iter().any(|name| name == JOURNAL) {
+            // First and for good: without its files, the journal would say what is not so.
+            remove(JOURNAL)?;
+            disk::sync_dir(&self.dir).map_err(|e| text::cannot_write(&self.dir, 0, &e))?;
+        }
+        let staged: Vec<String> = layout.shards().map(|(name, _)| temporary(name)).collect();
+        let stays = |name: &&String| is_leftover(name) && (found.is_none() || !staged.contains(name));
+        names.iter().filter(stays).try_for_each(|name| remove(name))
+    }
+
+    /// Where a merge ended while its files got their final names, takes the names of shards back: what was whole or
+    /// nearly so is once more visibly unfinished, and is finished the usual way.
+    fn take_back(&self, layout: &Layout, found: &Found) -> Result<()> {
+        let failed = |path: &Path, e: &io::Error| text::cannot_write(path, 0, e);
+        let staged = |name: &str| self.dir.join(temporary(name));
+        let named: Vec<&str> = layout.shards().map(|(name, _)| name).filter(|name| !staged(name).exists()).collect();
+        if !found.committing || named.is_empty() {
+            return Ok(());
+        }
+        // An older output was removed before the first got its name, so that what is there is of this merge.
+        let index = self.dir.join(INDEX);
+        if index.exists() {
+            disk::remove_file(&index).map_err(|e| failed(&index, &e))?;
+            disk::sync_dir(&self.dir).map_err(|e| failed(&self.dir, &e))?;
+        }
+        for name in named {
+            let path = self.dir.join(name);
+            if path.exists() {
+                disk::rename(&path, &staged(name)).map_err(|e| failed(&path, &e))?;
             }
         }
-        check_space(&output.dir, layout.file_bytes(), overwrite && !output.old.is_empty())?;
-        Ok(output)
+        Ok(())
+    }
+
+    /// Whether shard number `number` lies beside its final name, as a merge that goes on needs it.
+    pub(super) fn is_staged(&self, shard: &Shard) -> bool {
+        let path = self.dir.join(temporary(&shard.name));
+        let regular = fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_file());
+        let mut header = vec![0; shard.header.len()];
+        regular
+            && open_file(&path).is_ok_and(|(file, len)| {
+                len == shard.bytes && read_exact_at(&file, &mut header, 0).is_ok() && header == shard.header
+            })
     }
 
     /// Adds to what goes the files that an older output says it wrote, and that are not among the names `new`. No
@@ -153,8 +291,8 @@ impl Output {
     }
 }
 
-/// The names in folder `dir`, if a merge may write there.
-fn acceptable(dir: &Path, inputs: &[&Checkpoint], overwrite: bool) -> Result<Vec<String>> {
+/// The names in folder `dir`, if a merge may write there, and what an unfinished merge has left, if that goes on.
+fn acceptable(dir: &Path, inputs: &[&Checkpoint], access: &Access<'_>) -> Result<(Vec<String>, Option<Found>)> {
     let at = text::path(dir);
     if dir.as_os_str().is_empty() {
         return Err(Error::usage("the output folder has no name"));
@@ -165,13 +303,31 @@ fn acceptable(dir: &Path, inputs: &[&Checkpoint], overwrite: bool) -> Result<Vec
     }
     let names = if dir.is_dir() { names(dir)? } else { Vec::new() };
     refuse_inputs_folder(dir, inputs)?;
-    let foreign: Vec<&str> =
-        names.iter().map(String::as_str).filter(|name| !is_leftover(name) && *name != LOCK).collect();
-    if !foreign.is_empty() && !overwrite {
+    refuse_link(&dir.join(JOURNAL))?;
+    let found = match journal::read(dir) {
+        // Whatever it was, it is replaced.
+        _ if access.overwrite && !access.resume => None,
+        found => found?,
+    };
+    if let Some(found) = found {
+        return match access.fingerprint.filter(|_| access.resume) {
+            Some(fingerprint) => found.check(dir, fingerprint).map(|()| (names, Some(found))),
+            None => Err(found.refuse(dir)),
+        };
+    }
+    let own = |name: &str| is_leftover(name) || name == LOCK || name == JOURNAL;
+    let foreign: Vec<&str> = names.iter().map(String::as_str).filter(|name| !own(name)).collect();
+    if !foreign.is_empty() && !access.overwrite {
         return Err(Error::output(format!("the output folder `{at}` is not empty: it has {}", list(foreign, 4)))
             .hint("choose another folder, or replace the result that is in it with `--overwrite`"));
     }
-    Ok(names)
+    Ok((names, None))
+}
+
+/// Bytes that the shards still need.
+fn needed(layout: &Layout, found: Option<&Found>) -> u64 {
+    let done = |found: &Found| layout.bytes_of(found.tensors.iter().map(|(name, _)| name.as_str()));
+    layout.file_bytes() - found.map_or(0, done)
 }
 
 fn check_space(dir: &Path, needed: u64, replaces: bool) -> Result<()> {
@@ -208,12 +364,13 @@ fn refuse_link(path: &Path) -> Result<()> {
 fn refuse_inputs_folder(dir: &Path, inputs: &[&Checkpoint]) -> Result<()> {
     let Ok(own) = identity(dir) else { return Ok(()) };
     for input in inputs {
-        let parents = input.files().filter_map(|file| match file.parent() {
+        let files: Vec<&Path> = input.stamped().into_iter().map(|(file, _)| file).collect();
+        let parents = files.iter().filter_map(|file| match file.parent() {
             Some(parent) if parent.as_os_str().is_empty() => Some(Path::new(".")),
             parent => parent,
         });
         // Of a link, as in the hub's cache, both ends count.
-        let real = input.files().filter_map(|file| fs::canonicalize(file).ok()?.parent().map(Path::to_owned));
+        let real = files.iter().filter_map(|file| fs::canonicalize(file).ok()?.parent().map(Path::to_owned));
         let mut folders = input.folder().into_iter().chain(parents).map(Path::to_owned).chain(real);
         if folders.any(|folder| identity(&folder).is_ok_and(|id| id == own)) {
             let (dir, input) = (text::path(dir), shown(input.name()));
@@ -230,16 +387,15 @@ fn names(dir: &Path) -> Result<Vec<String>> {
     Ok(entries.iter().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect())
 }
 
-/// Name of a file while it is being written.
+/// Name of a file while it is being written. The same in every run, so that one can go on with what another left.
 pub(super) fn temporary(name: &str) -> String {
     let kind = if name.starts_with("model") { "" } else { "model-" };
-    format!(".{kind}{name}.tmp-{}", std::process::id())
+    format!(".{kind}{name}.tmp")
 }
 
-/// True for a name that [`temporary`] gives, in this process or in another.
+/// True for a name that [`temporary`] gives.
 fn is_leftover(name: &str) -> bool {
-    let id = name.strip_prefix(".model").and_then(|name| name.rsplit_once(".tmp-")).map(|(_, id)| id);
-    id.is_some_and(|id| !id.is_empty() && id.bytes().all(|b| b.is_ascii_digit()))
+    name.starts_with(".model") && name.ends_with(".tmp")
 }
 
 /// As `create_dir_all`, and notes what it makes.
@@ -247,7 +403,7 @@ fn create_dirs(dir: &Path, made: &mut Vec<PathBuf>) -> Result<()> {
     let missing: Vec<&Path> =
         dir.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).collect();
     for path in missing.into_iter().rev() {
-        match fs::create_dir(path) {
+        match disk::create_dir(path) {
             Ok(()) => made.push(path.to_owned()),
             // Someone else was quicker, or it is a name such as `..`.
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
@@ -257,21 +413,30 @@ fn create_dirs(dir: &Path, made: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
+fn busy(dir: &Path) -> Error {
+    Error::output(format!("another merge is writing into `{}`", text::path(dir)))
+        .hint("wait for it, or choose another output folder")
+}
+
+/// Sees whether another merge holds the lock of `dir`, without making one.
+fn refuse_busy(dir: &Path) -> Result<()> {
+    let held = File::open(dir.join(LOCK)).is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)));
+    if held { Err(busy(dir)) } else { Ok(()) }
+}
+
 /// Takes the lock of `dir`; `None` on a file system that has no locks.
 fn lock(dir: &Path) -> Result<Option<(File, PathBuf)>> {
     let path = dir.join(LOCK);
     refuse_link(&path)?;
-    let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
+    let file = pass(&path, &Operation::Create)
+        .and_then(|()| OpenOptions::new().write(true).create(true).truncate(false).open(&path));
     let file = file.map_err(|e| text::cannot_write(&path, 0, &e))?;
     match file.try_lock() {
         Ok(()) => Ok(Some((file, path))),
-        Err(TryLockError::WouldBlock) => {
-            Err(Error::output(format!("another merge is writing into `{}`", text::path(dir)))
-                .hint("wait for it, or choose another output folder"))
-        }
+        Err(TryLockError::WouldBlock) => Err(busy(dir)),
         Err(TryLockError::Error(_)) => {
             drop(file);
-            let _ = fs::remove_file(&path);
+            let _ = disk::remove_file(&path);
             Ok(None)
         }
     }

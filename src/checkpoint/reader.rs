@@ -1,13 +1,13 @@
 //! An opened checkpoint: what its headers say, and its bytes in pieces.
 
 use std::fmt;
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
 use super::dtype::Dtype;
-use super::files::{Handles, Stamp, open_regular, read_exact_at, read_small};
+use super::files::{Handles, Stamp, changed, open_regular, read_piece, read_small};
 use super::folder::{self, Folder};
 use super::header::{self, Entry};
 use super::index::Index;
@@ -63,12 +63,7 @@ impl Part {
     /// Opens the file again. It must be the one whose header was read.
     pub(super) fn reopen(&self) -> Result<File> {
         let (file, stamp) = open_regular(&self.path)?;
-        if stamp == self.stamp { Ok(file) } else { Err(self.changed()) }
-    }
-
-    fn changed(&self) -> Error {
-        Error::input(format!("`{}` has changed since it was opened", text::path(&self.path)))
-            .hint("wait until nothing writes to it any more, then run this again")
+        if stamp == self.stamp { Ok(file) } else { Err(changed(&self.path)) }
     }
 }
 
@@ -80,8 +75,8 @@ pub(crate) trait Overlay: fmt::Debug + Send + Sync {
     /// The model whose bytes of tensor number `tensor` it hands on as they are, if it does.
     fn below(&self, tensor: usize) -> Option<&Checkpoint>;
 
-    /// Checks that all files that it reads are still those that were opened.
-    fn check_unchanged(&self) -> Result<()>;
+    /// The checkpoints that it reads.
+    fn read_from(&self) -> Vec<&Checkpoint>;
 }
 
 /// An opened checkpoint. Its headers are read and checked; of its tensors not a byte.
@@ -205,7 +200,7 @@ impl Checkpoint {
         }
         let part = &self.parts[info.file];
         let file = self.handles.get(info.file, || part.reopen())?;
-        read_exact_at(&file, buf, info.offset + offset).map_err(|e| {
+        read_piece(&file, &part.path, buf, info.offset + offset).map_err(|e| {
             let e = match e.kind() {
                 std::io::ErrorKind::UnexpectedEof => "the file has become shorter since it was opened".to_owned(),
                 _ => e.to_string(),
@@ -257,21 +252,23 @@ impl Checkpoint {
         if value.is_object() { Ok(Some(value)) } else { Err(bad("it holds another value")) }
     }
 
+    /// The checkpoints that its tensors are computed from, if they are computed.
+    pub(super) fn read_from(&self) -> Vec<&Self> {
+        self.overlay.as_ref().map_or(Vec::new(), |overlay| overlay.read_from())
+    }
+
     /// Checks that every file is still the one that was opened: size, time of change and, on Unix, inode.
     ///
     /// # Errors
     /// The first file that has changed or is gone.
     pub fn check_unchanged(&self) -> Result<()> {
-        if let Some(overlay) = &self.overlay {
-            overlay.check_unchanged()?;
-        }
-        for part in &self.parts {
-            let metadata = fs::metadata(&part.path).map_err(|e| text::cannot_read(&part.path, &e))?;
-            if Stamp::of(&metadata) != part.stamp {
-                return Err(part.changed());
-            }
-        }
-        Ok(())
+        self.stamped().into_iter().try_for_each(|(path, stamp)| stamp.check(path))
+    }
+
+    /// All files that it is read from, as they were when they were opened.
+    pub(super) fn stamped(&self) -> Vec<(&Path, &Stamp)> {
+        let below = self.read_from().into_iter().flat_map(Self::stamped);
+        below.chain(self.parts.iter().map(|part| (&*part.path, &part.stamp))).collect()
     }
 }
 

@@ -78,6 +78,10 @@ pub(crate) fn cannot_write(file: &Path, needed: u64, source: &io::Error) -> Erro
         }
         io::ErrorKind::FileTooLarge => Error::output(format!("cannot write `{shown}`, {}: {source}", size(needed)))
             .hint("use a smaller `--shard-size`"),
+        io::ErrorKind::AlreadyExists => {
+            Error::output(format!("cannot write `{shown}`: what an interrupted merge left is in the way"))
+                .hint("remove the files `.model*.tmp` of that folder")
+        }
         _ => Error::output(format!("cannot write `{shown}`: {source}")),
     }
 }

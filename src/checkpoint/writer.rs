@@ -2,31 +2,36 @@
 //! and the new one appear, the file that makes it a model last. At no moment is there a folder that looks whole and
 //! is not.
 
-use std::fs::{self, File, OpenOptions};
+use std::collections::HashMap;
 use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
+
+use serde_json::Value;
 
 use super::coverage::Coverage;
-use super::files::{Handles, sync_dir, write_all_at};
+use super::disk::{OutFile, remove_file, rename, sync_dir};
 use super::flush::Flush;
 use super::index::plain_name;
+use super::journal::{Found, JOURNAL, Journal, recorded};
 use super::layout::{INDEX, Layout, SINGLE};
-use super::output::{Output, temporary};
+use super::output::{Access, Output, temporary};
 use super::reader::Checkpoint;
 use super::text::{self, shown};
 use crate::error::{Error, Result};
 
-/// An output that is being written. Dropped before [`finish`](Self::finish), it leaves nothing behind.
+/// An output that is being written. Dropped before [`finish`](Self::finish), it leaves nothing behind, or, if it has a
+/// journal and there is something in it, that and the shards as they are.
 #[derive(Debug)]
 pub struct Writer {
     layout: Layout,
     written: Vec<Coverage>,
+    /// What is to be said of tensors that another run wrote.
+    kept: Vec<Option<Value>>,
     side: Vec<(String, Vec<u8>)>,
     /// Before `output`, so that files are closed before they are removed.
     flush: Flush,
-    handles: Handles,
     output: Output,
+    finished: bool,
 }
 
 impl Writer {
@@ -36,31 +41,103 @@ impl Writer {
     /// A folder that is not empty (unless `overwrite`), that another merge writes into or that one of `inputs` lies
     /// in, a link or an input in the place of a file to write, too little space, a failed write.
     pub fn create(dir: &Path, layout: Layout, inputs: &[&Checkpoint], overwrite: bool) -> Result<Self> {
-        let output = Output::open(dir, &layout, inputs, overwrite)?;
+        Self::open(dir, layout, inputs, &Access { overwrite, ..Access::default() })
+    }
+
+    /// As [`create`](Self::create). With a fingerprint, what is complete is recorded on the way, and with `resume`, an
+    /// unfinished merge goes on: [`kept`](Self::kept) says which tensors need not be written again.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create), an unfinished merge without `resume` or `overwrite`, one of another fingerprint.
+    pub fn open(dir: &Path, layout: Layout, inputs: &[&Checkpoint], access: &Access<'_>) -> Result<Self> {
+        let (output, found) = Output::open(dir, &layout, inputs, access)?;
         let written = layout.places.iter().map(|_| Coverage::default()).collect();
-        let (flush, handles) = (Flush::default(), Handles::default());
-        let mut writer = Self { layout, written, side: Vec::new(), flush, handles, output };
-        for number in 0..writer.layout.shards.len() {
-            let shard = &writer.layout.shards[number];
-            let (file, path) = create(&mut writer.output, &shard.name, shard.bytes)?;
-            let begun = file.set_len(shard.bytes).and_then(|()| write_all_at(&file, &shard.header, 0));
-            begun.map_err(|e| text::cannot_write(&path, shard.bytes, &e))?;
-            writer.handles.get(number, || Ok(file))?;
+        let stamped = inputs.iter().flat_map(|input| input.stamped());
+        let stamped = stamped.map(|(path, stamp)| (path.to_owned(), stamp.clone())).collect();
+        let flush = Flush::new(&output.dir, layout.shards(), stamped);
+        let kept = layout.places.iter().map(|_| None).collect();
+        let mut writer = Self { layout, written, kept, side: Vec::new(), flush, output, finished: false };
+        if let Some(found) = &found {
+            writer.keep(found)?;
+        }
+        for (number, shard) in writer.layout.shards.iter().enumerate() {
+            if found.is_none() || !writer.output.is_staged(shard) {
+                let path = writer.output.dir.join(temporary(&shard.name));
+                if found.is_some() && path.exists() {
+                    remove_file(&path).map_err(|e| text::cannot_write(&path, 0, &e))?;
+                }
+                writer.output.cleanup.files.push(path);
+                writer.flush.create(number, &shard.header)?;
+            }
+        }
+        if let Some(fingerprint) = access.fingerprint {
+            let folders = writer.output.cleanup.made().chain([&*writer.output.dir]).map(Path::to_owned).collect();
+            let dir = &writer.output.dir;
+            writer.flush.record_in(match &found {
+                Some(found) => Journal::again(folders, dir, found)?,
+                None => Journal::new(folders, dir, access.overwrite, fingerprint.clone()),
+            });
         }
         Ok(writer)
     }
 
-    /// Whether [`create`](Self::create) would accept the folder, as far as that can be told without making it.
+    /// Takes over what another run wrote.
+    fn keep(&mut self, found: &Found) -> Result<()> {
+        let damaged = |what: String| {
+            let what = format!("the unfinished merge in `{}` cannot go on: {what}", text::path(&self.output.dir));
+            Err(Error::output(what).hint("start again with `--overwrite` (without `--resume`)"))
+        };
+        let numbers: HashMap<&str, usize> =
+            self.layout.tensors().iter().enumerate().map(|(number, tensor)| (tensor.name.as_str(), number)).collect();
+        let whole: Vec<bool> = self.layout.shards.iter().map(|shard| self.output.is_staged(shard)).collect();
+        let mut known = Vec::with_capacity(found.tensors.len());
+        for (name, report) in &found.tensors {
+            let Some(&number) = numbers.get(name.as_str()) else {
+                return damaged(format!("its journal has the tensor `{}`, and the merge has not", shown(name)));
+            };
+            let shard = self.layout.places[number].shard;
+            if !whole[shard] {
+                let name = temporary(&self.layout.shards[shard].name);
+                return damaged(format!(
+                    "`{name}`, which holds `{}`, is missing or damaged",
+                    shown(&self.layout.tensors()[number].name)
+                ));
+            }
+            known.push((number, report));
+        }
+        for (number, report) in known {
+            self.written[number].add(0, self.layout.places[number].bytes);
+            self.kept[number] = Some(report.clone());
+        }
+        Ok(())
+    }
+
+    /// Whether [`open`](Self::open) would accept the folder, as far as that can be told without making it.
     ///
     /// # Errors
-    /// As for [`create`](Self::create).
-    pub fn check(dir: &Path, layout: &Layout, inputs: &[&Checkpoint], overwrite: bool) -> Result<()> {
-        Output::check_dir(dir, layout, inputs, overwrite)
+    /// As for [`open`](Self::open).
+    pub fn check(dir: &Path, layout: &Layout, inputs: &[&Checkpoint], access: &Access<'_>) -> Result<()> {
+        Output::check_dir(dir, layout, inputs, access)
     }
 
     /// What is being written.
     pub fn layout(&self) -> &Layout {
         &self.layout
+    }
+
+    /// What [`complete`](Self::complete) was told of tensor number `tensor` by the run that this one goes on with.
+    pub fn kept(&self, tensor: usize) -> Option<&Value> {
+        self.kept[tensor].as_ref()
+    }
+
+    /// Takes note that tensor number `tensor` is written, and of what is to be said of it: once its bytes are safe on
+    /// the disk, both are recorded in the journal, if there is one.
+    ///
+    /// # Errors
+    /// A byte that was never written, and failed writes as [`write_at`](Self::write_at) has them.
+    pub fn complete(&self, tensor: usize, report: impl FnOnce() -> Value) -> Result<()> {
+        self.check_complete(tensor)?;
+        self.flush.complete(|| (self.layout.tensors()[tensor].name.clone(), report()))
     }
 
     /// Writes `bytes` of tensor number `tensor` from `offset` on. Any thread may call this at any time, in any order.
@@ -78,10 +155,17 @@ impl Writer {
                 "cannot write {length} bytes at {offset} of tensor `{name}`, which has {all}"
             )));
         };
-        let file = self.shard(place.shard)?;
-        write_all_at(&file, bytes, place.offset + offset).map_err(|e| self.failed(place.shard, &e))?;
+        self.flush.write_at(place.shard, bytes, place.offset + offset)?;
         self.written[tensor].add(offset, end);
-        self.flush.wrote(place.shard, &file, length).map_err(|(shard, e)| self.failed(shard, &e))
+        Ok(())
+    }
+
+    /// Finds out early whether files of these names may be added: after the work is done it would be late to say.
+    ///
+    /// # Errors
+    /// A link, a folder or an input in the place of one of them.
+    pub fn expect<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Result<()> {
+        names.into_iter().try_for_each(|name| self.output.check(&self.output.dir.join(name)))
     }
 
     /// Adds a file that is written at the end: configuration, tokenizer, recipe, receipt, model card. The last of a
@@ -103,7 +187,7 @@ impl Writer {
     /// # Errors
     /// A byte of a tensor that was never written, a failed write, a name that is not a plain file name or is taken.
     pub fn finish(mut self) -> Result<()> {
-        self.check_written()?;
+        (0..self.layout.tensors().len()).try_for_each(|tensor| self.check_complete(tensor))?;
         // All that needs space or can be refused comes first, so that an older output is safe until then.
         let new: Vec<String> = self.names().map(str::to_owned).collect();
         self.output.add_stale(&new);
@@ -121,42 +205,43 @@ impl Writer {
             }
             None => names.extend(shards),
         }
-        self.flush.wait().map_err(|(shard, e)| self.failed(shard, &e))?;
-        for number in 0..self.layout.shards.len() {
-            self.shard(number)?.sync_all().map_err(|e| self.failed(number, &e))?;
-        }
-        self.handles.close();
+        self.flush.finish()?;
 
         let Output { dir, old, cleanup, .. } = &mut self.output;
         let failed = |path: &Path, e: &io::Error| text::cannot_write(path, 0, e);
         let sync = |dir: &Path| sync_dir(dir).map_err(|e| failed(dir, &e));
         for path in &*old {
-            fs::remove_file(path).map_err(|e| failed(path, &e))?;
+            remove_file(path).map_err(|e| failed(path, &e))?;
         }
-        sync(dir)?;
+        if !old.is_empty() {
+            sync(dir)?;
+        }
         for (number, name) in names.iter().enumerate() {
             if number + 1 == names.len() {
                 sync(dir)?;
             }
             let path = dir.join(name);
-            fs::rename(dir.join(temporary(name)), &path).map_err(|e| failed(&path, &e))?;
+            rename(&dir.join(temporary(name)), &path).map_err(|e| failed(&path, &e))?;
             cleanup.files.push(path);
         }
         sync(dir)?;
         cleanup.made().try_for_each(sync)?;
+        let journal = dir.join(JOURNAL);
+        if journal.exists() {
+            remove_file(&journal).map_err(|e| failed(&journal, &e))?;
+            sync(dir)?;
+        }
         cleanup.keep();
+        self.finished = true;
         Ok(())
     }
 
-    fn check_written(&self) -> Result<()> {
-        for ((tensor, place), written) in self.layout.tensors().iter().zip(&self.layout.places).zip(&self.written) {
-            if let Some(gap) = written.gap(place.bytes) {
-                let (name, all) = (shown(&tensor.name), place.bytes);
-                let what = format!("tensor `{name}` is not complete: byte {gap} of {all} was never written");
-                return Err(Error::output(what).hint("this is a mistake in this program: please report it"));
-            }
-        }
-        Ok(())
+    fn check_complete(&self, tensor: usize) -> Result<()> {
+        let all = self.layout.places[tensor].bytes;
+        let Some(gap) = self.written[tensor].gap(all) else { return Ok(()) };
+        let name = shown(&self.layout.tensors()[tensor].name);
+        let what = format!("tensor `{name}` is not complete: byte {gap} of {all} was never written");
+        Err(Error::output(what).hint("this is a mistake in this program: please report it"))
     }
 
     /// Writes and syncs a file beside its final name.
@@ -168,36 +253,29 @@ impl Writer {
         self.output.check(&self.output.dir.join(name))?;
         write_new(&mut self.output, name, bytes)
     }
-
-    fn shard(&self, number: usize) -> Result<Arc<File>> {
-        self.handles.get(number, || {
-            let path = self.output.dir.join(temporary(&self.layout.shards[number].name));
-            OpenOptions::new().write(true).open(&path).map_err(|e| text::cannot_write(&path, 0, &e))
-        })
-    }
-
-    fn failed(&self, shard: usize, e: &io::Error) -> Error {
-        let shard = &self.layout.shards[shard];
-        text::cannot_write(&self.output.dir.join(&shard.name), shard.bytes, e)
-    }
 }
 
-/// Makes the file that will be `name`; it goes again unless the output is finished.
-fn create(output: &mut Output, name: &str, bytes: u64) -> Result<(File, PathBuf)> {
-    let path = output.dir.join(temporary(name));
-    let file = OpenOptions::new().write(true).create_new(true).open(&path).map_err(|e| match e.kind() {
-        io::ErrorKind::AlreadyExists => {
-            Error::output(format!("`{}` is in the way, left by an interrupted merge", text::path(&path)))
-                .hint("remove it")
-        }
-        _ => text::cannot_write(&path, bytes, &e),
-    })?;
-    output.cleanup.files.push(path);
-    Ok((file, output.dir.join(name)))
-}
-
+/// Writes and syncs the file that will be `name`; it goes again unless the output is finished.
 fn write_new(output: &mut Output, name: &str, bytes: &[u8]) -> Result<()> {
-    let (mut file, path) = create(output, name, bytes.len() as u64)?;
-    let done = io::Write::write_all(&mut file, bytes).and_then(|()| file.sync_all());
+    let (path, staged) = (output.dir.join(name), output.dir.join(temporary(name)));
+    output.cleanup.files.push(staged.clone());
+    let done = OutFile::create(staged).and_then(|file| file.write_at(bytes, 0).and_then(|()| file.sync_all()));
     done.map_err(|e| text::cannot_write(&path, bytes.len() as u64, &e))
+}
+
+impl Drop for Writer {
+    /// Keeps what is recorded, or can be now.
+    fn drop(&mut self) {
+        if self.finished {
+            return;
+        }
+        // Where this fails too, what was recorded before is what there is.
+        let _ = self.flush.sync_now();
+        let journal = self.output.dir.join(JOURNAL);
+        if recorded(&self.output.dir).is_some() {
+            self.output.cleanup.keep_shards(&self.layout);
+        } else if journal.exists() {
+            self.output.cleanup.files.push(journal);
+        }
+    }
 }

@@ -35,8 +35,8 @@ pub enum Command {
     /// Merge models, by a recipe or by flags
     ///
     /// A recipe is mergekit's YAML, and a `calibrate` section. A PATH is a Hugging Face folder, one `.safetensors` file,
-    /// `org/name` in the local hub cache, or the folder of a LoRA adapter; the network is never used. Nothing is left in the output folder unless the
-    /// merge is complete.
+    /// `org/name` in the local hub cache, or the folder of a LoRA adapter; the network is never used. Files get their
+    /// names in the output folder when the merge is complete; one that was interrupted can go on: `--resume`.
     Merge(Box<Merge>),
     /// Calibrate a merge that another program made
     ///
@@ -226,6 +226,13 @@ pub struct OutputFlags {
     /// Replace an earlier result in the folder
     #[arg(long, help_heading = "Output")]
     pub overwrite: bool,
+    /// Go on with a merge that was interrupted
+    ///
+    /// The same command again, with this flag: tensors that are safe in the folder are not computed again, and the result
+    /// is the same to the last byte. Where nothing was begun, it begins; where all is done, it says so. If recipe, inputs,
+    /// device or anything else that decides the bytes has changed, it is an error.
+    #[arg(long, help_heading = "Output")]
+    pub resume: bool,
     /// Record the SHA-256 of inputs of more than 1 GB too
     ///
     /// The receipt, magic.json, holds the size of every input file, and its SHA-256 if the inputs have at most 1 GB in

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use clap::CommandFactory;
 use magic_merge::checkpoint::Checkpoint;
-use magic_merge::error::Kind;
 use magic_merge::job::{Job, Output};
 use magic_merge::methods::Method;
 use magic_merge::progress::Progress;
@@ -75,6 +74,12 @@ fn calibrate(args: &CalibrateArgs, global: &Global, printer: &Printer) -> Result
 
 /// Runs a job, and says what it did.
 fn write(job: &Job, output: &Output, global: &Global, printer: &Printer) -> Result<()> {
+    if done(job, output, printer)? {
+        return Ok(());
+    }
+    if output.resume && !job.resumes() {
+        printer.warnings(&["a merge into an adapter does not resume: it starts from the beginning".into()]);
+    }
     let report = watched(job, output, global)?;
     printer.warnings(&report.warnings);
     if printer.json() {
@@ -92,6 +97,14 @@ fn write(job: &Job, output: &Output, global: &Global, printer: &Printer) -> Resu
     )
 }
 
+/// Whether the merge is done already, which is then said.
+fn done(job: &Job, output: &Output, printer: &Printer) -> Result<bool> {
+    let Some(receipt) = job.done(output)? else { return Ok(false) };
+    let what = format!("already done, with the same inputs: {}\n", output.dir.display());
+    let said = if printer.json() { printer.document(&receipt) } else { printer.summary(&what) };
+    said.map(|()| true)
+}
+
 /// A merge with a progress bar, and with Ctrl-C to stop it.
 fn watched(job: &Job, output: &Output, global: &Global) -> Result<magic_merge::report::Report> {
     let progress = Arc::new(Progress::default());
@@ -100,18 +113,16 @@ fn watched(job: &Job, output: &Output, global: &Global) -> Result<magic_merge::r
     let bar = Bar::start(global, &progress, Total { tensors: job.plan.tensors.len() as u64, bytes });
     let report = job.run(output, &progress);
     drop(bar);
-    report.map_err(|error| match error.kind() {
-        Kind::Interrupted => {
-            Error::new(Kind::Interrupted, format!("interrupted: nothing was written to `{}`", output.dir.display()))
-        }
-        _ => error,
-    })
+    report
 }
 
 /// `--dry-run`: all checks, and the plan.
 fn plan(job: &Job, output: Option<&Output>, shard_size: u64, printer: &Printer) -> Result<()> {
     let layout = job.layout(shard_size)?;
     if let Some(output) = output {
+        if done(job, output, printer)? {
+            return Ok(());
+        }
         job.check(output)?;
     }
     printer.warnings(&job.plan.warnings);
@@ -159,8 +170,8 @@ fn output(args: &Merge) -> Result<Option<Output>> {
 impl OutputFlags {
     /// The folder `dir`, and how it is written.
     fn to(&self, dir: &Path) -> Output {
-        let Self { shard_size, overwrite, hash, .. } = *self;
-        Output { dir: dir.to_owned(), shard_size, overwrite, hash }
+        let Self { shard_size, overwrite, resume, hash, .. } = *self;
+        Output { dir: dir.to_owned(), shard_size, overwrite, resume, hash }
     }
 }
 

@@ -166,8 +166,9 @@ pub fn cell(x: Option<f64>) -> String {
 /// The last line of a merge.
 pub fn line(report: &Report, out: &str) -> String {
     let moved = report.bytes.read + report.bytes.written;
+    let kept = if report.kept > 0 { format!(" ({} of them by an earlier run)", report.kept) } else { String::new() };
     format!(
-        "{}, {} read and {} written in {:.2} s ({:.2} GB/s) on {}: {out}\n",
+        "{}{kept}, {} read and {} written in {:.2} s ({:.2} GB/s) on {}: {out}\n",
         plural(report.tensors.len(), "tensor"),
         bytes(report.bytes.read),
         bytes(report.bytes.written),

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::{Job, Output};
 use crate::calibrate::feature::Outcome;
-use crate::checkpoint::{Checkpoint, Layout, OutTensor, Writer};
+use crate::checkpoint::{Fingerprint, Layout, OutTensor, Writer};
 use crate::error::{Error, Result};
 use crate::kernels::rescale::Counts;
 use crate::lora::adapter::{Form, rounded};
@@ -57,7 +57,13 @@ impl Job {
     }
 
     /// Merges matrix after matrix, takes each apart, and writes the adapter.
-    pub(super) fn run_adapter(&self, out: &Out, output: &Output, progress: &Progress) -> Result<Report> {
+    pub(super) fn run_adapter(
+        &self,
+        out: &Out,
+        output: &Output,
+        fingerprint: Fingerprint,
+        progress: &Progress,
+    ) -> Result<Report> {
         let started = Instant::now();
         self.check(output)?;
         let engine = Engine { checkpoints: &self.checkpoints, executor: &self.opened.executor, progress };
@@ -82,8 +88,8 @@ impl Job {
                 None => Error::input("the merge changes nothing: there is nothing that an adapter could hold"),
             });
         }
-        let inputs: Vec<&Checkpoint> = self.checkpoints.iter().collect();
-        let mut writer = Writer::create(&output.dir, Layout::single(tensors, out.file())?, &inputs, output.overwrite)?;
+        let layout = Layout::single(tensors, out.file())?;
+        let mut writer = Writer::create(&output.dir, layout, &self.inputs(), output.overwrite)?;
         let mut place = 0;
         for &(number, rank) in &written {
             progress.check()?;
@@ -101,7 +107,7 @@ impl Job {
         }
         drop(spill);
         let mut report = self.report(reports, outcome, writer.layout().total_bytes(), output, progress)?;
-        report.lora = Some(lora);
+        (report.lora, report.fingerprint) = (Some(lora), fingerprint);
         let left =
             left.map(|names| format!("an adapter holds matrices only: what the merge changes in {names} is left out"));
         report.warnings.extend(left);

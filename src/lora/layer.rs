@@ -69,8 +69,8 @@ impl Overlay for Nothing {
         None
     }
 
-    fn check_unchanged(&self) -> Result<()> {
-        Ok(())
+    fn read_from(&self) -> Vec<&Checkpoint> {
+        Vec::new()
     }
 }
 
@@ -294,11 +294,10 @@ impl Overlay for Arc<Layer> {
         }
     }
 
-    fn check_unchanged(&self) -> Result<()> {
-        self.adapter.raw.check_unchanged()?;
+    fn read_from(&self) -> Vec<&Checkpoint> {
         match &self.below {
-            Below::Model(base) => base.check_unchanged(),
-            Below::Zeros => Ok(()),
+            Below::Model(base) => vec![&self.adapter.raw, base],
+            Below::Zeros => vec![&self.adapter.raw],
         }
     }
 }

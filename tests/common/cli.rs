@@ -58,11 +58,23 @@ impl Sandbox {
 
     /// With models `base`, `a` and `b`.
     pub fn new() -> Self {
-        let sandbox = Self::empty();
-        for (seed, name) in ["base", "a", "b"].into_iter().enumerate() {
-            sandbox.network(name, seed as u32);
+        Self::empty().with_models()
+    }
+
+    /// The same where a sync costs nothing, if there is such a place.
+    pub fn in_memory() -> Self {
+        let memory = Path::new("/dev/shm");
+        match memory.is_dir().then(|| tempfile::tempdir_in(memory)) {
+            Some(Ok(dir)) => Self { dir }.with_models(),
+            _ => Self::new(),
         }
-        sandbox
+    }
+
+    fn with_models(self) -> Self {
+        for (seed, name) in ["base", "a", "b"].into_iter().enumerate() {
+            self.network(name, seed as u32);
+        }
+        self
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
