@@ -30,11 +30,8 @@ pub(super) fn is_archive(file: &File, len: u64) -> bool {
 /// The tensors of `file`, whose length is `len`, with their places counted from the file's first byte. In the order
 /// that they have in a safetensors file of the same tensors.
 pub(super) fn read(file: &File, path: &Path, len: u64) -> Result<Vec<Entry>> {
-    entries(file, len).map_err(|error| {
-        let at = text::path(path);
-        let named = Error::input(format!("`{at}` cannot be read as a PyTorch file: {error}"));
-        error.hints().iter().fold(named, |named, hint| named.hint(hint))
-    })
+    let named = |what: &str| format!("`{}` cannot be read as a PyTorch file: {what}", text::path(path));
+    entries(file, len).map_err(|error| error.within(named))
 }
 
 fn entries(file: &File, len: u64) -> Result<Vec<Entry>> {
@@ -50,8 +47,8 @@ fn entries(file: &File, len: u64) -> Result<Vec<Entry>> {
     let tensors = model::tensors(&pickle)?;
     let mut entries = Vec::with_capacity(tensors.len());
     for (name, tensor) in tensors {
-        let begin = place(&members, root, &tensor)
-            .map_err(|what| Error::input(format!("tensor `{}` {what}", shown(&name))).hint("download it again"))?;
+        let named = |what: &str| format!("tensor `{}` {what}", shown(&name));
+        let begin = place(&members, root, &tensor).map_err(|error| error.within(named))?;
         entries.push(Entry { name, dtype: tensor.dtype, shape: tensor.shape, begin, end: begin + tensor.bytes });
     }
     entries.sort_by(|a, b| tensor::rank(a.dtype).cmp(&tensor::rank(b.dtype)).then_with(|| a.name.cmp(&b.name)));
@@ -69,9 +66,6 @@ fn root(members: &HashMap<String, Member>) -> Result<&str> {
     let roots: Vec<&str> = roots.filter(|root| root.ends_with('/') && root.matches('/').count() == 1).collect();
     match roots[..] {
         [] => Err(Error::input("it is a zip archive without `data.pkl`")),
-        [root] if members.contains_key(&format!("{root}constants.pkl")) => {
-            Err(Error::input("it is a TorchScript program").hint("save the model's `state_dict()` with `torch.save`"))
-        }
         [root] => Ok(root),
         _ => Err(Error::input("it has more than one `data.pkl`")),
     }
@@ -87,19 +81,15 @@ fn whole(file: &File, member: Member, most: u64) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Where in the file `tensor` begins; else what is wrong with its storage.
-fn place(members: &HashMap<String, Member>, root: &str, tensor: &Tensor<'_>) -> std::result::Result<u64, String> {
+/// Where in the file `tensor` begins.
+fn place(members: &HashMap<String, Member>, root: &str, tensor: &Tensor<'_>) -> Result<u64> {
     let name = format!("{root}data/{}", tensor.storage);
-    let Some(storage) = members.get(&name) else { return Err(format!("lacks its storage `{}`", shown(&name))) };
-    match storage.len == tensor.storage_bytes {
-        true => Ok(storage.begin + tensor.begin),
-        false => Err(format!(
-            "has the storage `{}` of {} bytes, where {} should be",
-            shown(&name),
-            storage.len,
-            tensor.storage_bytes
-        )),
-    }
+    let wrong = match members.get(&name) {
+        Some(storage) if storage.len == tensor.storage_bytes => return Ok(storage.begin + tensor.begin),
+        Some(storage) => format!("of {} bytes, where {} should be", storage.len, tensor.storage_bytes),
+        None => "that is not there".into(),
+    };
+    Err(Error::input(format!("has the storage `{}` {wrong}", shown(&name))).hint("download it again"))
 }
 
 /// Names of the tensors in a `data.pkl`, for fuzzers: every function that sees bytes of a pickle is called.

@@ -66,6 +66,10 @@ fn attributes<'p>(pickle: &'p Pickle<'_>, id: Id) -> Option<&'p [(Id, Id)]> {
     }
 }
 
+fn is_object(pickle: &Pickle<'_>, id: Id) -> bool {
+    matches!(pickle.node(id), Node::Object { .. })
+}
+
 fn get(pickle: &Pickle<'_>, pairs: &[(Id, Id)], name: &str) -> Option<Id> {
     // The last of two is the one that Python keeps.
     pairs.iter().rev().find(|(key, _)| pickle.text(*key) == Some(name)).map(|(_, value)| *value)
@@ -90,15 +94,16 @@ fn inner(pickle: &Pickle<'_>, pairs: &[(Id, Id)]) -> Result<Option<Id>> {
         ([], false) => {
             let mut seen = HashSet::new();
             let named = pairs.iter().filter_map(|(key, value)| Some((pickle.text(*key)?, *value)));
-            let others: Vec<&str> =
-                named.filter(|(_, value)| has_storage(pickle, *value, &mut seen)).map(|(name, _)| name).collect();
-            Err(match others.is_empty() {
-                true => Error::input("it holds no tensor").hint(SAVE),
-                false => {
-                    let what = format!("its tensors are below {}, none of which is a usual name", list(others, 4));
-                    Error::input(what).hint(SAVE)
-                }
-            })
+            let others: Vec<(&str, Id)> = named.filter(|(_, value)| has_storage(pickle, *value, &mut seen)).collect();
+            if others.is_empty() {
+                return Err(Error::input("it holds no tensor").hint(SAVE));
+            }
+            // What is made of tensors by a call that is not known stands where a tensor should.
+            if others.iter().any(|(_, value)| attributes(pickle, *value).is_none() && is_object(pickle, *value)) {
+                return Ok(None);
+            }
+            let names = list(others.iter().map(|(name, _)| *name), 4);
+            Err(Error::input(format!("its tensors are below {names}, none of which is a usual name")).hint(SAVE))
         }
         (models, direct) => {
             let names = list(models.iter().map(|(name, _)| *name), 4);
@@ -143,13 +148,8 @@ impl<'p> Walk<'p, '_> {
     fn add(&mut self, name: String, id: Id) -> Result<()> {
         self.spend(name.len() + TENSOR)?;
         check_name(&name).map_err(Error::input)?;
-        let tensor = tensor(self.pickle, id).map_err(|what| {
-            let error = Error::input(format!("tensor `{}` {what}", shown(&name)));
-            match what.starts_with("is not contiguous") {
-                true => error.hint("save it again after `.contiguous()`"),
-                false => error.hint(SAVE),
-            }
-        })?;
+        let named = |what: &str| format!("tensor `{}` {what}", shown(&name));
+        let tensor = tensor(self.pickle, id).map_err(|error| error.within(named))?;
         self.found.push((name, tensor));
         Ok(())
     }
@@ -159,8 +159,7 @@ impl<'p> Walk<'p, '_> {
         let pickle = self.pickle;
         let mut seen = HashSet::new();
         for &(key, value) in pairs {
-            let object = matches!(pickle.node(value), Node::Object { .. });
-            if !object && !has_storage(pickle, value, &mut seen) {
+            if !is_object(pickle, value) && !has_storage(pickle, value, &mut seen) {
                 continue;
             }
             let Some(name) = pickle.text(key) else {

@@ -4,6 +4,7 @@ use super::pickle::{Id, Node, Pickle};
 use crate::checkpoint::dtype::Dtype;
 use crate::checkpoint::header::{MAX_RANK, elements};
 use crate::checkpoint::text::shown;
+use crate::error::{Error, Result};
 
 /// Names of PyTorch's classes of storages, of its types, and of those types in a safetensors header. In the order in
 /// which safetensors files have them: the types of tensors of one size must keep it, for a merge to write what it
@@ -70,8 +71,15 @@ pub fn is_tensor(pickle: &Pickle<'_>, id: Id) -> bool {
     rebuild(pickle, id).is_some()
 }
 
-/// The tensor that `id` would be; else what is wrong, to follow the tensor's name.
-pub fn tensor<'a>(pickle: &Pickle<'a>, id: Id) -> Result<Tensor<'a>, String> {
+fn bad(what: impl Into<String>) -> Error {
+    Error::input(what)
+}
+
+/// The tensor that `id` would be.
+///
+/// # Errors
+/// What is no tensor, or none that a safetensors file can hold. The message is to follow the tensor's name.
+pub fn tensor<'a>(pickle: &Pickle<'a>, id: Id) -> Result<Tensor<'a>> {
     let call = match rebuild(pickle, id) {
         Some((name, [data, ..])) if name.starts_with("_rebuild_parameter") => rebuild(pickle, *data),
         call => call,
@@ -86,33 +94,37 @@ pub fn tensor<'a>(pickle: &Pickle<'a>, id: Id) -> Result<Tensor<'a>, String> {
             plain(pickle, metadata)?;
             (storage, Some(dtype), offset, size, stride)
         }
-        Some((name, args)) => return Err(format!("calls `{name}` with {} values", args.len())),
-        None => return Err(format!("is {}, not a tensor", what(pickle, id))),
+        Some((name, args)) => return Err(bad(format!("calls `{name}` with {} values", args.len()))),
+        None => {
+            let hint = "nothing in a file is run to make one: save a `state_dict()` of plain tensors";
+            return Err(bad(format!("is {}, not a tensor", what(pickle, id))).hint(hint));
+        }
     };
     let (class, storage, count) = persistent(pickle, storage)?;
     let dtype = match dtype {
         None => known(|(storage, _, _)| storage == class && !storage.is_empty(), class)?,
         Some(id) => match pickle.global(id) {
             Some(("torch", name)) => known(|(_, dtype, _)| dtype == name, name)?,
-            _ => return Err("has no type of PyTorch".into()),
+            _ => return Err(bad("has no type of PyTorch")),
         },
     };
     let width = u64::from(dtype.bits() / 8);
-    let bytes = |elements: u64| elements.checked_mul(width).ok_or("has more bytes than 64 bits can count");
+    let bytes = |elements: u64| elements.checked_mul(width).ok_or_else(|| bad("has more bytes than 64 bits can count"));
     let storage_bytes = if class == "UntypedStorage" { count } else { bytes(count)? };
-    let offset = pickle.size(offset).ok_or("has an offset that is none")?;
-    let (shape, stride) = (sizes(pickle, size, "shape")?, sizes(pickle, stride, "strides")?);
-    let elements = elements(&shape).ok_or_else(|| format!("({shape:?}) has more elements than 64 bits can count"))?;
+    let offset = pickle.size(offset).ok_or_else(|| bad("has an offset that is none"))?;
+    let (shape, stride) = (sizes(pickle, size, "dimensions")?, sizes(pickle, stride, "strides")?);
+    let elements = elements(&shape).ok_or_else(|| bad(format!("{shape:?} has more elements than 64 bits can count")))?;
     if shape.len() != stride.len() {
-        return Err(format!("has {} dimensions and {} strides", shape.len(), stride.len()));
+        return Err(bad(format!("has {} dimensions and {} strides", shape.len(), stride.len())));
     }
     if elements > 0 && !is_contiguous(&shape, &stride) {
-        return Err(format!("is not contiguous: its shape is {shape:?}, and its strides are {stride:?}"));
+        return Err(bad(format!("is not contiguous: its shape is {shape:?}, and its strides are {stride:?}"))
+            .hint("save it again after `.contiguous()`"));
     }
     let (begin, bytes) = (bytes(offset)?, bytes(elements)?);
     match begin.checked_add(bytes) {
         Some(end) if end <= storage_bytes => Ok(Tensor { dtype, shape, storage, storage_bytes, begin, bytes }),
-        _ => Err(format!("takes {bytes} bytes from byte {begin} on of a storage of {storage_bytes}")),
+        _ => Err(bad(format!("takes {bytes} bytes from byte {begin} on of a storage of {storage_bytes}"))),
     }
 }
 
@@ -135,47 +147,48 @@ pub fn what(pickle: &Pickle<'_>, id: Id) -> String {
 }
 
 /// Checks that a tensor is not a view that changes its values.
-fn plain(pickle: &Pickle<'_>, metadata: &[Id]) -> Result<(), String> {
+fn plain(pickle: &Pickle<'_>, metadata: &[Id]) -> Result<()> {
     match metadata.iter().all(|id| match pickle.node(*id) {
         Node::None => true,
         Node::Dict(pairs) => pairs.is_empty(),
         _ => false,
     }) {
         true => Ok(()),
-        false => Err("is a view that negates or conjugates its values".into()),
+        false => Err(bad("is a view that negates or conjugates its values")
+            .hint("save it again after `.resolve_neg()` and `.resolve_conj()`")),
     }
 }
 
 /// Class, name and number of elements of the storage `id`; of an untyped one, its bytes.
-fn persistent<'a>(pickle: &Pickle<'a>, id: Id) -> Result<(&'a str, &'a str, u64), String> {
+fn persistent<'a>(pickle: &Pickle<'a>, id: Id) -> Result<(&'a str, &'a str, u64)> {
     let id = if let Node::Persistent(id) = *pickle.node(id) { pickle.items(id) } else { None };
-    let Some(&[kind, class, key, _, count]) = id else { return Err("has no storage".into()) };
+    let Some(&[kind, class, key, _, count]) = id else { return Err(bad("has no storage")) };
     match (pickle.text(kind), pickle.global(class), pickle.text(key), pickle.size(count)) {
         (Some("storage"), Some(("torch" | "torch.storage", class)), Some(key), Some(count)) => Ok((class, key, count)),
-        _ => Err("has a storage that is none of PyTorch".into()),
+        _ => Err(bad("has a storage that is none of PyTorch")),
     }
 }
 
 /// The type whose row `is` it; `name` is its name.
-fn known(is: impl Fn((&str, &str, &str)) -> bool, name: &str) -> Result<Dtype, String> {
+fn known(is: impl Fn((&str, &str, &str)) -> bool, name: &str) -> Result<Dtype> {
     match TYPES.iter().find(|row| is(**row)) {
         Some((_, _, header)) => Ok(Dtype::from_header(header)),
-        None => Err(format!("is of type `torch.{}`, which no safetensors file has", shown(name))),
+        None => Err(bad(format!("is of type `torch.{}`, which no safetensors file has", shown(name)))),
     }
 }
 
 /// The whole numbers of a tuple, or of a `torch.Size` of one.
-fn sizes(pickle: &Pickle<'_>, id: Id, what: &str) -> Result<Vec<u64>, String> {
+fn sizes(pickle: &Pickle<'_>, id: Id, what: &str) -> Result<Vec<u64>> {
     let id = match pickle.call(id) {
         Some((("torch", "Size"), &[inner])) => inner,
         _ => id,
     };
-    let items = pickle.items(id).ok_or_else(|| format!("has {what} that are none"))?;
+    let items = pickle.items(id).ok_or_else(|| bad(format!("has {what} that are none")))?;
     if items.len() > MAX_RANK {
-        return Err(format!("has more than {MAX_RANK} dimensions"));
+        return Err(bad(format!("has more than {MAX_RANK} dimensions")));
     }
     let numbers = items.iter().map(|item| pickle.size(*item));
-    numbers.collect::<Option<_>>().ok_or_else(|| format!("has {what} that are none or are negative"))
+    numbers.collect::<Option<_>>().ok_or_else(|| bad(format!("has {what} that are none or are negative")))
 }
 
 /// True if the elements lie one after the other, the last dimension fastest. None of the dimensions is 0.

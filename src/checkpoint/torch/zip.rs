@@ -192,7 +192,7 @@ impl<'a> Header<'a> {
             _ => return Ok(name.to_owned()),
         };
         let error = bad(format!("`{}` {wrong}", shown(name)));
-        Err(if wrong == "is compressed" { error.hint("load it and save it again with `torch.save`") } else { error })
+        Err(if wrong == "is compressed" { error.hint("if it is a TorchScript program, load it and save its `state_dict()` with `torch.save`") } else { error })
     }
 
     /// Reads the local header, which must say the same, and gives where the bytes begin.
