@@ -19,7 +19,7 @@ use std::sync::{Mutex, PoisonError};
 use archive::{Archive, Kind};
 use cli::Sandbox;
 use magic_merge::checkpoint::{Checkpoint, pickled_names};
-use pickle::{call, global, int, module, named, none, over, storage, strides, tensor};
+use pickle::{call, global, int, module, named, none, over, storage, tensor};
 use safetensors::SafeTensors;
 use tempfile::tempdir;
 
@@ -114,7 +114,8 @@ fn what_is_unusual_and_right() {
         assert_eq!(read(kind, &a), [whole("a")]);
     }
     let view = |offset, size: &[i64], stride: &[i64]| over(storage("FloatStorage", "0", 6), offset, size, stride);
-    let part = |name: &str, shape: &[u64], from: usize, to: usize| (name.to_owned(), shape.to_vec(), bytes[from..to].to_vec());
+    let part =
+        |name: &str, shape: &[u64], from: usize, to: usize| (name.to_owned(), shape.to_vec(), bytes[from..to].to_vec());
     let views = named(&[
         ("scalar", view(5, &[], &[])),
         ("row", view(3, &[3], &[1])),
@@ -135,7 +136,8 @@ fn what_is_unusual_and_right() {
     let evil = call(global("os", "system"), &[pickle::text("true")]);
     let other = [("optimizer", named(&[("x", floats())])), ("args", evil.clone()), ("step", int(3))];
     assert_eq!(read(Kind::Torch, &named(&[&[("state_dict", a.clone())], &other[..]].concat())), [whole("a")]);
-    let alone = named(&[("a", floats()), ("n", int(1)), ("s", pickle::text("x")), ("l", pickle::list(&[int(1), none()]))]);
+    let alone =
+        named(&[("a", floats()), ("n", int(1)), ("s", pickle::text("x")), ("l", pickle::list(&[int(1), none()]))]);
     assert_eq!(read(Kind::Torch, &alone), [whole("a")]);
     assert_eq!(read(Kind::Torch, &named(&[("model", a.clone()), ("module", none()), ("net", int(1))])), [whole("a")]);
     // Modules: what is below them, what they leave out, what is there twice.
@@ -149,8 +151,6 @@ fn what_is_unusual_and_right() {
     let names = ["0.weight", "1.weight", "kept"].map(whole);
     assert_eq!(read(Kind::Torch, &top), names);
     assert_eq!(read(Kind::Torch, &pickle::object(global("x", "Trainer"), named(&[("model", top)]))), names);
-    // The other order of elements, where there is but one.
-    assert_eq!(read(Kind::Torch, &named(&[("a", view(0, &[2, 3], &strides(&[2, 3])))])), [whole("a")]);
 }
 
 #[test]
@@ -167,13 +167,16 @@ fn files_that_could_do_harm_are_refused() {
         let before = alloc::reset();
         let opened = open(&path);
         let most = alloc::peak() - before;
-        assert!(most < 200 << 20, "{what}: {most} bytes of memory");
+        assert!(most < 160 << 20, "{what}: {most} bytes of memory");
         match opened {
-            Ok(model) => wrong.push(format!("{what}: accepted with {} tensors, should say: {says}", model.tensors().len())),
+            Ok(model) => {
+                wrong.push(format!("{what}: accepted with {} tensors, should say: {says}", model.tensors().len()))
+            }
             Err(error) => {
                 let said = format!("{error} | {}", error.hints().join(" | "));
                 assert!(!said.contains(|c: char| c.is_control()), "{what}: control characters in {said:?}");
-                if !said.contains(&says) || !said.contains("x.pt") {
+                let helpful = !said.contains("PyTorch") || !error.hints().is_empty();
+                if !said.contains(&says) || !said.contains("x.pt") || !helpful {
                     wrong.push(format!("{what}: should say: {says}\n    says: {said}"));
                 }
             }
@@ -295,7 +298,11 @@ fn folders() {
     type Files<'a> = Vec<(&'a str, Vec<u8>)>;
     let cases: Vec<(&str, Files<'_>, Result<&[&str], &str>)> = vec![
         ("one", vec![("pytorch_model.bin", a.clone()), ("training_args.bin", vec![1])], Ok(&["a"])),
-        ("safetensors", vec![("pytorch_model.bin", a.clone()), ("model.safetensors", safe())], Ok(&["0.bias", "0.weight"])),
+        (
+            "safetensors",
+            vec![("pytorch_model.bin", a.clone()), ("model.safetensors", safe())],
+            Ok(&["0.bias", "0.weight"]),
+        ),
         ("another", vec![("pytorch_model.bin", a.clone()), ("unet.safetensors", safe())], Ok(&["0.bias", "0.weight"])),
         ("shards", vec![(SHARDS[0], a.clone()), (SHARDS[1], b.clone()), (INDEX, both())], Ok(&["a", "b"])),
         ("missing", vec![(SHARDS[0], a.clone()), (INDEX, both())], Err("1 of the 2 shards")),
@@ -303,9 +310,17 @@ fn folders() {
         ("no index", vec![(SHARDS[0], a.clone()), (SHARDS[1], b.clone())], Err("no index of them")),
         ("path", vec![(INDEX, index(&[("a", "../x.bin")]))], Err("is a path")),
         ("kind", vec![(INDEX, index(&[("a", "x.safetensors")]))], Err("is no `.bin` file")),
-        ("name it", vec![("optimizer.pt", a.clone()), ("x.ckpt", a.clone())], Err("name the file, if the model is in `optimizer.pt`, `x.ckpt`")),
+        (
+            "name it",
+            vec![("optimizer.pt", a.clone()), ("x.ckpt", a.clone())],
+            Err("name the file, if the model is in `optimizer.pt`, `x.ckpt`"),
+        ),
         ("adapter", vec![("adapter_model.bin", a.clone())], Err("but no `adapter_config.json`")),
-        ("damaged", vec![("pytorch_model.bin", model(&["a"], b"x"))], Err("pytorch_model.bin` cannot be read as a PyTorch file")),
+        (
+            "damaged",
+            vec![("pytorch_model.bin", model(&["a"], b"x"))],
+            Err("pytorch_model.bin` cannot be read as a PyTorch file"),
+        ),
         // By what it holds, not by its name.
         ("disguised", vec![("model.safetensors", a.clone())], Ok(&["a"])),
         ("undisguised", vec![("pytorch_model.bin", safe())], Ok(&["0.bias", "0.weight"])),

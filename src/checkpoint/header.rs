@@ -66,7 +66,9 @@ pub(super) fn read(file: &File, path: &Path, len: u64) -> Result<(Vec<Entry>, u6
 fn what_else(file: &File, first: &[u8; 8]) -> Option<&'static str> {
     let mut tar = [0; 5];
     if read_exact_at(file, &mut tar, 257).is_ok() && &tar == b"ustar" {
-        return Some("this is a tar archive: if PyTorch wrote it, load it and save it again with a recent `torch.save`");
+        return Some(
+            "this is a tar archive: if PyTorch wrote it, load it and save it again with a recent `torch.save`",
+        );
     }
     match first {
         b"version " => Some("this is a Git LFS pointer: run `git lfs pull` where it was cloned"),

@@ -100,7 +100,9 @@ impl Output {
         cleanup.lock = lock(&dir)?;
         let inputs = inputs.iter().flat_map(|input| input.files());
         let inputs = inputs.filter_map(|file| Some((identity(file).ok()?, file.to_owned()))).collect();
-        let is_old = |name: &&String| OLD.contains(&name.as_str()) || name.starts_with("model-") && is_shard(name, ".safetensors");
+        let is_old = |name: &&String| {
+            OLD.contains(&name.as_str()) || name.starts_with("model-") && is_shard(name, ".safetensors")
+        };
         let mut old: Vec<PathBuf> = names.iter().filter(is_old).map(|name| dir.join(name)).collect();
         // The index first: without it, what is left of its shards is no model.
         old.sort_by_key(|path| !path.ends_with(INDEX));

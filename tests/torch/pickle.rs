@@ -75,7 +75,7 @@ pub fn over(storage: Code, offset: i64, size: &[i64], stride: &[i64]) -> Code {
 }
 
 /// Strides of a tensor whose elements lie one after the other.
-pub fn strides(size: &[i64]) -> Vec<i64> {
+fn strides(size: &[i64]) -> Vec<i64> {
     (0..size.len()).map(|i| size[i + 1..].iter().product()).collect()
 }
 

@@ -31,7 +31,10 @@ pub(super) fn is_archive(file: &File, len: u64) -> bool {
 /// that they have in a safetensors file of the same tensors.
 pub(super) fn read(file: &File, path: &Path, len: u64) -> Result<Vec<Entry>> {
     let named = |what: &str| format!("`{}` cannot be read as a PyTorch file: {what}", text::path(path));
-    entries(file, len).map_err(|error| error.within(named))
+    entries(file, len).map_err(|error| match error.within(named) {
+        error if error.hints().is_empty() => error.hint("download it again, or save its `state_dict()` again"),
+        error => error,
+    })
 }
 
 fn entries(file: &File, len: u64) -> Result<Vec<Entry>> {
@@ -89,7 +92,7 @@ fn place(members: &HashMap<String, Member>, root: &str, tensor: &Tensor<'_>) -> 
         Some(storage) => format!("of {} bytes, where {} should be", storage.len, tensor.storage_bytes),
         None => "that is not there".into(),
     };
-    Err(Error::input(format!("has the storage `{}` {wrong}", shown(&name))).hint("download it again"))
+    Err(Error::input(format!("has the storage `{}` {wrong}", shown(&name))))
 }
 
 /// Names of the tensors in a `data.pkl`, for fuzzers: every function that sees bytes of a pickle is called.

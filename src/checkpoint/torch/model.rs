@@ -23,6 +23,9 @@ const BUDGET: usize = 64 << 20;
 const TENSOR: usize = 200;
 const MODULE: usize = 64;
 
+/// What to do about a file that holds no model, or more than one.
+const SAVE: &str = "save the model's `state_dict()` alone, with `torch.save` or as safetensors";
+
 /// Tensors by name.
 pub type Tensors<'a> = Vec<(String, Tensor<'a>)>;
 
@@ -55,8 +58,6 @@ pub fn tensors<'a>(pickle: &Pickle<'a>) -> Result<Tensors<'a>> {
     }
     Err(Error::input("it has dicts in dicts in dicts, and no model").hint(SAVE))
 }
-
-const SAVE: &str = "save the model's `state_dict()` alone, with `torch.save` or as safetensors";
 
 /// What a dict or an object holds by name.
 fn attributes<'p>(pickle: &'p Pickle<'_>, id: Id) -> Option<&'p [(Id, Id)]> {
@@ -140,7 +141,8 @@ struct Walk<'p, 'a> {
 
 impl<'p> Walk<'p, '_> {
     fn spend(&mut self, cost: usize) -> Result<()> {
-        self.left = self.left.checked_sub(cost).ok_or_else(|| Error::input("its model has too many or too long names"))?;
+        self.left =
+            self.left.checked_sub(cost).ok_or_else(|| Error::input("its model has too many or too long names"))?;
         Ok(())
     }
 
@@ -175,7 +177,7 @@ impl<'p> Walk<'p, '_> {
         let mut next = vec![(String::new(), root)];
         while let Some((prefix, module)) = next.pop() {
             if !is_module(self.pickle, module) {
-                let (name, what) = (shown(&prefix), what(self.pickle, module));
+                let (name, what) = (shown(prefix.trim_end_matches('.')), what(self.pickle, module));
                 return Err(Error::input(format!("module `{name}` is {what}, and no `nn.Module`")).hint(SAVE));
             }
             let pairs = attributes(self.pickle, module).unwrap_or_default();
@@ -183,7 +185,10 @@ impl<'p> Walk<'p, '_> {
             for (kind, leaves) in [("_parameters", true), ("_buffers", true), ("_modules", false)] {
                 for &(key, value) in self.below(pairs, kind)? {
                     let Some(name) = self.pickle.text(key) else {
-                        return Err(Error::input(format!("`{kind}` of `{}` has a key that is no string", shown(&prefix))));
+                        return Err(Error::input(format!(
+                            "`{kind}` of `{}` has a key that is no string",
+                            shown(&prefix)
+                        )));
                     };
                     let absent = matches!(self.pickle.node(value), Node::None);
                     if absent || kind == "_buffers" && temporary.contains(name) {

@@ -113,7 +113,8 @@ pub fn tensor<'a>(pickle: &Pickle<'a>, id: Id) -> Result<Tensor<'a>> {
     let storage_bytes = if class == "UntypedStorage" { count } else { bytes(count)? };
     let offset = pickle.size(offset).ok_or_else(|| bad("has an offset that is none"))?;
     let (shape, stride) = (sizes(pickle, size, "dimensions")?, sizes(pickle, stride, "strides")?);
-    let elements = elements(&shape).ok_or_else(|| bad(format!("{shape:?} has more elements than 64 bits can count")))?;
+    let elements =
+        elements(&shape).ok_or_else(|| bad(format!("{shape:?} has more elements than 64 bits can count")))?;
     if shape.len() != stride.len() {
         return Err(bad(format!("has {} dimensions and {} strides", shape.len(), stride.len())));
     }

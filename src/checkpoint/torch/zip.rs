@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::io::ErrorKind;
 
 use crate::checkpoint::files::read_exact_at;
 use crate::checkpoint::text::{is_hostile, shown, size};
@@ -65,7 +66,10 @@ fn bad(what: impl Into<String>) -> Error {
 
 fn read(file: &File, at: u64, len: usize) -> Result<Vec<u8>> {
     let mut bytes = vec![0; len];
-    read_exact_at(file, &mut bytes, at).map_err(|e| Error::input(e.to_string()))?;
+    read_exact_at(file, &mut bytes, at).map_err(|e| match e.kind() {
+        ErrorKind::UnexpectedEof => bad("a header is cut off"),
+        _ => Error::input(e.to_string()),
+    })?;
     Ok(bytes)
 }
 
@@ -184,15 +188,20 @@ impl<'a> Header<'a> {
             "" => "has no name",
             _ if name.len() > MAX_NAME => "has too long a name",
             _ if name.contains(is_hostile) => "has control characters in its name",
-            _ if name.starts_with('/') || name.contains(['\\', ':']) => "is named like a file elsewhere",
-            _ if name.split('/').any(|part| part == "..") => "leads out of the archive",
+            _ if name.starts_with('/') || name.contains('\\') || name.split('/').any(|part| part == "..") => {
+                "leads out of the archive"
+            }
             _ if self.flags & 0x2041 != 0 => "is encrypted",
             _ if self.method != 0 || self.flags & 0x20 != 0 => "is compressed",
             _ if self.packed != self.len => "is stored in another length than its own",
             _ => return Ok(name.to_owned()),
         };
         let error = bad(format!("`{}` {wrong}", shown(name)));
-        Err(if wrong == "is compressed" { error.hint("if it is a TorchScript program, load it and save its `state_dict()` with `torch.save`") } else { error })
+        Err(if wrong == "is compressed" {
+            error.hint("if it is a TorchScript program, load it and save its `state_dict()` with `torch.save`")
+        } else {
+            error
+        })
     }
 
     /// Reads the local header, which must say the same, and gives where the bytes begin.
@@ -278,32 +287,26 @@ pub fn members(file: &File, len: u64) -> Result<HashMap<String, Member>> {
         return Err(bad(format!("{} members, where {} should be", headers.len(), directory.members)));
     }
     headers.sort_by_key(|header| header.at);
+    if headers.first().is_none_or(|first| first.at != 0) {
+        return Err(bad("its first member is not at its beginning"));
+    }
     let mut members = HashMap::with_capacity(headers.len());
-    let mut end = 0;
     for (number, header) in headers.iter().enumerate() {
         let name = header.check()?;
-        let place = |what: &str| bad(format!("`{}` {what}", shown(&name)));
-        if header.at != end {
-            return Err(place("is not where the member before it ends"));
-        }
-        if header.at >= directory.begin {
-            return Err(place("lies outside the archive"));
+        let wrong = |what: &str| bad(format!("`{}` {what}", shown(&name)));
+        let next = headers.get(number + 1).map_or(directory.begin, |next| next.at);
+        if header.at >= directory.begin || next > directory.begin {
+            return Err(wrong("or the member after it lies outside the archive"));
         }
         let begin = header.local(file)?;
-        let stop = begin.checked_add(header.len).ok_or_else(|| place("lies outside the archive"))?;
-        end = headers.get(number + 1).map_or(directory.begin, |next| next.at);
-        match end.checked_sub(stop) {
-            None if stop > directory.begin => return Err(place("lies outside the archive")),
-            None => return Err(place("overlaps the member after it")),
-            Some(0) => {}
-            Some(gap) => header.check_description(&read(file, stop, gap.min(32) as usize)?)?,
+        let end = begin.checked_add(header.len).filter(|end| *end <= next);
+        let end = end.ok_or_else(|| wrong("overlaps what comes after it"))?;
+        if end < next {
+            header.check_description(&read(file, end, (next - end).min(32) as usize)?)?;
         }
         if members.insert(name.clone(), Member { begin, len: header.len }).is_some() {
-            return Err(place("is there twice"));
+            return Err(wrong("is there twice"));
         }
     }
-    match end == directory.begin {
-        true => Ok(members),
-        false => Err(bad("bytes before its directory belong to no member")),
-    }
+    Ok(members)
 }
