@@ -134,7 +134,14 @@ fn what_is_unusual_and_right() {
     assert_eq!(read(Kind::Torch, &shared.concat()), [whole("a"), whole("b")]);
     // What else there is does not matter, not even a call of what runs programs: nothing is called.
     let evil = call(global("os", "system"), &[pickle::text("true")]);
-    let other = [("optimizer", named(&[("x", floats())])), ("args", evil.clone()), ("step", int(3))];
+    let (rng, loss) = (tensor("ByteStorage", "0", &[24]), over(storage("FloatStorage", "0", 6), 2, &[], &[]));
+    let other = [
+        ("optimizer", named(&[("x", floats())])),
+        ("args", evil.clone()),
+        ("step", int(3)),
+        ("rng", rng),
+        ("loss", loss),
+    ];
     assert_eq!(read(Kind::Torch, &named(&[&[("state_dict", a.clone())], &other[..]].concat())), [whole("a")]);
     let alone =
         named(&[("a", floats()), ("n", int(1)), ("s", pickle::text("x")), ("l", pickle::list(&[int(1), none()]))]);
@@ -295,8 +302,8 @@ fn folders() {
     let (a, b) = (model(&["a"], b""), model(&["b"], b""));
     let both = || index(&[("a", SHARDS[0]), ("b", SHARDS[1])]);
     // Each: files, and the names of the tensors, or what the message says.
-    type Files<'a> = Vec<(&'a str, Vec<u8>)>;
-    let cases: Vec<(&str, Files<'_>, Result<&[&str], &str>)> = vec![
+    type Folder<'a> = (&'a str, Vec<(&'a str, Vec<u8>)>, Result<&'a [&'a str], &'a str>);
+    let cases: Vec<Folder<'_>> = vec![
         ("one", vec![("pytorch_model.bin", a.clone()), ("training_args.bin", vec![1])], Ok(&["a"])),
         (
             "safetensors",

@@ -343,11 +343,11 @@ fn bombs(add: &mut dyn FnMut(&str, Code, &str)) {
     let shared: Code = (0..400_000u32)
         .flat_map(|i| [b"X\x06\0\0\0".as_slice(), format!("{i:06x}").as_bytes(), b"h\0"].concat())
         .collect();
-    let names = [floats(), b"q\00}(".to_vec(), shared, b"u".to_vec()].concat();
+    let names = [floats(), b"q\x000}(".to_vec(), shared, b"u".to_vec()].concat();
     add("very many names", pickle(&names), "too many or too long names");
     let buffers = dict(&(0..50_000).map(|i| (text(&i.to_string()), b"h\0".to_vec())).collect::<Vec<_>>());
     let mut code =
-        [floats(), b"q\00".to_vec(), module(&[], &[], &[("_buffers", buffers)]), b"q\x010".to_vec()].concat();
+        [floats(), b"q\x000".to_vec(), module(&[], &[], &[("_buffers", buffers)]), b"q\x010".to_vec()].concat();
     // Names may be the same: each is a module of its own.
     code.extend(module(&[], &vec![("a", b"h\x01".to_vec()); 200], &[]));
     add("200 times 50000 names", pickle(&code), "too many or too long names");
@@ -553,7 +553,7 @@ fn models(add: &mut dyn FnMut(&str, Code, &str)) {
         named(&[("model", state()), ("state_dict", state())]),
         "more than one model: `state_dict`, `model`",
     );
-    add("tensors beside a model", named(&[("model", state()), ("w", floats())]), "`model` and tensors beside them");
+    add("tensors beside a model", named(&[("model", state()), ("w", floats())]), "`model` and tensors beside it");
     let deep = (0..6).fold(state(), |inner, _| named(&[("model", inner)]));
     add("a model in six dicts", deep, "dicts in dicts in dicts");
     let name = |name: &str| named(&[(name, floats())]);

@@ -88,11 +88,10 @@ fn inner(pickle: &Pickle<'_>, pairs: &[(Id, Id)]) -> Result<Option<Id>> {
     let holds = |value: Id| attributes(pickle, value).is_some() && has_storage(pickle, value, &mut HashSet::new());
     let wrapped = WRAPPERS.into_iter().filter_map(|name| Some((name, get(pickle, pairs, name)?)));
     let models: Vec<(&str, Id)> = wrapped.filter(|(_, value)| holds(*value)).collect();
-    let direct = pairs.iter().any(|(_, value)| is_tensor(pickle, *value));
-    match (&models[..], direct) {
-        ([], true) => Ok(None),
-        ([(_, first), rest @ ..], false) if rest.iter().all(|(_, value)| value == first) => Ok(Some(*first)),
-        ([], false) => {
+    let mut direct = pairs.iter().map(|(_, value)| *value).filter(|value| is_tensor(pickle, *value));
+    match &models[..] {
+        [] if direct.next().is_some() => Ok(None),
+        [] => {
             let mut seen = HashSet::new();
             let named = pairs.iter().filter_map(|(key, value)| Some((pickle.text(*key)?, *value)));
             let others: Vec<(&str, Id)> = named.filter(|(_, value)| has_storage(pickle, *value, &mut seen)).collect();
@@ -106,12 +105,20 @@ fn inner(pickle: &Pickle<'_>, pairs: &[(Id, Id)]) -> Result<Option<Id>> {
             let names = list(others.iter().map(|(name, _)| *name), 4);
             Err(Error::input(format!("its tensors are below {names}, none of which is a usual name")).hint(SAVE))
         }
-        (models, direct) => {
+        [(_, first), rest @ ..] => {
+            let beside = if direct.any(|id| is_weight(pickle, id)) { " and tensors beside it" } else { "" };
+            if rest.iter().all(|(_, value)| value == first) && beside.is_empty() {
+                return Ok(Some(*first));
+            }
             let names = list(models.iter().map(|(name, _)| *name), 4);
-            let beside = if direct { " and tensors beside them" } else { "" };
             Err(Error::input(format!("it holds more than one model: {names}{beside}")).hint(SAVE))
         }
     }
+}
+
+/// False for the tensors that programs save beside a model: counters, states of random numbers, other single numbers.
+fn is_weight(pickle: &Pickle<'_>, id: Id) -> bool {
+    tensor(pickle, id).map_or(true, |tensor| tensor.dtype.is_float() && !tensor.shape.is_empty())
 }
 
 /// True if a storage can be reached from `from` by nodes that are not among `seen`, which it adds.

@@ -396,7 +396,7 @@ impl<'a> Machine<'a> {
     /// Puts keys and values into the dict below. Those of an object are not needed.
     fn set(&mut self, items: &[Id]) -> Step<()> {
         let top = self.top()?;
-        if items.len() % 2 != 0 {
+        if !items.len().is_multiple_of(2) {
             return Err("a key without a value".into());
         }
         match &mut self.nodes[top as usize] {

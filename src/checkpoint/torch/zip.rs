@@ -239,7 +239,7 @@ impl<'a> Header<'a> {
             _ => return Err(bad("bytes between its members belong to none")),
         };
         let mut fields = Fields(bytes);
-        if bytes.len() % 8 == 0 {
+        if bytes.len().is_multiple_of(8) {
             fields.signed(b"PK\x07\x08", "a description")?;
         }
         fields.bytes(4)?;
