@@ -72,6 +72,13 @@ impl Error {
         self
     }
 
+    /// The same error, its message made a part of another.
+    #[must_use]
+    pub(crate) fn within(mut self, message: impl FnOnce(&str) -> String) -> Self {
+        self.message = message(&self.message);
+        self
+    }
+
     /// The remedies, each a line.
     pub fn hints(&self) -> &[String] {
         &self.hints

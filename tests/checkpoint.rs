@@ -184,7 +184,10 @@ fn hostile_headers() {
         ([&100_000_001u64.to_le_bytes()[..], b"{}"].concat(), "no safetensors header"),
         (raw(b"{\"\xff\":1}", 0), "not UTF-8"),
         (b"version https://git-lfs.github.com/spec/v1\n".to_vec(), "git lfs pull"),
-        (b"PK\x03\x04\0\0\x08\x08aaaaaaa".to_vec(), "PyTorch pickle"),
+        (b"PK\x03\x04\0\0\x08\x08aaaaaaa".to_vec(), "cannot be read as a PyTorch file: bad zip archive"),
+        (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.".to_vec(), "PyTorch file of the format before version 1.6"),
+        (b"\x80\x04\x95\0\0\0\0\0\0\0\0N.".to_vec(), "a pickle, but not of `torch.save`"),
+        ([&b"sys_info"[..], &[0; 249], b"ustar\x0000"].concat(), "a tar archive"),
         (b"GGUF\x03\0\0\0aaaa".to_vec(), "GGUF"),
         (b"<!DOCTYPE html><html>".to_vec(), "web page"),
     ];
@@ -315,7 +318,8 @@ fn folders() {
     holds(other, "unet.safetensors");
     for (name, files, phrase) in [
         ("empty", &[][..], "has no `.safetensors` file"),
-        ("bin", &["pytorch_model.bin"], "convert `pytorch_model.bin` to safetensors"),
+        ("bin", &["model.bin", "training_args.bin"], "if the model is in `model.bin`, `training_args.bin`"),
+        ("gguf", &["model.gguf"], "convert `model.gguf` to safetensors"),
         ("many", &["a.safetensors", "b.safetensors"], "`a.safetensors`, `b.safetensors` | name one file"),
         ("unfinished", &["model-00001-of-00002.safetensors"], "no index of them"),
         ("peft", &["adapter_config.json", "adapter_model.safetensors"], "is a PEFT adapter"),

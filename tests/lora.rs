@@ -689,7 +689,14 @@ fn an_adapter_in_the_wrong_place() {
 
     sandbox.write("bin/adapter_config.json", "{}");
     sandbox.write("bin/adapter_model.bin", "");
-    refused(&["bin"], &["--method", "linear", "--base", &base], 1, &["has no `adapter_model.safetensors`", "convert"]);
+    refused(&["bin"], &["--method", "linear", "--base", &base], 1, &["`bin/adapter_model.bin` is 0 bytes long"]);
+    sandbox.write("none/adapter_config.json", "{}");
+    refused(
+        &["none"],
+        &["--method", "linear", "--base", &base],
+        1,
+        &["`adapter_model.safetensors`", "download it again"],
+    );
     for text in ["", "[]", "{", r#"{"r": 1e99999}"#] {
         sandbox.write("odd/adapter_config.json", text);
         fs::copy(format!("{plain}/adapter_model.safetensors"), sandbox.path("odd/adapter_model.safetensors")).unwrap();

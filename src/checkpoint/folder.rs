@@ -8,10 +8,14 @@ use super::index::{self, Index};
 use super::text::{self, list, shown};
 use crate::error::{Error, Result, nearest};
 
-/// Tensors of a PEFT adapter.
-const ADAPTER: &str = "adapter_model.safetensors";
+/// Tensors of a PEFT adapter, the preferred file first.
+const ADAPTER: [&str; 2] = ["adapter_model.safetensors", "adapter_model.bin"];
 /// What makes a folder one of a PEFT adapter.
 const ADAPTER_CONFIG: &str = "adapter_config.json";
+
+/// Tensors of a model that PyTorch saved, and the index where they are in shards.
+const TORCH: &str = "pytorch_model.bin";
+const TORCH_INDEX: &str = "pytorch_model.bin.index.json";
 
 /// What a spec leads to.
 pub(super) struct Found {
@@ -34,15 +38,16 @@ pub(super) fn find(spec: &str, search: &[PathBuf]) -> Result<Found> {
             return Err(error.hint("name the folder that it is in"));
         }
         // The file of an adapter means nothing without the configuration beside it.
-        let folder = path.parent().filter(|_| path.file_name().is_some_and(|name| name == ADAPTER));
-        return match folder.filter(|folder| folder.join(ADAPTER_CONFIG).exists()) {
-            Some(folder) if folder.as_os_str().is_empty() => Folder::open(".".into())?.adapter(),
-            Some(folder) => Folder::open(folder.to_owned())?.adapter(),
+        let name = ADAPTER.into_iter().find(|name| path.file_name().is_some_and(|file| file == *name));
+        let folder = path.parent().filter(|folder| folder.join(ADAPTER_CONFIG).exists());
+        return match folder.zip(name) {
+            Some((folder, name)) if folder.as_os_str().is_empty() => Folder::open(".".into())?.adapter(&[name]),
+            Some((folder, name)) => Folder::open(folder.to_owned())?.adapter(&[name]),
             None => Ok(Found { folder: None, files: vec![path], index: None, adapter: false }),
         };
     }
     let folder = Folder::open(path)?;
-    if folder.path.join(ADAPTER_CONFIG).exists() { folder.adapter() } else { folder.weights() }
+    if folder.path.join(ADAPTER_CONFIG).exists() { folder.adapter(&ADAPTER) } else { folder.weights() }
 }
 
 fn locate(spec: &str, search: &[PathBuf]) -> Result<PathBuf> {
@@ -139,10 +144,10 @@ impl Folder {
         let names = self.names()?;
         let at = text::path(&self.path);
         if let Some(file) = self.file("model.safetensors")? {
-            return Ok(Found { folder: Some(self), files: vec![file], index: None, adapter: false });
+            return Ok(self.only(file));
         }
-        if names.iter().any(|name| name == ADAPTER) {
-            return Err(Error::input(format!("`{at}` has `{ADAPTER}`, but no `{ADAPTER_CONFIG}`"))
+        if let Some(name) = names.iter().find(|name| ADAPTER.contains(&name.as_str())) {
+            return Err(Error::input(format!("`{at}` has `{name}`, but no `{ADAPTER_CONFIG}`"))
                 .hint("an adapter cannot be scaled without it: download or save both"));
         }
         let ending = |end: &str| {
@@ -155,24 +160,31 @@ impl Folder {
             false => indices,
         };
         match (&index[..], &ending(".safetensors")[..]) {
-            (&[index], _) => self.sharded(index),
-            ([], [shard, ..]) if is_shard(shard) => {
-                Err(Error::input(format!("`{at}` has shards, but no index of them"))
-                    .hint("the download or the merge that made it did not finish: make it again"))
-            }
+            (&[index], _) => self.sharded(index, ".safetensors"),
+            ([], [shard, ..]) if is_shard(shard, ".safetensors") => Err(no_index(&at)),
             ([], &[name]) => match self.file(name)? {
-                Some(file) => Ok(Found { folder: Some(self), files: vec![file], index: None, adapter: false }),
+                Some(file) => Ok(self.only(file)),
                 None => {
                     Err(Error::input(format!("`{at}/{}` is a link to nothing", shown(name))).hint("download it again"))
                 }
             },
             ([], []) => {
-                let error = Error::input(format!("`{at}` has no `.safetensors` file"));
-                let others: Vec<&str> =
-                    [".bin", ".pt", ".pth", ".ckpt", ".gguf"].into_iter().flat_map(ending).collect();
-                Err(match others.is_empty() {
-                    true => error,
-                    false => error.hint(format!("convert {} to safetensors first", list(others, 4))),
+                if let Some(file) = self.file(TORCH)? {
+                    return Ok(self.only(file));
+                }
+                if names.iter().any(|name| name == TORCH_INDEX) {
+                    return self.sharded(TORCH_INDEX, ".bin");
+                }
+                if names.iter().any(|name| is_shard(name, ".bin")) {
+                    return Err(no_index(&at));
+                }
+                let error = Error::input(format!("`{at}` has no `.safetensors` file, and no `{TORCH}`"));
+                let files: Vec<&str> = [".bin", ".pt", ".pth", ".ckpt"].into_iter().flat_map(ending).collect();
+                let quantized = ending(".gguf");
+                Err(match (files.is_empty(), quantized.is_empty()) {
+                    (false, _) => error.hint(format!("name the file, if the model is in {}", list(files, 4))),
+                    (true, false) => error.hint(format!("convert {} to safetensors first", list(quantized, 4))),
+                    (true, true) => error,
                 })
             }
             (several @ [_, ..], _) | ([], several) => {
@@ -182,26 +194,30 @@ impl Folder {
         }
     }
 
-    /// The only file of an adapter.
-    fn adapter(self) -> Result<Found> {
-        match self.file(ADAPTER)? {
-            Some(file) => Ok(Found { folder: Some(self), files: vec![file], index: None, adapter: true }),
-            None => {
-                let error = Error::input(format!("the adapter `{}` has no `{ADAPTER}`", text::path(&self.path)));
-                Err(match self.path.join("adapter_model.bin").exists() {
-                    true => error.hint("convert `adapter_model.bin` to safetensors: load and save it with PEFT"),
-                    false => error.hint("the download did not finish: download it again"),
-                })
-            }
-        }
+    /// A model in one file.
+    fn only(self, file: PathBuf) -> Found {
+        Found { folder: Some(self), files: vec![file], index: None, adapter: false }
     }
 
-    fn sharded(self, name: &str) -> Result<Found> {
+    /// The only file of an adapter: the first of `names` that is there.
+    fn adapter(self, names: &[&str]) -> Result<Found> {
+        for name in names {
+            if let Some(file) = self.file(name)? {
+                return Ok(Found { adapter: true, ..self.only(file) });
+            }
+        }
+        let (at, names) = (text::path(&self.path), list(names.iter().copied(), 2));
+        Err(Error::input(format!("the adapter `{at}` has none of {names}"))
+            .hint("the download did not finish: download it again"))
+    }
+
+    /// The shards that the index `name` says; names of shards end with `end`.
+    fn sharded(self, name: &str, end: &str) -> Result<Found> {
         let missing = |what: &str| Error::input(what.to_owned()).hint("the download did not finish: download it again");
         let Some(path) = self.file(name)? else {
             return Err(missing(&format!("`{}` is a link to nothing", text::path(&self.path.join(name)))));
         };
-        let index = index::read(&path)?;
+        let index = index::read(&path, end)?;
         let mut files = Vec::with_capacity(index.shards.len());
         let mut lost = Vec::new();
         for shard in &index.shards {
@@ -219,10 +235,15 @@ impl Folder {
     }
 }
 
-/// True for `anything-00001-of-00002.safetensors`.
-pub(super) fn is_shard(name: &str) -> bool {
+fn no_index(at: &str) -> Error {
+    Error::input(format!("`{at}` has shards, but no index of them"))
+        .hint("the download or the merge that made it did not finish: make it again")
+}
+
+/// True for `anything-00001-of-00002.safetensors`, or with another `end`.
+pub(super) fn is_shard(name: &str, end: &str) -> bool {
     let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
-    name.strip_suffix(".safetensors")
+    name.strip_suffix(end)
         .and_then(|stem| stem.rsplit_once("-of-"))
         .is_some_and(|(front, count)| digits(count) && front.rsplit_once('-').is_some_and(|(_, number)| digits(number)))
 }

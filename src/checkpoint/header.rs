@@ -20,7 +20,7 @@ const MAX_NAME: usize = 4096;
 /// Most tensors of a file: several times those of the largest mixtures of experts.
 const MAX_TENSORS: usize = 1_000_000;
 /// Most dimensions of a tensor.
-const MAX_RANK: usize = 16;
+pub(super) const MAX_RANK: usize = 16;
 /// The one key of a header that is no tensor.
 const METADATA: &str = "__metadata__";
 
@@ -50,7 +50,7 @@ pub(super) fn read(file: &File, path: &Path, len: u64) -> Result<(Vec<Entry>, u6
     };
     if !wrong.is_empty() {
         let error = Error::input(format!("`{at}` {wrong}"));
-        return Err(match what_else(&first) {
+        return Err(match what_else(file, &first) {
             Some(hint) => error.hint(hint),
             None if size <= MAX_HEADER => error.hint("download it again"),
             None => error,
@@ -63,10 +63,21 @@ pub(super) fn read(file: &File, path: &Path, len: u64) -> Result<(Vec<Entry>, u6
 }
 
 /// What a file that is no safetensors file is most often, by its first bytes.
-fn what_else(first: &[u8; 8]) -> Option<&'static str> {
+fn what_else(file: &File, first: &[u8; 8]) -> Option<&'static str> {
+    let mut tar = [0; 5];
+    if read_exact_at(file, &mut tar, 257).is_ok() && &tar == b"ustar" {
+        return Some(
+            "this is a tar archive: if PyTorch wrote it, load it and save it again with a recent `torch.save`",
+        );
+    }
     match first {
         b"version " => Some("this is a Git LFS pointer: run `git lfs pull` where it was cloned"),
-        [b'P', b'K', 3, 4, ..] | [0x80, 2..=5, ..] => Some("this is a PyTorch pickle: save it as safetensors first"),
+        // The number that PyTorch's older format begins with, as a pickle.
+        b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46" => Some(
+            "this is a PyTorch file of the format before version 1.6: load it and save it again with a recent \
+             `torch.save`, or as safetensors",
+        ),
+        [0x80, 2..=5, ..] => Some("this is a pickle, but not of `torch.save`: save its tensors as safetensors"),
         b"GGUF\x02\0\0\0" | b"GGUF\x03\0\0\0" => Some("this is a GGUF file: use the safetensors files of the model"),
         [b'<', b'!' | b'h', ..] => Some("this is a web page: download the file itself"),
         _ => None,

@@ -1,5 +1,6 @@
-//! `*.safetensors.index.json`: which shard holds which tensor. Its values come from whoever made the folder, so
-//! each must be one plain file name: anything that could lead elsewhere is an error, not a path.
+//! `*.safetensors.index.json` or `pytorch_model.bin.index.json`: which shard holds which tensor. Its values come from
+//! whoever made the folder, so each must be one plain file name: anything that could lead elsewhere is an error, not a
+//! path.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
@@ -31,8 +32,8 @@ struct Document {
     weight_map: Strings,
 }
 
-/// Reads the index at `path`.
-pub(super) fn read(path: &Path) -> Result<Index> {
+/// Reads the index at `path`, whose shards' names end with `end`.
+pub(super) fn read(path: &Path, end: &str) -> Result<Index> {
     let bad = |what: String| Error::input(format!("`{}` is not an index of shards: {what}", text::path(path)));
     let bytes = read_small(path, MAX_INDEX)?;
     let document: Document = serde_json::from_slice(&bytes).map_err(|e| bad(shown(&e.to_string())))?;
@@ -40,9 +41,9 @@ pub(super) fn read(path: &Path) -> Result<Index> {
     let shards: BTreeSet<&str> = weights.values().map(String::as_str).collect();
     for shard in &shards {
         let wrong = match plain_name(shard) {
-            Ok(()) if shard.ends_with(".safetensors") => continue,
-            Ok(()) => "is no `.safetensors` file",
-            Err(why) => why,
+            Ok(()) if shard.ends_with(end) => continue,
+            Ok(()) => format!("is no `{end}` file"),
+            Err(why) => why.to_owned(),
         };
         return Err(bad(format!("the shard `{}` {wrong}", shown(shard)))
             .hint("an index names files beside it; one that does not may be an attack: do not use it"));

@@ -20,6 +20,7 @@ mod output;
 mod reader;
 mod side;
 pub(crate) mod text;
+mod torch;
 mod writer;
 
 pub use digest::{FileDigest, sha256};
@@ -32,4 +33,6 @@ pub(crate) use output::{RECEIPT, finished};
 pub(crate) use reader::Overlay;
 pub use reader::{Checkpoint, TensorInfo};
 pub use side::{side_files, with_dtype};
+#[doc(hidden)]
+pub use torch::pickled_names;
 pub use writer::Writer;

@@ -186,7 +186,9 @@ impl Output {
             output.take_back(layout, found)?;
         }
         let names = names(&output.dir)?;
-        let is_old = |name: &&String| OLD.contains(&name.as_str()) || name.starts_with("model-") && is_shard(name);
+        let is_old = |name: &&String| {
+            OLD.contains(&name.as_str()) || name.starts_with("model-") && is_shard(name, ".safetensors")
+        };
         output.old = names.iter().filter(is_old).map(|name| output.dir.join(name)).collect();
         // The index first: without it, what is left of its shards is no model.
         output.old.sort_by_key(|path| !path.ends_with(INDEX));

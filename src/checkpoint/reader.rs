@@ -12,6 +12,7 @@ use super::folder::{self, Folder};
 use super::header::{self, Entry};
 use super::index::Index;
 use super::text::{self, list, shown};
+use super::torch;
 use crate::error::{Error, Result};
 
 /// Longest `config.json`.
@@ -95,11 +96,12 @@ pub struct Checkpoint {
 
 impl Checkpoint {
     /// Opens `spec`: a Hugging Face folder (`model.safetensors`, or an index and its shards, or the only
-    /// `.safetensors` file), one `.safetensors` file, or `org/name[@revision]` in the local hub cache. A relative
-    /// path is looked for in the working directory, then below each folder of `search`.
+    /// `.safetensors` file; without any, `pytorch_model.bin` or its shards), one `.safetensors` file or file of
+    /// `torch.save`, or `org/name[@revision]` in the local hub cache. A relative path is looked for in the working
+    /// directory, then below each folder of `search`.
     ///
     /// # Errors
-    /// Nothing of that name, a PEFT adapter, a file that is missing, cut off or no safetensors file, an index and
+    /// Nothing of that name, a PEFT adapter, a file that is missing, cut off or of another format, an index and
     /// shards that disagree, a link or an index entry that leads out of the model. The message names file and
     /// tensor.
     pub fn open(spec: &str, search: &[PathBuf]) -> Result<Self> {
@@ -169,7 +171,7 @@ impl Checkpoint {
         self.overlay.as_ref().and_then(|overlay| overlay.below(tensor)).is_some_and(|below| below.name == model.name)
     }
 
-    /// All tensors in the order in which they lie on disk.
+    /// All tensors in the order in which they lie on disk; of a PyTorch file, in that of a safetensors file.
     pub fn tensors(&self) -> &[TensorInfo] {
         &self.tensors
     }
@@ -281,7 +283,11 @@ fn sorted(tensors: &[TensorInfo]) -> Vec<u32> {
 
 fn read_part(path: PathBuf) -> Result<(Part, Vec<Entry>, u64)> {
     let (file, stamp) = open_regular(&path)?;
-    let (entries, data) = header::read(&file, &path, stamp.len)?;
+    // By what a file holds: names of files promise nothing.
+    let (entries, data) = match torch::is_archive(&file, stamp.len) {
+        true => (torch::read(&file, &path, stamp.len)?, 0),
+        false => header::read(&file, &path, stamp.len)?,
+    };
     Ok((Part { path, stamp }, entries, data))
 }
 

@@ -34,9 +34,10 @@ pub struct Args {
 pub enum Command {
     /// Merge models, by a recipe or by flags
     ///
-    /// A recipe is mergekit's YAML, and a `calibrate` section. A PATH is a Hugging Face folder, one `.safetensors` file,
-    /// `org/name` in the local hub cache, or the folder of a LoRA adapter; the network is never used. Files get their
-    /// names in the output folder when the merge is complete; one that was interrupted can go on: `--resume`.
+    /// A recipe is mergekit's YAML, and a `calibrate` section. A PATH is a Hugging Face folder, one `.safetensors` file
+    /// or PyTorch checkpoint, `org/name` in the local hub cache, or the folder of a LoRA adapter; the network is never
+    /// used. Files get their names in the output folder when the merge is complete; one that was interrupted can go on:
+    /// `--resume`.
     Merge(Box<Merge>),
     /// Calibrate a merge that another program made
     ///
@@ -342,7 +343,7 @@ pub struct Inspect {
     /// What adapters are put on; without it, their own tensors are shown
     #[arg(long, value_name = "PATH", value_parser = utf8())]
     pub base: Option<String>,
-    /// Models: folders, `.safetensors` files, or org/name in the local hub cache
+    /// Models: folders, `.safetensors` files, PyTorch checkpoints, or org/name in the local hub cache
     #[arg(required = true, value_name = "PATH", value_parser = utf8())]
     pub paths: Vec<String>,
 }

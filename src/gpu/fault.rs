@@ -1,5 +1,6 @@
 //! Failures that tests inject, to show that each is found and what becomes of it.
 
+use std::cell::Cell;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -73,6 +74,11 @@ fn script() -> Option<&'static Script> {
     SCRIPT.get_or_init(read).as_ref()
 }
 
+thread_local! {
+    /// The script's fault of this thread's run.
+    static SCRIPTED: Cell<Fault> = const { Cell::new(Fault::None) };
+}
+
 impl Gpu {
     /// Injects a failure.
     #[doc(hidden)]
@@ -87,7 +93,7 @@ impl Gpu {
     }
 
     pub(super) fn has(&self, fault: Fault) -> bool {
-        self.fault.load(Ordering::Relaxed) == fault.code()
+        self.fault.load(Ordering::Relaxed) == fault.code() || SCRIPTED.get() == fault
     }
 
     /// Does `run`, with the failure that the script has for it.
@@ -101,10 +107,10 @@ impl Gpu {
         match script.what {
             What::Lost => self.destroy(),
             What::Memory => return Err(self.core.device.error("has no memory left for what a test asks")),
-            What::Fault(fault) => self.inject(fault),
+            What::Fault(fault) => SCRIPTED.set(fault),
         }
         let done = run();
-        self.inject(Fault::None);
+        SCRIPTED.set(Fault::None);
         done
     }
 }
