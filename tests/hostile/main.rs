@@ -1,0 +1,39 @@
+//! Hostile input: files and folders that someone made to do harm, or that went wrong on their way, each with the verdict
+//! that the program must give. A case is a few files and a few commands (`case.rs`); `run.rs` runs the commands and says
+//! what every case must keep. A file for each kind of input holds its cases, as tables.
+//!
+//! Needs Linux, for what a process took and for the files that it opened.
+#![cfg(target_os = "linux")]
+
+mod case;
+mod headers;
+mod run;
+
+use std::collections::HashSet;
+use std::io::Write;
+
+use case::{Case, Want};
+
+#[test]
+fn every_case_has_its_verdict() {
+    let mut ground = run::Ground::new().unwrap();
+    let kinds: [(&str, Vec<Case>, usize); 1] = [("headers", headers::cases(), 200)];
+    let (mut names, mut wrong, mut all, mut refused) = (HashSet::new(), Vec::new(), 0, 0);
+    let mut lines = String::new();
+    for (kind, cases, least) in &kinds {
+        assert!(cases.len() >= *least, "{kind}: {} cases", cases.len());
+        let bad = cases.iter().filter(|case| matches!(case.want, Want::Refused(..))).count();
+        for case in cases {
+            assert!(names.insert(case.name.clone()), "{} twice", case.name);
+            assert!(!case.commands.is_empty(), "{} runs nothing", case.name);
+            wrong.extend(ground.check(case));
+        }
+        (all, refused) = (all + cases.len(), refused + bad);
+        lines += &format!("hostile {kind}: {} cases, {bad} refused, {} accepted\n", cases.len(), cases.len() - bad);
+    }
+    lines += &format!("hostile: {all} cases, {refused} refused, {} accepted; ", all - refused);
+    lines += &format!("at most {} ms and {} MiB each\n", ground.cpu.as_millis(), ground.memory >> 20);
+    // To the stream itself, which is shown whether or not the test passes.
+    std::io::stderr().write_all(lines.as_bytes()).unwrap();
+    assert!(wrong.is_empty(), "{} of {all} cases:\n{}", wrong.len(), wrong.join("\n"));
+}
