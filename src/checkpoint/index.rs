@@ -16,8 +16,8 @@ use crate::error::{Error, Result};
 
 /// Longest index, with room for 300,000 tensors of usual names.
 const MAX_INDEX: u64 = 32 << 20;
-/// Most tensors: several times those of the largest mixtures of experts.
-const MAX_TENSORS: usize = 1 << 19;
+/// Most tensors: twice those of the largest mixtures of experts.
+const MAX_TENSORS: usize = 1 << 18;
 
 /// A checked index.
 pub(super) struct Index {

@@ -7,6 +7,8 @@
 
 mod case;
 mod headers;
+mod indices;
+mod recipes;
 mod run;
 
 use std::collections::HashSet;
@@ -17,7 +19,13 @@ use case::{Case, Want};
 #[test]
 fn every_case_has_its_verdict() {
     let mut ground = run::Ground::new().unwrap();
-    let kinds: [(&str, Vec<Case>, usize); 1] = [("headers", headers::cases(), 200)];
+    let outside = ground.outside();
+    // With the number of cases that there are at least.
+    let kinds: [(&str, Vec<Case>, usize); 3] = [
+        ("headers", headers::cases(), 200),
+        ("indices", indices::cases(&outside), 60),
+        ("recipes", recipes::cases(), 40),
+    ];
     let (mut names, mut wrong, mut all, mut refused) = (HashSet::new(), Vec::new(), 0, 0);
     let mut lines = String::new();
     for (kind, cases, least) in &kinds {
