@@ -6,8 +6,8 @@ use std::collections::hash_map::Entry;
 use std::fmt;
 use std::path::Path;
 
-use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde::Deserialize;
+use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 
 use super::files::read_small;
 use super::json::twice;

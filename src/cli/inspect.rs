@@ -9,7 +9,7 @@ use magic_merge::checkpoint::{Checkpoint, TensorInfo};
 use serde::Serialize;
 
 use super::tables::{Column, table};
-use super::text::{bytes, count, plural};
+use super::text::{bytes, count, harmless, plural};
 
 /// Every tensor in a line, every file in a line, and a line in all.
 pub fn text(checkpoint: &Checkpoint) -> String {
@@ -18,7 +18,7 @@ pub fn text(checkpoint: &Checkpoint) -> String {
     });
     let columns = [Column::Left("tensor"), Column::Left("type"), Column::Left("shape"), Column::Right("bytes")];
     let files = files(checkpoint);
-    let rows = files.iter().map(|file| vec![file.file.to_string(), file.tensors.to_string(), bytes(file.bytes)]);
+    let rows = files.iter().map(|file| vec![harmless(&file.file), file.tensors.to_string(), bytes(file.bytes)]);
     let file_columns = [Column::Left("file"), Column::Right("tensors"), Column::Right("bytes")];
     let parameters = checkpoint.tensors().iter().map(TensorInfo::elements).sum();
     let types: BTreeSet<&str> = checkpoint.tensors().iter().map(|tensor| tensor.dtype.header_name()).collect();
@@ -83,7 +83,8 @@ struct FileTotal<'a> {
 }
 
 fn files(checkpoint: &Checkpoint) -> Vec<FileTotal<'_>> {
-    let mut totals: Vec<_> = checkpoint.files().map(|path| FileTotal { file: name(path), tensors: 0, bytes: 0 }).collect();
+    let mut totals: Vec<_> =
+        checkpoint.files().map(|path| FileTotal { file: name(path), tensors: 0, bytes: 0 }).collect();
     let places: HashMap<&Path, usize> = checkpoint.files().enumerate().map(|(place, path)| (path, place)).collect();
     for (number, tensor) in checkpoint.tensors().iter().enumerate() {
         let total = &mut totals[places[checkpoint.file_of(number)]];

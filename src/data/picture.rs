@@ -66,7 +66,7 @@ fn grey(&[red, green, blue]: &[u8; 3]) -> u8 {
 
 fn decode(file: std::fs::File) -> std::result::Result<DynamicImage, String> {
     static ONE_LARGE: Mutex<()> = Mutex::new(());
-    let reason = |e: &dyn std::fmt::Display| shown(&e.to_string());
+    let reason = |e: &dyn std::fmt::Display| shown(e.to_string().trim());
     let mut reader = ImageReader::new(BufReader::new(file)).with_guessed_format().map_err(|e| reason(&e))?;
     let mut limits = Limits::no_limits();
     limits.max_alloc = Some(MAX_DECODED);

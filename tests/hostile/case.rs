@@ -85,11 +85,6 @@ impl Case {
         self
     }
 
-    /// To be refused with these words, or accepted if there are none.
-    pub fn said(self, words: &str) -> Self {
-        if words.is_empty() { self } else { self.refused(words) }
-    }
-
     /// Taking no more memory than this.
     pub fn within(self, memory: u64) -> Self {
         Self { memory, ..self }

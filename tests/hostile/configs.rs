@@ -178,15 +178,20 @@ fn models() -> Vec<Case> {
         no_vit("classifier-scalar", "classifier.weight", &[]).refused("is no weight"),
         no_vit("classifier-of-none", "classifier.weight", &[0, 8]).refused("is no weight"),
         no_vit("classifier-turned", "classifier.weight", &[8, 2]).refused("config.json"),
-        no_vit("classifier-of-rank-3", "classifier.weight", &[2, 2, 4]).refused("is no"),
+        no_vit("classifier-of-rank-3", "classifier.weight", &[2, 2, 4]),
         open_clip("empty", &[0, 3, 4, 4], &[5, 8], "{}").refused("is no weight"),
         open_clip("scalar-positions", &[8, 3, 4, 4], &[], "{}").refused("is no weight"),
         open_clip("no-square", &[8, 3, 4, 4], &[6, 8], "{}").refused("no square image"),
-        open_clip("patches-of-gigabytes", &[8, 0, 1 << 31, 1 << 31], &[5, 8], "{}").refused("image_size"),
+        open_clip("patches-of-gigabytes", &[8, 0, 1 << 16, 1 << 16], &[5, 8], "{}").refused("image_size"),
         open_clip("head-0", &[8, 3, 4, 4], &[5, 8], r#"{"model_cfg": {"vision_cfg": {"head_width": 0}}}"#)
             .refused("head_width"),
-        open_clip("head-that-does-not-divide", &[8, 3, 4, 4], &[5, 8], r#"{"model_cfg": {"vision_cfg": {"head_width": 3}}}"#)
-            .refused("head_width"),
+        open_clip(
+            "head-that-does-not-divide",
+            &[8, 3, 4, 4],
+            &[5, 8],
+            r#"{"model_cfg": {"vision_cfg": {"head_width": 3}}}"#,
+        )
+        .refused("head_width"),
     ]
 }
 
@@ -237,10 +242,9 @@ fn tokenizers(outside: &Path) -> Vec<Case> {
     let nested = |depth: usize| {
         (0..depth).fold(json!({"type": "Wrong"}), |inner, _| json!({"type": "Sequence", "normalizers": [inner]}))
     };
-    let regex = |pattern: &str| {
-        json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false})
-    };
-    let post = |single: Vec<Value>| json!({"type": "TemplateProcessing", "single": single, "pair": [], "special_tokens": {}});
+    let regex = |pattern: &str| json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false});
+    let post =
+        |single: Vec<Value>| json!({"type": "TemplateProcessing", "single": single, "pair": [], "special_tokens": {}});
     let again = || json!({"Sequence": {"id": "A", "type_id": 0}});
     let vocabulary = |to: &mut dyn Write| {
         to.write_all(br#"{"version":"1.0","model":{"type":"WordLevel","unk_token":"a","vocab":{"a":0"#)?;
@@ -256,8 +260,10 @@ fn tokenizers(outside: &Path) -> Vec<Case> {
         case("none").refused("and `m` has none"),
         normalized("bomb-of-doublings", sequence(doubling)).refused("times as long"),
         normalized("bomb-between-characters", sequence(between)).refused("times as long"),
-        normalized("bomb-of-one-replacement", replace(json!({"String": "a"}), &"a".repeat(1_000_000))).refused("times as long"),
-        normalized("bomb-of-a-map", json!({"type": "Precompiled", "precompiled_charsmap": charsmap})).refused("one character"),
+        normalized("bomb-of-one-replacement", replace(json!({"String": "a"}), &"a".repeat(1_000_000)))
+            .refused("times as long"),
+        normalized("bomb-of-a-map", json!({"type": "Precompiled", "precompiled_charsmap": charsmap}))
+            .refused("one character"),
         normalized("a-thousand-steps", sequence(vec![json!({"type": "NFC"}); 1000])).refused("more than 64 steps"),
         normalized("right-sixty-steps", sequence(vec![json!({"type": "NFC"}); 60])),
         normalized("nested-6", nested(6)).refused("not a tokenizer that can be used"),
@@ -269,15 +275,21 @@ fn tokenizers(outside: &Path) -> Vec<Case> {
         of("regex-that-is-none", word_level(none(), regex("("), none())).refused("not a tokenizer that can be used"),
         of("regex-too-large", word_level(none(), regex(r"(\pL{1000}){1000}"), none())).refused("not a tokenizer"),
         of("regex-that-goes-back", word_level(none(), regex(r"(a|a)*(?=c)x"), none()))
-            .file("d.txt", format!("{}\n", "a".repeat(10_000))).refused(""),
+            .file("d.txt", format!("{}\n", "a".repeat(10_000)))
+            .refused(""),
         of("unknown-word", json!({"model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "[NO]"}})).refused(""),
-        of("id-beyond-the-model", json!({"model": {"type": "WordLevel", "vocab": {"a b a": 99}, "unk_token": "a b a"}}))
-            .refused("has the token 99"),
+        of(
+            "id-beyond-the-model",
+            json!({"model": {"type": "WordLevel", "vocab": {"a b a": 99}, "unk_token": "a b a"}}),
+        )
+        .refused("has the token 99"),
         of("type-unknown", json!({"model": {"type": "\u{1b}[2J"}})).refused("not a tokenizer that can be used"),
         of("a-list", json!([])).refused("not a tokenizer that can be used"),
         case("empty").file(TOKENIZER, "").refused("not a tokenizer that can be used"),
         case("deep").file(TOKENIZER, "[".repeat(1_000_000)).refused("nested more than 16 deep"),
-        case("quotes-that-do-not-end").file(TOKENIZER, "{\"".to_owned() + &"[".repeat(1_000_000)).refused("not a tokenizer"),
+        case("quotes-that-do-not-end")
+            .file(TOKENIZER, "{\"".to_owned() + &"[".repeat(1_000_000))
+            .refused("not a tokenizer"),
         case("not-utf-8").file(TOKENIZER, &b"{\"model\": \"\xff\"}"[..]).refused("not a tokenizer"),
         thing("two-million-tokens", Thing::Written(vocabulary)).refused("more than 2097152 values"),
         thing("of-65-MB", Thing::Sparse(b"{".to_vec(), (64 << 20) + 1)).refused("more than the 67.1 MB"),
@@ -299,9 +311,12 @@ fn texts() -> Vec<Case> {
         jsonl("objects-deep", r#"{"text":"#.repeat(1_000_000)).refused("recursion limit"),
         jsonl("label-of-control", r#"{"text": "a b", "label": "\u001b[2J"}"#.into()),
         jsonl("label-huge", r#"{"text": "a b", "label": 1e400}"#.into()).refused("line 1 of `d.jsonl`"),
-        jsonl("label-long", format!(r#"{{"text": "a b", "label": [{}1]}}"#, "1,".repeat(100_000))).refused("has the label"),
+        jsonl("label-long", format!(r#"{{"text": "a b", "label": [{}1]}}"#, "1,".repeat(100_000)))
+            .refused("has the label"),
         case("line-of-17-MB", "d.txt").with("d.txt", Thing::Written(line)).refused("is longer than 16.8 MB"),
-        case("line-of-a-terabyte", "d.txt").with("d.txt", Thing::Sparse(b"a".to_vec(), 1 << 40)).refused("is longer than"),
+        case("line-of-a-terabyte", "d.txt")
+            .with("d.txt", Thing::Sparse(b"a".to_vec(), 1 << 40))
+            .refused("is longer than"),
         case("not-utf-8", "d.txt").file("d.txt", &b"a b\n\xff\n"[..]).refused("line 2 of `d.txt` is not UTF-8"),
         case("pipe", "d.txt").with("d.txt", Thing::Pipe).refused("is a pipe"),
         case("link-to-zeros", "d.txt").link("d.txt", "/dev/zero").refused("a device"),
@@ -319,9 +334,9 @@ fn processors() -> Vec<Case> {
         of("right", json!({})),
         of("size-0", json!({"size": 0})).refused("which is not a size"),
         of("size-huge", json!({"size": u64::MAX})).refused("which is not a size"),
-        of("size-of-16-bits", json!({"size": 65536})).refused("would become 65536"),
+        of("size-of-16-bits", json!({"size": 65536})).refused("comes out 65536 × 65536"),
         of("size-of-a-line", json!({"size": {"height": 1, "width": 65536}})).refused("comes out 1 × 65536"),
-        of("crop-huge", json!({"do_center_crop": true, "crop_size": 65536})).refused(""),
+        of("crop-huge", json!({"do_center_crop": true, "crop_size": 65536})).refused("comes out 65536 × 65536"),
         of("mean-of-a-million", json!({"image_mean": vec![0.5; 1_000_000]})).refused("which is not 3 finite numbers"),
         of("std-0", json!({"image_std": [0, 0, 0]})).refused("`image_std` of 0"),
         of("std-tiny", json!({"image_std": 1e-320})).refused(""),
@@ -365,7 +380,6 @@ fn images(outside: &Path) -> Vec<Case> {
     let mut sized = jpeg.clone();
     let frame = sized.windows(2).position(|pair| pair == [0xff, 0xc0]).expect("a frame");
     sized[frame + 5..frame + 9].copy_from_slice(&[0xff; 4]);
-    // A text that grows a thousandfold once it is unpacked: zeros, packed by hand as runs of one block.
     let wide = picture(ImageFormat::Png, 6000, 5000);
     vec![
         of("png", png.clone()),
@@ -382,7 +396,7 @@ fn images(outside: &Path) -> Vec<Case> {
         of("png-chunk-of-4-GB", long).refused(bad),
         of("jpeg-65535", sized).refused(bad),
         of("png-half", png[..png.len() / 2].to_vec()).refused(bad),
-        of("jpeg-half", jpeg[..jpeg.len() / 2].to_vec()),
+        of("jpeg-half", jpeg[..jpeg.len() / 2].to_vec()).refused(bad),
         of("png-front-only", png[..8].to_vec()).refused(bad),
         of("jpeg-front-only", jpeg[..4].to_vec()).refused(bad),
         of("empty", Vec::new()).refused(bad),
@@ -395,7 +409,6 @@ fn images(outside: &Path) -> Vec<Case> {
         case("name-of-control").file("d/b/\u{1b}[2J.png", "x").refused("\\u{1b}[2J.png"),
         case("class-of-control").file("d/\u{1b}[2J/1.png", "x").refused("\\u{1b}[2J"),
         case("folder-in-itself").link("d/b", "../d").refused(""),
-        of("processor-link-out", picture(ImageFormat::Png, 6, 6)).with("m/processor_config.json", Thing::Folder),
         {
             let mut case = of("processor-link", picture(ImageFormat::Png, 6, 6));
             case.things.retain(|(path, _)| path != Path::new(PROCESSOR));

@@ -27,7 +27,21 @@ pub fn cases() -> Vec<Case> {
 }
 
 fn commands(case: Case, path: &str) -> Case {
-    let merge = ["merge", "--device", "cpu", "--threads", "2", "--base", path, "--model", path, "--method", "linear", "--out", "out"];
+    let merge = [
+        "merge",
+        "--device",
+        "cpu",
+        "--threads",
+        "2",
+        "--base",
+        path,
+        "--model",
+        path,
+        "--method",
+        "linear",
+        "--out",
+        "out",
+    ];
     case.run(&["inspect", path]).run(&merge)
 }
 
@@ -216,9 +230,8 @@ fn places() -> Vec<Row> {
     let of = |name: &str, dtype: &str, shape: &str, begin: u64, end: u64| {
         format!(r#""{name}":{{"dtype":"{dtype}","shape":{shape},"data_offsets":[{begin},{end}]}}"#)
     };
-    let after_a_byte = |dtype: &str, size: u64| {
-        format!("{{{},{}}}", entry("a", 0, 1), of("b", dtype, "[1]", 1, 1 + size))
-    };
+    let after_a_byte =
+        |dtype: &str, size: u64| format!("{{{},{}}}", entry("a", 0, 1), of("b", dtype, "[1]", 1, 1 + size));
     vec![
         row("places-turned", header(&[("c", 4, 6), ("b", 2, 4), ("a", 0, 2)]), 6, ""),
         row("hole-in-front", header(&[("a", 1, 3)]), 3, "1 bytes before tensor `a`"),
@@ -246,7 +259,12 @@ fn places() -> Vec<Row> {
         row("odd-f32", after_a_byte("F32", 4), 5, ""),
         row("odd-f64", after_a_byte("F64", 8), 9, ""),
         row("odd-i64", after_a_byte("I64", 8), 9, ""),
-        row("odd-f4", after_a_byte("F4", 1).replacen("[1]", "[1]", 1).replace(r#""F4","shape":[1]"#, r#""F4","shape":[2]"#), 2, ""),
+        row(
+            "odd-f4",
+            after_a_byte("F4", 1).replacen("[1]", "[1]", 1).replace(r#""F4","shape":[1]"#, r#""F4","shape":[2]"#),
+            2,
+            "",
+        ),
     ]
 }
 
@@ -274,7 +292,12 @@ fn shapes() -> Vec<Row> {
         for turn in 0..dims.len() {
             let mut dims = dims.clone();
             dims.rotate_left(turn);
-            all.push(row(&format!("overflow-{dims:?}"), u8s(&format!("{dims:?}"), "[0,0]"), 0, "than 64 bits can count"));
+            all.push(row(
+                &format!("overflow-{dims:?}"),
+                u8s(&format!("{dims:?}"), "[0,0]"),
+                0,
+                "than 64 bits can count",
+            ));
             for place in [0, dims.len() / 2, dims.len()] {
                 let mut dims = dims.clone();
                 dims.insert(place, 0);
@@ -305,9 +328,28 @@ fn types() -> Vec<Row> {
         one(&format!("\"{dtype}\""), &format!("[{count}]"), &format!("[0,{bytes}]"))
     };
     let known = [
-        ("BOOL", 8), ("U8", 8), ("I8", 8), ("F8_E4M3", 8), ("F8_E5M2", 8), ("F8_E8M0", 8), ("F8_E4M3FNUZ", 8),
-        ("F8_E5M2FNUZ", 8), ("U16", 16), ("I16", 16), ("F16", 16), ("BF16", 16), ("U32", 32), ("I32", 32),
-        ("F32", 32), ("U64", 64), ("I64", 64), ("F64", 64), ("C64", 64), ("F4", 4), ("F6_E2M3", 6), ("F6_E3M2", 6),
+        ("BOOL", 8),
+        ("U8", 8),
+        ("I8", 8),
+        ("F8_E4M3", 8),
+        ("F8_E5M2", 8),
+        ("F8_E8M0", 8),
+        ("F8_E4M3FNUZ", 8),
+        ("F8_E5M2FNUZ", 8),
+        ("U16", 16),
+        ("I16", 16),
+        ("F16", 16),
+        ("BF16", 16),
+        ("U32", 32),
+        ("I32", 32),
+        ("F32", 32),
+        ("U64", 64),
+        ("I64", 64),
+        ("F64", 64),
+        ("C64", 64),
+        ("F4", 4),
+        ("F6_E2M3", 6),
+        ("F6_E3M2", 6),
     ];
     let mut all: Vec<Row> = Vec::new();
     for (dtype, bits) in known {

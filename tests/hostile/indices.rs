@@ -167,7 +167,9 @@ fn documents() -> Vec<Case> {
             .refused("`a` appears twice"),
         document("tensor-twice-by-escape", map.replacen('{', r#"{"weight_map":{"\u0061":"two.safetensors","#, 1) + "}")
             .refused("`a` appears twice"),
-        document("not-utf-8", String::new()).file(INDEX, &b"{\"weight_map\":{\"\xff\":\"x\"}}"[..]).refused("not an index"),
+        document("not-utf-8", String::new())
+            .file(INDEX, &b"{\"weight_map\":{\"\xff\":\"x\"}}"[..])
+            .refused("not an index"),
         document("bom", format!("\u{feff}{{\"weight_map\":{map}}}")).refused("not an index"),
         document("deep", format!(r#"{{"x":{}"#, "[".repeat(1_000_000))).refused("not an index"),
         document("deep-metadata", format!(r#"{{"metadata":{}"#, "[".repeat(1_000_000))).refused("EOF while parsing"),
@@ -187,9 +189,8 @@ fn documents() -> Vec<Case> {
 fn files(outside: &Path) -> Vec<Case> {
     let right = json!({"a": ONE, "b": TWO, "c": "c.safetensors"});
     let c = "m/c.safetensors";
-    let shard = |name: &str| {
-        mapped(format!("shard-is-{name}"), &right).file(format!("m/{TWO}"), floats_file(&[("b", &[2])]))
-    };
+    let shard =
+        |name: &str| mapped(format!("shard-is-{name}"), &right).file(format!("m/{TWO}"), floats_file(&[("b", &[2])]));
     let out = "leads out of its folder";
     vec![
         merged(shard("a-link-beside").link(c, "other").file("m/other", floats_file(&[("c", &[3])]))),
@@ -208,7 +209,9 @@ fn files(outside: &Path) -> Vec<Case> {
         folder("is-a-link-to-zeros").link(INDEX, "/dev/zero").refused(out),
         folder("is-a-pipe").with(INDEX, Thing::Pipe).refused("is a pipe"),
         folder("is-a-folder").with(INDEX, Thing::Folder).refused("is a folder"),
-        folder("is-not-alone").file("m/a.safetensors.index.json", "{}").file("m/b.safetensors.index.json", "{}")
+        folder("is-not-alone")
+            .file("m/a.safetensors.index.json", "{}")
+            .file("m/b.safetensors.index.json", "{}")
             .refused("more than one"),
     ]
 }

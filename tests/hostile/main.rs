@@ -5,7 +5,10 @@
 //! Needs Linux, for what a process took and for the files that it opened.
 #![cfg(target_os = "linux")]
 
+mod adapters;
 mod case;
+mod configs;
+mod folders;
 mod headers;
 mod indices;
 mod recipes;
@@ -21,10 +24,13 @@ fn every_case_has_its_verdict() {
     let mut ground = run::Ground::new().unwrap();
     let outside = ground.outside();
     // With the number of cases that there are at least.
-    let kinds: [(&str, Vec<Case>, usize); 3] = [
+    let kinds: [(&str, Vec<Case>, usize); 6] = [
         ("headers", headers::cases(), 200),
         ("indices", indices::cases(&outside), 60),
         ("recipes", recipes::cases(), 40),
+        ("configurations", configs::cases(&outside), 50),
+        ("adapters", adapters::cases(&outside), 30),
+        ("folders", folders::cases(&outside), 20),
     ];
     let (mut names, mut wrong, mut all, mut refused) = (HashSet::new(), Vec::new(), 0, 0);
     let mut lines = String::new();

@@ -11,9 +11,16 @@ fn recipe(name: &str, text: impl Into<Vec<u8>>) -> Case {
 }
 
 fn commands(name: &str) -> Case {
-    Case::new(format!("recipe/{name}"))
-        .file("a.safetensors", floats_file(&[("x", &[2, 2])]))
-        .run(&["merge", "r.yml", "--device", "cpu", "--threads", "2", "--out", "out"])
+    Case::new(format!("recipe/{name}")).file("a.safetensors", floats_file(&[("x", &[2, 2])])).run(&[
+        "merge",
+        "r.yml",
+        "--device",
+        "cpu",
+        "--threads",
+        "2",
+        "--out",
+        "out",
+    ])
 }
 
 /// A good recipe and what comes after it.
@@ -94,7 +101,8 @@ fn depth() -> Vec<Case> {
         and("questions-10000-deep", &format!("exclude:\n{}x\n", "? ".repeat(10_000))).refused(""),
         and("quotes-that-do-not-end", &format!("exclude: '{}", "x".repeat(1_000_000))).refused(""),
         and("brackets-closed-only", &"]".repeat(100_000)).refused(""),
-        and("indents-turned", &(0..500).map(|i| format!("{}- x\n", " ".repeat(500 - i))).collect::<String>()).refused(""),
+        and("indents-turned", &(0..500).map(|i| format!("{}- x\n", " ".repeat(500 - i))).collect::<String>())
+            .refused(""),
     ]
 }
 
@@ -145,11 +153,16 @@ fn values() -> Vec<Case> {
         and("key-null", "~: 1\n").refused(""),
         and("key-list", "[a, b]: 1\n").refused("a key is not text"),
         and("key-mapping", "{a: b}: 1\n").refused("a key is not text"),
-        and("method-of-control", "").file("r.yml", GOOD.replace("linear", "\"\\e]0;x\\a\"")).refused("\\u{1b}]0;x\\u{7}"),
+        and("method-of-control", "")
+            .file("r.yml", GOOD.replace("linear", "\"\\e]0;x\\a\""))
+            .refused("\\u{1b}]0;x\\u{7}"),
         and("method-long", "").file("r.yml", GOOD.replace("linear", &long)).refused("kkk"),
-        and("model-of-control", "").file("r.yml", GOOD.replace("{model: a", "{model: \"\\e[2J\", data: a"))
+        and("model-of-control", "")
+            .file("r.yml", GOOD.replace("{model: a", "{model: \"\\e[2J\", data: a"))
             .refused("\\u{1b}[2J"),
-        and("model-long", "").file("r.yml", GOOD.replace("{model: a", &format!("{{model: {long}"))).refused("neither a path"),
+        and("model-long", "")
+            .file("r.yml", GOOD.replace("{model: a", &format!("{{model: {long}")))
+            .refused("neither a path"),
         and("model-nul", "").file("r.yml", GOOD.replace("{model: a", "{model: \"\\0a")).refused(""),
         and("seed-negative", "seed: -1\n").refused("not a whole number"),
         and("seed-beyond-64-bits", "seed: 18446744073709551616\n").refused("not a whole number"),
@@ -159,14 +172,16 @@ fn values() -> Vec<Case> {
         and("weight-infinite", "parameters: {weight: .inf}\n").refused("not a finite number"),
         and("weight-nan", "parameters: {weight: [1, .nan]}\n").refused("not a finite number"),
         and("weight-huge", "parameters: {weight: 1e400}\n").refused("finite"),
-        and("weight-of-a-million", &format!("parameters: {{weight: [{}]}}\n", "1,".repeat(1_000_000))).refused("too large"),
+        and("weight-of-a-million", &format!("parameters: {{weight: [{}]}}\n", "1,".repeat(1_000_000)))
+            .refused("too large"),
         and("good-rank-huge", "lora_out: 18446744073709551615\n").refused("matrices only"),
         and("samples-huge", "calibrate: {space: wsc, feature: {samples: 18446744073709551615}}\n"),
         and("glob-of-brackets", &format!("exclude: ['{globs}']\n")).refused(""),
         and("glob-of-braces", &format!("exclude: ['{}']\n", "{a,b}".repeat(30))),
         and("glob-of-braces-within", &format!("exclude: ['{}']\n", "{".repeat(1000))).refused(""),
         and("glob-of-stars", &format!("exclude: ['{}b']\n", "*a".repeat(1000))),
-        and("glob-of-a-megabyte", &format!("exclude: ['{}']\n", "?".repeat(1_000_000))).refused("one of more than 4096 bytes"),
+        and("glob-of-a-megabyte", &format!("exclude: ['{}']\n", "?".repeat(1_000_000)))
+            .refused("one of more than 4096 bytes"),
         and("glob-of-control", "exclude: [\"\\e[2J[\"]\n").refused("\\u{1b}[2J["),
     ]
 }
@@ -187,7 +202,9 @@ fn files() -> Vec<Case> {
         recipe("a-list", "- a\n- b\n").refused("not a mapping"),
         recipe("a-model", floats_file(&[("x", &[2])])).refused("r.yml"),
         commands("64-MB").with("r.yml", Thing::Written(endless)).refused("larger than a recipe can be"),
-        commands("a-terabyte").with("r.yml", Thing::Sparse(GOOD.into(), 1 << 40)).refused("larger than a recipe can be"),
+        commands("a-terabyte")
+            .with("r.yml", Thing::Sparse(GOOD.into(), 1 << 40))
+            .refused("larger than a recipe can be"),
         commands("a-folder").with("r.yml", Thing::Folder).refused("is a folder"),
         named("zeros", "/dev/zero").refused("larger than a recipe can be"),
         named("nothing", "/dev/null").refused("is empty"),

@@ -84,6 +84,7 @@ impl Ground {
     fn run(&mut self, place: &Path, words: &[String], case: &Case) -> Result<(), String> {
         let dir = place.join("in");
         let done = run(&dir, words, place).map_err(|e| e.to_string())?;
+        let opened = self.watch.opened().map_err(|e| e.to_string())?;
         self.cpu = self.cpu.max(done.cpu);
         self.memory = self.memory.max(done.memory);
         let said = |what: String| Err(format!("`magic {}` {what}\n{}", words.join(" "), done.err));
@@ -119,7 +120,7 @@ impl Ground {
         if done.memory > case.memory {
             return said(format!("takes {} MiB", done.memory >> 20));
         }
-        if let opened @ [_, ..] = &self.watch.opened().map_err(|e| e.to_string())?[..] {
+        if !opened.is_empty() {
             return said(format!("opens {opened:?} outside of its folder"));
         }
         if done.out.contains(CANARY) || done.err.contains(CANARY) || holds_canary(&dir.join("out")) {
