@@ -502,7 +502,10 @@ fn what_cannot_be_images_is_refused() {
     fs::create_dir_all(bed.path("classes/bee")).unwrap();
     bed.refused("an empty class", "classes", SMALL, "classes/bee` has no PNG or JPEG image");
 
-    bed.side("preprocessor_config.json", r#"{"image_processor_type": "CLIPImageProcessor", "size": 4096, "crop_size": 2}"#);
+    bed.side(
+        "preprocessor_config.json",
+        r#"{"image_processor_type": "CLIPImageProcessor", "size": 4096, "crop_size": 2}"#,
+    );
     png(&bed.path("long/a.png"), 1, 16_000, 7);
     bed.refused("a line", "long", SMALL, "would become 4096 × 65536000");
     let single = magic_merge::checkpoint::Checkpoint::open(bed.path("model/model.safetensors").to_str().unwrap(), &[]);

@@ -215,11 +215,11 @@ mod tests {
     fn names_match_as_their_regular_expressions_do() {
         for pattern in ["q_proj", "layers.0.q", "q.proj", ".", "..", "a.q_proj", "é", "[q]_proj", "q_proj|x"] {
             let regex = Regex::new(&format!(r"^(?:.*\.)?(?:{pattern})$")).unwrap();
+            let own = Pattern::new(pattern).unwrap();
             for module in
                 ["q_proj", "layers.0.q", "a.q_proj", "aq_proj", "b.a.q_proj", "q-proj", "", "é", "x.é", "a.x", "x"]
             {
-                let (own, regex) = (Pattern::new(pattern).unwrap().is_match(module), regex.is_match(module).unwrap());
-                assert_eq!(own, Ok(regex), "{pattern} {module}");
+                assert_eq!(own.is_match(module), Ok(regex.is_match(module).unwrap()), "{pattern} {module}");
             }
         }
         assert!(Pattern::new("(").is_none() && Pattern::new(r"(\pL{500}){500}").is_none());
