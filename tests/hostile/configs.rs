@@ -380,7 +380,7 @@ fn images(outside: &Path) -> Vec<Case> {
     let mut sized = jpeg.clone();
     let frame = sized.windows(2).position(|pair| pair == [0xff, 0xc0]).expect("a frame");
     sized[frame + 5..frame + 9].copy_from_slice(&[0xff; 4]);
-    let wide = picture(ImageFormat::Png, 6000, 5000);
+    let wide = picture(ImageFormat::Png, 2400, 2000);
     vec![
         of("png", png.clone()),
         of("jpeg", jpeg.clone()),
