@@ -20,13 +20,15 @@ use std::path::Path;
 
 use case::{Case, Want};
 
+/// Its name, its cases (the folder is where nobody may look), and the least number of these.
+type Kind = (&'static str, fn(&Path) -> Vec<Case>, usize);
+
 #[test]
 fn every_case_has_its_verdict() {
     let mut ground = run::Ground::new().unwrap();
     let outside = ground.outside();
-    // With the number of cases that there are at least. One kind in memory at a time: what a process took is counted
-    // from what its parent had.
-    let kinds: [(&str, fn(&Path) -> Vec<Case>, usize); 6] = [
+    // One kind in memory at a time: what a process took is counted from what its parent had.
+    let kinds: [Kind; 6] = [
         ("headers", |_| headers::cases(), 200),
         ("indices", indices::cases, 60),
         ("recipes", |_| recipes::cases(), 40),
