@@ -492,7 +492,7 @@ fn sensitive(given: &Sensitive, folder: Option<&Path>) -> Result<Option<HashSet<
         Sensitive::Names(names) => return Ok(Some(names.iter().cloned().collect())),
         Sensitive::File(file) => resolve(file, folder),
     };
-    let bytes = std::fs::read(&file).map_err(|e| Error::read(&file, &e))?;
+    let bytes = crate::checkpoint::files::read_small(&file, 64 << 20)?;
     let shape = || {
         Error::input(format!("`{}` holds no list of tensor names", file.display()))
             .hint("it should be `[\"name\", …]`, or an object with such a list under `sensitive`")
