@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{Run, Sandbox};
 use serde_json::Value;
@@ -310,7 +310,9 @@ fn kill_at_random(case: &Case, kills: usize, longest: Duration) -> (usize, usize
 #[test]
 fn killed_at_random() {
     let case = Case { commits: "often", ..Case::new(&SHARDED) };
-    let (finished, resumed) = kill_at_random(&case, 20, Duration::from_millis(40));
+    let started = Instant::now();
+    case.run(&[], "").good();
+    let (finished, resumed) = kill_at_random(&case, 20, started.elapsed().mul_f64(1.1));
     eprintln!("crash: 20 kills at random, {resumed} with a journal, {finished} merges came through between");
 }
 
@@ -330,7 +332,7 @@ fn killed_at_random_while_writing_200_mb() {
     let args = ["--method", "ties", "--calibrate", "wsc", "--shard-size", "50MB", "--out", "out"];
     let args = args.map(str::to_owned).to_vec();
     let mut case = Case { sandbox, args, wanted: Files::new(), before: Files::new(), commits: "often" };
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     case.run(&[], "").good();
     let took = started.elapsed();
     case.wanted = files(&case.out());
@@ -370,7 +372,7 @@ fn an_interrupt_says_how_to_go_on() {
 }
 
 fn wait_for(path: &Path, there: bool) {
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     while path.exists() != there {
         assert!(started.elapsed() < Duration::from_secs(60), "{} never came", path.display());
         std::thread::sleep(Duration::from_millis(1));
