@@ -264,15 +264,16 @@ fn write_new(output: &mut Output, name: &str, bytes: &[u8]) -> Result<()> {
 }
 
 impl Drop for Writer {
-    /// Keeps what is recorded, or can be now.
+    /// Keeps what is recorded. Of a merge that ends before anything is, which is within seconds, nothing stays.
     fn drop(&mut self) {
         if self.finished {
             return;
         }
         // Where this fails too, what was recorded before is what there is.
-        let _ = self.flush.sync_now();
+        let _ = self.flush.wait();
         let journal = self.output.dir.join(JOURNAL);
         if recorded(&self.output.dir).is_some() {
+            let _ = self.flush.sync_now();
             self.output.cleanup.keep_shards(&self.layout);
         } else if journal.exists() {
             self.output.cleanup.files.push(journal);
