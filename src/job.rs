@@ -201,7 +201,7 @@ impl Job {
     /// that another run may go on; nothing stays if there are none.
     ///
     /// # Errors
-    /// As [`check`](Self::check), whatever goes wrong on the way, and [`Kind::Interrupted`].
+    /// As [`check`](Self::check), whatever goes wrong on the way, and an interrupt.
     pub fn run(&self, output: &Output, progress: &Progress) -> Result<Report> {
         let started = Instant::now();
         let fingerprint = self.fingerprint(output)?;

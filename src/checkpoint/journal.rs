@@ -69,8 +69,11 @@ pub(super) fn read(dir: &Path) -> Result<Option<Found>> {
     if !path.exists() {
         return Ok(None);
     }
-    let at = text::path(&path);
-    let bytes = read_small(&path, MOST)?;
+    scan(&read_small(&path, MOST)?, &text::path(&path))
+}
+
+/// What `bytes` of the journal `at` say.
+pub(super) fn scan(bytes: &[u8], at: &str) -> Result<Option<Found>> {
     let mut found: Option<Found> = None;
     let (mut sum, mut end) = (String::new(), 0);
     // Where the power failed, what was not synced reads as zeros, which no line holds.

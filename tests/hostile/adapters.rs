@@ -51,7 +51,7 @@ fn configurations() -> Vec<Case> {
         with("rank-huge", "r", json!(u64::MAX)).refused("says 18446744073709551615"),
         with("rank-a-megabyte", "r", json!("x".repeat(1_000_000))).refused("`r` is no rank"),
         with("alpha-0", "lora_alpha", json!(0)).refused("does nothing"),
-        with("alpha-huge", "lora_alpha", json!(1e308)),
+        with("alpha-huge", "lora_alpha", json!(1e308)).refused("cannot be merged in `l.0.q.weight`: 16 infinite"),
         with("alpha-null", "lora_alpha", Value::Null).refused("`lora_alpha` is no number"),
         with("kind-unknown", "peft_type", json!("\u{1b}]0;x\u{7}")).refused("\\u{1b}]0;x\\u{7}"),
         with("kind-a-megabyte", "peft_type", json!("x".repeat(1_000_000))).refused("only LORA can be read"),
