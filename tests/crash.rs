@@ -1,7 +1,6 @@
 //! A merge that ends where nobody asked it to: killed, out of space, an input gone. What it leaves is never taken for
 //! a result, and `--resume` makes the same bytes of it.
 #![cfg(unix)]
-#![allow(clippy::print_stderr, reason = "tests say how many cases they ran")]
 
 #[allow(dead_code, reason = "each test uses its own part")]
 #[path = "common/cli.rs"]
@@ -15,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Run, Sandbox};
+use common::{Run, Sandbox, say};
 use serde_json::Value;
 
 /// Three shards, by a method with a random mask; one thread, so that operations have an order.
@@ -236,7 +235,7 @@ fn killed_at_every_operation() {
         }
     }
     assert!(kills > 300 && recorded > 100, "{kills}, {recorded}");
-    eprintln!("crash: killed at {kills} operations ({recorded} with a journal), all resumed to the same bytes");
+    say(&format!("crash: killed at {kills} operations ({recorded} with a journal), all resumed to the same bytes"));
 }
 
 #[test]
@@ -272,7 +271,7 @@ fn failing_at_every_operation() {
         }
     }
     assert!(failed > 400, "{failed}");
-    eprintln!("crash: {failed} failed operations (and {harmless} harmless), all resumed to the same bytes");
+    say(&format!("crash: {failed} failed operations (and {harmless} harmless), all resumed to the same bytes"));
 }
 
 /// Kills a merge at random times until `kills` is reached; a merge that survives is compared, and the next begins.
@@ -325,7 +324,9 @@ fn kill_large_at_random(rows: usize, shard_size: &str, kills: usize) {
     case.wanted = files(&case.out());
     let (finished, resumed) = kill_at_random(&case, kills, took.mul_f64(1.1));
     let size = rows * 1024 * 4 * 48 / 1_000_000;
-    eprintln!("crash: {kills} kills of a {size} MB merge, {resumed} with a journal, {finished} came through between");
+    say(&format!(
+        "crash: {kills} kills of a {size} MB merge, {resumed} with a journal, {finished} came through between"
+    ));
 }
 
 #[test]
@@ -337,7 +338,7 @@ fn killed_at_random() {
 fn killed_at_random_while_writing_200_mb() {
     match std::env::var_os("MAGIC_TEST_LONG") {
         Some(_) => kill_large_at_random(1024, "50MB", 200),
-        None => eprintln!("crash: 200 kills of a 200 MB merge are left out: `tests/run --long` has them"),
+        None => say(&format!("crash: 200 kills of a 200 MB merge are left out: `tests/run --long` has them")),
     }
 }
 
@@ -432,7 +433,7 @@ fn an_input_that_changes_is_noticed() {
             }
         }
     }
-    eprintln!("crash: an input changed under {noticed} merges, all noticed");
+    say(&format!("crash: an input changed under {noticed} merges, all noticed"));
 }
 
 #[test]
@@ -603,7 +604,7 @@ fn feature_space_measures_again_and_goes_on() {
         }
     }
     assert!(resumed >= 6, "{resumed}");
-    eprintln!("crash: {resumed} merges in feature space resumed to the same bytes");
+    say(&format!("crash: {resumed} merges in feature space resumed to the same bytes"));
 }
 
 /// An output that must not be written: what is in the way, where the output should go, and what is said.
@@ -687,5 +688,5 @@ fn an_output_replaces_and_follows_nothing_that_is_not_its_own() {
     link(&sandbox, ".model.safetensors.tmp");
     sandbox.merge(&["--method", "linear", "--out", "out"]).good();
     assert_eq!(sandbox.read("precious"), b"mine");
-    eprintln!("crash: {count} outputs refused, nothing lost");
+    say(&format!("crash: {count} outputs refused, nothing lost"));
 }
