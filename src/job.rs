@@ -14,7 +14,7 @@ use crate::calibrate::feature::{FeaturePass, Outcome};
 use crate::card;
 use crate::checkpoint::{Checkpoint, Dtype, Fingerprint, Layout, RECEIPT, Writer, side_files, with_dtype};
 use crate::device::{self, Opened, Wanted};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::fast_gemm::FastGemm;
 use crate::inputs::Features;
 use crate::kernels::factor::Strength;
@@ -227,16 +227,12 @@ impl Job {
         writer.expect(side.iter().map(|(name, _)| &**name).chain([CARD, RECIPE, RECEIPT]))?;
         let mut tensors = self.kept(&writer, progress)?;
         let kept = tensors.len();
-        let engine = Engine { checkpoints: &self.checkpoints, executor: &self.opened.executor, progress };
-        let mut outcome = self.measure(&engine, Some(&writer), progress)?;
-        log::info!("pass: {:.3} s", started.elapsed().as_secs_f64());
-        tensors.append(&mut outcome.written);
-        let done: HashSet<usize> = tensors.iter().map(|(tensor, _)| *tensor).collect();
-        let rest: Vec<usize> = (0..self.plan.tensors.len()).filter(|tensor| !done.contains(tensor)).collect();
-        let (plan, strengths) = (&self.plan, &outcome.strengths);
-        let merge = Merge { plan, engine, writer: &writer, strengths, wanted: &self.wanted };
-        tensors.extend(merge.run(&rest)?);
-        tensors.sort_by_key(|(tensor, _)| *tensor);
+        let done = self.tensors(&writer, &mut tensors, progress);
+        if done.as_ref().is_err_and(|error| error.kind() == Kind::Interrupted) {
+            // Whoever stops a merge wants to go on with all that there is. What cannot be recorded is done again.
+            let _ = writer.record();
+        }
+        let outcome = done?;
         let tensors = tensors.into_iter().map(|(_, report)| report).collect();
         let report = self.report(tensors, outcome, writer.layout().total_bytes(), output, progress)?;
         for (name, bytes) in side {
@@ -244,6 +240,27 @@ impl Job {
             writer.file(&name, bytes);
         }
         self.finish(writer, Report { fingerprint, kept, ..report }, started)
+    }
+
+    /// Writes all tensors but those in `tensors`, where it adds their reports, in order.
+    fn tensors(
+        &self,
+        writer: &Writer,
+        tensors: &mut Vec<(usize, TensorReport)>,
+        progress: &Progress,
+    ) -> Result<Outcome> {
+        let started = Instant::now();
+        let engine = Engine { checkpoints: &self.checkpoints, executor: &self.opened.executor, progress };
+        let mut outcome = self.measure(&engine, Some(writer), progress)?;
+        log::info!("pass: {:.3} s", started.elapsed().as_secs_f64());
+        tensors.append(&mut outcome.written);
+        let done: HashSet<usize> = tensors.iter().map(|(tensor, _)| *tensor).collect();
+        let rest: Vec<usize> = (0..self.plan.tensors.len()).filter(|tensor| !done.contains(tensor)).collect();
+        let (plan, strengths) = (&self.plan, &outcome.strengths);
+        let merge = Merge { plan, engine, writer, strengths, wanted: &self.wanted };
+        tensors.extend(merge.run(&rest)?);
+        tensors.sort_by_key(|(tensor, _)| *tensor);
+        Ok(outcome)
     }
 
     fn inputs(&self) -> Vec<&Checkpoint> {

@@ -270,7 +270,10 @@ mod tests {
             bad[at] = byte ^ 1;
             put(&bad);
             match count() {
-                Ok(kept) => assert!(kept == 2 && at >= lines[2], "byte {at}"),
+                // Without its end, the line before the last is one with the last, which does not count.
+                Ok(kept) => {
+                    assert!(kept == 2 && at >= lines[2] || kept == 1 && at + 1 == lines[2], "{kept}: byte {at}")
+                }
                 Err(error) => assert!(error.to_string().contains("damaged") && at < lines[2], "byte {at}: {error}"),
             }
         }

@@ -160,6 +160,14 @@ impl Writer {
         Ok(())
     }
 
+    /// Records now what is complete.
+    ///
+    /// # Errors
+    /// As [`complete`](Self::complete).
+    pub fn record(&self) -> Result<()> {
+        self.flush.sync_now()
+    }
+
     /// Finds out early whether files of these names may be added: after the work is done it would be late to say.
     ///
     /// # Errors
@@ -269,7 +277,7 @@ fn write_new(output: &mut Output, name: &str, bytes: &[u8]) -> Result<()> {
 }
 
 impl Drop for Writer {
-    /// Keeps what is recorded. Of a merge that ends before anything is, which is within seconds, nothing stays.
+    /// Keeps what is recorded. Of a merge that fails before anything is, which is within seconds, nothing stays.
     fn drop(&mut self) {
         if self.finished {
             return;
