@@ -16,6 +16,9 @@ pub const VRAM: u64 = 1 << 30;
 /// The least of either with which anything can be done.
 const LEAST: u64 = 16 << 20;
 
+/// The most threads of the CPU device: more than machines have cores, fewer than systems give.
+const MOST_THREADS: usize = 1024;
+
 /// Blocks in work at a time on a GPU: one is read, one computed, one written.
 const GPU_LANES: usize = 3;
 
@@ -50,8 +53,8 @@ pub struct Opened {
 pub fn open(wanted: &Wanted) -> Result<Opened> {
     let host = limit("--memory", wanted.memory, HOST)?;
     let vram = limit("--vram", wanted.vram, VRAM)?;
-    if wanted.threads == Some(0) {
-        return Err(Error::usage("`--threads` must be at least 1"));
+    if wanted.threads.is_some_and(|threads| !(1..=MOST_THREADS).contains(&threads)) {
+        return Err(Error::usage(format!("`--threads` must be at least 1 and at most {MOST_THREADS}")));
     }
     if wanted.device != "cpu" {
         let choice = if wanted.device.is_empty() { Choice::Auto } else { Choice::parse(&wanted.device) };
