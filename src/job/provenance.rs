@@ -53,6 +53,11 @@ impl Job {
         sources
     }
 
+    /// Where the files of the inputs are, from the root.
+    pub(crate) fn input_paths(&self) -> Vec<String> {
+        self.sources().into_iter().flat_map(Checkpoint::files).map(absolute).collect()
+    }
+
     /// SHA-256 of what a GPU runs, if one does.
     pub(super) fn wgsl_sha256(&self) -> Option<String> {
         matches!(self.opened.executor, Executor::Gpu(_)).then(kernels::wgsl_sha256)

@@ -215,7 +215,17 @@ impl Verifier<'_> {
             found.receipt.push(format!("`{RECIPE}` is not the recipe in `{RECEIPT}`"));
         }
         match Recipe::from_yaml(text.unwrap_or_default(), RECEIPT) {
-            Ok(recipe) => Some(recipe),
+            Ok(recipe) => {
+                let said = [
+                    ("method", recipe.method.clone().into()),
+                    ("calibrate", recipe.calibrate.space.as_str().into()),
+                    ("seed", recipe.seed.into()),
+                    ("non_finite", recipe.non_finite.as_str().into()),
+                ];
+                let other = said.into_iter().filter(|(key, value)| self.finished.receipt.get(*key) != Some(value));
+                found.receipt.extend(other.map(|(key, value)| format!("its `{key}` is not {value}, as in its recipe")));
+                Some(recipe)
+            }
             Err(error) => {
                 found.receipt.push(format!("its recipe cannot be read: {error}"));
                 None
@@ -281,6 +291,14 @@ impl Verifier<'_> {
         let (now, recorded) = (job.decisive()?, &self.receipt.fingerprint);
         if let Some(what) = difference(&Receipt::settings(recorded), &Receipt::settings(&now)) {
             found.inputs.wrong.push(format!("the merge was made from something else: {what}"));
+        }
+        let paths: HashSet<String> = job.input_paths().into_iter().collect();
+        let listed: HashSet<String> =
+            self.receipt.inputs.iter().flat_map(|input| &input.files).map(|file| file.path.clone()).collect();
+        if let Some(other) = paths.symmetric_difference(&listed).min() {
+            let what = if listed.contains(other) { "recipe does not read it" } else { "receipt does not list it" };
+            found.receipt.push(format!("`{}` is not an input of both: the {what}", shown(other)));
+            return Ok(());
         }
         let tensors = &job.plan.tensors;
         let as_planned = tensors.iter().all(|tensor| {
