@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 
 /// Held while a merge writes into its folder. What an interrupted merge left can be told from what another is
 /// writing.
-const LOCK: &str = ".magic.lock";
+pub(super) const LOCK: &str = ".magic.lock";
 
 /// Weights of an older output besides shards, and what would make a folder that of an adapter.
 const OLD: [&str; 5] =

@@ -14,7 +14,7 @@ use super::header::MAX_HEADER;
 use super::index::plain_name;
 use super::journal::JOURNAL;
 use super::layout::describe;
-use super::output::{MAX_RECEIPT, RECEIPT, is_leftover, names, refuse_busy};
+use super::output::{LOCK, MAX_RECEIPT, RECEIPT, is_leftover, names, refuse_busy};
 use super::text::{self, shown};
 use crate::error::{Error, Kind, Result};
 
@@ -52,7 +52,8 @@ impl Finished {
         refuse_busy(dir)?;
         let folder = Folder::open(dir.to_owned())?;
         let names = names(dir)?;
-        if names.iter().any(|name| name == JOURNAL || is_leftover(name)) {
+        let killed = |name: &String| name == LOCK && !names.iter().any(|name| name == RECEIPT);
+        if names.iter().any(|name| name == JOURNAL || is_leftover(name) || killed(name)) {
             return Err(Error::input(format!("the merge in `{at}` is not finished"))
                 .hint("to go on with it: the command that began it, and `--resume`"));
         }
@@ -90,7 +91,8 @@ impl Finished {
         String::from_utf8(read_small(&path, MAX_RECEIPT).ok()?).ok()
     }
 
-    /// Where everything lies in the files `shards`, as [`Layout::describe`](super::Layout) says it; `None` if a header cannot be read.
+    /// Where everything lies in the files `shards`, in the words of a [`Layout`](super::Layout); `None` if a header cannot
+    /// be read.
     pub(crate) fn describe<'a>(&self, shards: impl Iterator<Item = &'a str>) -> Option<String> {
         let mut headers = Vec::new();
         let mut count = 0;

@@ -92,8 +92,8 @@ pub struct Tensors {
 /// tensors again if `all`, else some. `say` is told what is being done.
 ///
 /// # Errors
-/// What is no finished merge, a device that is not there, and [`Kind::Interrupted`](crate::error::Kind). What is wrong with the merge is no
-/// error but a part of what is returned.
+/// What is no finished merge, a device that is not there, and [`Kind::Interrupted`](crate::error::Kind). What is wrong
+/// with the merge is no error but a part of what is returned.
 pub fn verify(
     dir: &Path,
     all: bool,

@@ -108,11 +108,11 @@ impl Recorded {
         let all = self.experts.len() == now.experts.len();
         let experts = all && self.experts.iter().zip(&now.experts).all(|(recorded, now)| near(*recorded, *now));
         let what = match () {
-            () if !experts => "norms of task vectors",
-            () if !near(self.merged, now.merged) => "norm of the merged task vector",
-            () if !near(self.calibrated, now.calibrated) => "norm of the calibrated task vector",
+            () if !experts => "a norm of the task vectors",
+            () if !near(self.merged, now.merged) => "the norm of the merged task vector",
+            () if !near(self.calibrated, now.calibrated) => "the norm of the calibrated task vector",
             () => return None,
         };
-        Some(format!("the {what} of `{}` are not those that were recorded", shown(&self.name)))
+        Some(format!("{what} of `{}` is not what was recorded", shown(&self.name)))
     }
 }
