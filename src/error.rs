@@ -109,6 +109,10 @@ impl std::error::Error for Error {}
 
 /// The known name nearest to `given`, if one is near enough to be what was meant.
 pub fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    // The distance takes time and memory of the product of the lengths.
+    if given.len() > 256 {
+        return None;
+    }
     let near = |name: &&str| strsim::damerau_levenshtein(given, name) <= 1 + name.len() / 4;
     known.into_iter().filter(near).min_by_key(|name| strsim::damerau_levenshtein(given, name))
 }

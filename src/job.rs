@@ -15,7 +15,7 @@ use crate::calibrate::feature::{FeaturePass, Outcome};
 use crate::card;
 use crate::checkpoint::{Checkpoint, Dtype, Fingerprint, Layout, RECEIPT, Sink, Writer, side_files, with_dtype};
 use crate::device::{self, Opened, Wanted};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::fast_gemm::FastGemm;
 use crate::inputs::Features;
 use crate::kernels::factor::Strength;
@@ -201,7 +201,7 @@ impl Job {
     /// that another run may go on; nothing stays if there are none.
     ///
     /// # Errors
-    /// As [`check`](Self::check), whatever goes wrong on the way, and [`Kind::Interrupted`].
+    /// As [`check`](Self::check), whatever goes wrong on the way, and an interrupt.
     pub fn run(&self, output: &Output, progress: &Progress) -> Result<Report> {
         let started = Instant::now();
         let fingerprint = self.fingerprint(output)?;
@@ -227,7 +227,12 @@ impl Job {
         writer.expect(side.iter().map(|(name, _)| &**name).chain([CARD, RECIPE, RECEIPT]))?;
         let mut tensors = self.kept(&writer, progress)?;
         let kept = tensors.len();
-        let (made, outcome) = self.compute(&writer, progress)?;
+        let done = self.compute(&writer, progress);
+        if done.as_ref().is_err_and(|error| error.kind() == Kind::Interrupted) {
+            // Whoever stops a merge wants to go on with all that there is. What cannot be recorded is done again.
+            let _ = writer.record();
+        }
+        let (made, outcome) = done?;
         tensors.extend(made);
         tensors.sort_by_key(|(tensor, _)| *tensor);
         let tensors = tensors.into_iter().map(|(_, report)| report).collect();
@@ -462,7 +467,7 @@ fn sensitive(given: &Sensitive, folder: Option<&Path>) -> Result<Option<HashSet<
         Sensitive::Names(names) => return Ok(Some(names.iter().cloned().collect())),
         Sensitive::File(file) => resolve(file, folder),
     };
-    let bytes = std::fs::read(&file).map_err(|e| Error::read(&file, &e))?;
+    let bytes = crate::checkpoint::files::read_small(&file, 64 << 20)?;
     let shape = || {
         Error::input(format!("`{}` holds no list of tensor names", file.display()))
             .hint("it should be `[\"name\", …]`, or an object with such a list under `sensitive`")

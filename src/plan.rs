@@ -448,10 +448,19 @@ impl Planner<'_> {
     }
 }
 
+/// Most patterns of a list.
+const MAX_PATTERNS: usize = 1 << 14;
+/// Longest pattern.
+const MAX_PATTERN: usize = 1 << 12;
+
 fn patterns(key: &str, list: &[String]) -> Result<GlobSet> {
     let bad = |e: globset::Error| {
         Error::usage(format!("`{key}`: {e}")).hint("patterns are globs over tensor names, such as `*.classifier.*`")
     };
+    if list.len() > MAX_PATTERNS || list.iter().any(|pattern| pattern.len() > MAX_PATTERN) {
+        let what = format!("`{key}` has more than {MAX_PATTERNS} patterns, or one of more than {MAX_PATTERN} bytes");
+        return Err(Error::usage(what).hint("one pattern stands for many tensors: `*.classifier.*`"));
+    }
     let mut set = GlobSetBuilder::new();
     for pattern in list {
         set.add(Glob::new(pattern).map_err(bad)?);

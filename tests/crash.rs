@@ -1,7 +1,6 @@
 //! A merge that ends where nobody asked it to: killed, out of space, an input gone. What it leaves is never taken for
 //! a result, and `--resume` makes the same bytes of it.
 #![cfg(unix)]
-#![allow(clippy::print_stderr, reason = "tests say how many cases they ran")]
 
 #[allow(dead_code, reason = "each test uses its own part")]
 #[path = "common/cli.rs"]
@@ -13,9 +12,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use common::{Run, Sandbox};
+use common::{Run, Sandbox, say};
 use serde_json::Value;
 
 /// Three shards, by a method with a random mask; one thread, so that operations have an order.
@@ -236,7 +235,7 @@ fn killed_at_every_operation() {
         }
     }
     assert!(kills > 300 && recorded > 100, "{kills}, {recorded}");
-    eprintln!("crash: killed at {kills} operations ({recorded} with a journal), all resumed to the same bytes");
+    say(&format!("crash: killed at {kills} operations ({recorded} with a journal), all resumed to the same bytes"));
 }
 
 #[test]
@@ -272,7 +271,7 @@ fn failing_at_every_operation() {
         }
     }
     assert!(failed > 400, "{failed}");
-    eprintln!("crash: {failed} failed operations (and {harmless} harmless), all resumed to the same bytes");
+    say(&format!("crash: {failed} failed operations (and {harmless} harmless), all resumed to the same bytes"));
 }
 
 /// Kills a merge at random times until `kills` is reached; a merge that survives is compared, and the next begins.
@@ -307,35 +306,40 @@ fn kill_at_random(case: &Case, kills: usize, longest: Duration) -> (usize, usize
     (finished, resumed)
 }
 
-#[test]
-fn killed_at_random() {
-    let case = Case { commits: "often", ..Case::new(&SHARDED) };
-    let (finished, resumed) = kill_at_random(&case, 20, Duration::from_millis(40));
-    eprintln!("crash: 20 kills at random, {resumed} with a journal, {finished} merges came through between");
-}
-
-/// 200 MB in four shards, recorded as it is for users, by a thread of its own, and only more often.
-#[test]
-fn killed_at_random_while_writing_200_mb() {
-    if std::env::var_os("MAGIC_TEST_LONG").is_none() {
-        eprintln!("crash: 200 kills of a 200 MB merge are left out: `tests/run --long` has them");
-        return;
-    }
+/// Kills a merge of 48 tensors of `rows` rows in five shards, recorded as it is for users, by a thread of its own, and
+/// only more often.
+fn kill_large_at_random(rows: usize, shard_size: &str, kills: usize) {
     let sandbox = Sandbox::empty();
-    let names: Vec<String> = (0..48).map(|i| format!("layers.{i}.weight")).collect();
+    let (names, shape): (Vec<String>, _) = ((0..48).map(|i| format!("layers.{i}.weight")).collect(), [rows, 1024]);
     for (seed, model) in ["base", "a", "b"].into_iter().enumerate() {
-        let tensors: Vec<_> = names.iter().map(|name| (name.as_str(), &[1024, 1024][..], seed as u32)).collect();
+        let tensors: Vec<_> = names.iter().map(|name| (name.as_str(), &shape[..], seed as u32)).collect();
         sandbox.model(model, "model.safetensors", &tensors);
     }
-    let args = ["--method", "ties", "--calibrate", "wsc", "--shard-size", "50MB", "--out", "out"];
-    let args = args.map(str::to_owned).to_vec();
+    let args = ["--method", "ties", "--calibrate", "wsc", "--shard-size", shard_size, "--out", "out"];
+    let args = args.iter().map(|arg| (*arg).to_owned()).collect();
     let mut case = Case { sandbox, args, wanted: Files::new(), before: Files::new(), commits: "often" };
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     case.run(&[], "").good();
     let took = started.elapsed();
     case.wanted = files(&case.out());
-    let (finished, resumed) = kill_at_random(&case, 200, took.mul_f64(1.1));
-    eprintln!("crash: 200 kills of a 200 MB merge, {resumed} with a journal, {finished} merges came through between");
+    let (finished, resumed) = kill_at_random(&case, kills, took.mul_f64(1.1));
+    let size = rows * 1024 * 4 * 48 / 1_000_000;
+    say(&format!(
+        "crash: {kills} kills of a {size} MB merge, {resumed} with a journal, {finished} came through between"
+    ));
+}
+
+#[test]
+fn killed_at_random() {
+    kill_large_at_random(64, "3MB", 20);
+}
+
+#[test]
+fn killed_at_random_while_writing_200_mb() {
+    match std::env::var_os("MAGIC_TEST_LONG") {
+        Some(_) => kill_large_at_random(1024, "50MB", 200),
+        None => say(&format!("crash: 200 kills of a 200 MB merge are left out: `tests/run --long` has them")),
+    }
 }
 
 #[test]
@@ -370,7 +374,7 @@ fn an_interrupt_says_how_to_go_on() {
 }
 
 fn wait_for(path: &Path, there: bool) {
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     while path.exists() != there {
         assert!(started.elapsed() < Duration::from_secs(60), "{} never came", path.display());
         std::thread::sleep(Duration::from_millis(1));
@@ -429,7 +433,7 @@ fn an_input_that_changes_is_noticed() {
             }
         }
     }
-    eprintln!("crash: an input changed under {noticed} merges, all noticed");
+    say(&format!("crash: an input changed under {noticed} merges, all noticed"));
 }
 
 #[test]
@@ -600,7 +604,7 @@ fn feature_space_measures_again_and_goes_on() {
         }
     }
     assert!(resumed >= 6, "{resumed}");
-    eprintln!("crash: {resumed} merges in feature space resumed to the same bytes");
+    say(&format!("crash: {resumed} merges in feature space resumed to the same bytes"));
 }
 
 /// An output that must not be written: what is in the way, where the output should go, and what is said.
@@ -684,5 +688,5 @@ fn an_output_replaces_and_follows_nothing_that_is_not_its_own() {
     link(&sandbox, ".model.safetensors.tmp");
     sandbox.merge(&["--method", "linear", "--out", "out"]).good();
     assert_eq!(sandbox.read("precious"), b"mine");
-    eprintln!("crash: {count} outputs refused, nothing lost");
+    say(&format!("crash: {count} outputs refused, nothing lost"));
 }

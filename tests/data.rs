@@ -446,7 +446,7 @@ fn what_cannot_be_images_is_refused() {
             r#"{"image_processor_type": "ViTImageProcessor", "size": {"shortest_edge": 2, "longest_edge": 3}}"#,
             "which is not a size",
         ),
-        ("large", r#"{"image_processor_type": "ViTImageProcessor", "size": 65536}"#, "and would become 65536 × 65536"),
+        ("large", r#"{"image_processor_type": "ViTImageProcessor", "size": 65536}"#, "comes out 65536 × 65536"),
         ("filter", r#"{"image_processor_type": "ViTImageProcessor", "resample": 0}"#, "which is not 1 (Lanczos)"),
         (
             "mean",
@@ -502,7 +502,10 @@ fn what_cannot_be_images_is_refused() {
     fs::create_dir_all(bed.path("classes/bee")).unwrap();
     bed.refused("an empty class", "classes", SMALL, "classes/bee` has no PNG or JPEG image");
 
-    bed.side("preprocessor_config.json", r#"{"image_processor_type": "CLIPImageProcessor", "size": 4096}"#);
+    bed.side(
+        "preprocessor_config.json",
+        r#"{"image_processor_type": "CLIPImageProcessor", "size": 4096, "crop_size": 2}"#,
+    );
     png(&bed.path("long/a.png"), 1, 16_000, 7);
     bed.refused("a line", "long", SMALL, "would become 4096 × 65536000");
     let single = magic_merge::checkpoint::Checkpoint::open(bed.path("model/model.safetensors").to_str().unwrap(), &[]);

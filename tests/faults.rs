@@ -5,9 +5,7 @@
 mod cli;
 mod common;
 
-use std::io::Write;
-
-use cli::{Run, Sandbox};
+use cli::{Run, Sandbox, say};
 
 /// Failures, as `MAGIC_TEST_GPU_FAULT` names them.
 const FAULTS: [&str; 6] = ["lost", "memory", "skip", "zero", "tail", "stale"];
@@ -62,8 +60,7 @@ fn a_run_that_fails_is_done_again_to_the_same_bytes() {
             }
         }
     }
-    let said = format!("faults: {failures} injected into the runs of two merges, all found and computed again\n");
-    std::io::stderr().write_all(said.as_bytes()).expect("a line for whoever watches");
+    say(&format!("faults: {failures} injected into the runs of two merges, all found and computed again"));
     assert!(failures >= 60, "{failures}");
 }
 

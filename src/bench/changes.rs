@@ -4,14 +4,17 @@ use std::path::Path;
 
 use super::document::{Change, Compared, Device, Report, Row, SCHEMA};
 use super::time::Figures;
+use crate::checkpoint::files::read_small;
 use crate::error::{Error, Result};
 
+/// Longest document of a run.
+const MAX_DOCUMENT: u64 = 64 << 20;
 /// Differences of less are put down to noise, whatever the samples say.
 const LEAST: f64 = 0.05;
 
 /// Reads an earlier run.
 pub fn read(path: &Path) -> Result<Report> {
-    let bytes = std::fs::read(path).map_err(|e| Error::read(path, &e))?;
+    let bytes = read_small(path, MAX_DOCUMENT)?;
     let wrong = |what: &str| {
         Error::input(format!("`{}` is not the document of an earlier run: {what}", path.display()))
             .hint(format!("make one with `magic bench --json > {}`", path.display()))

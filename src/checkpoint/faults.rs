@@ -1,11 +1,11 @@
 //! Where tests let the n-th operation on files fail, or the process end in the middle of it.
 //!
-//! Whatever is done to the files of an output, and every read of an input, passes [`pass`] first. Nothing watches
+//! Whatever is done to the files of an output, and every read of an input, passes `pass` first. Nothing watches
 //! unless the environment says so when the first file is opened:
 //!
 //! `MAGIC_TEST_FAULT=kill@N` ends the process at operation N, in the middle of it if it is a write; `eio@N` lets it
 //! fail; `enospc@N` lets it and everything after it that takes space fail; `pause@N:FILE` waits before read N until
-//! FILE, which it makes, is gone. `MAGIC_TEST_COMMIT` is `often` or `at-once`, see [`Commits`].
+//! FILE, which it makes, is gone. `MAGIC_TEST_COMMIT` is `often` or `at-once`, see `Commits`.
 
 use std::fs::File;
 use std::io;

@@ -92,7 +92,7 @@ pub(crate) fn open_file(path: &Path) -> Result<(File, u64)> {
 }
 
 /// The whole of a small file, refused if it is longer than `most` bytes.
-pub(super) fn read_small(path: &Path, most: u64) -> Result<Vec<u8>> {
+pub(crate) fn read_small(path: &Path, most: u64) -> Result<Vec<u8>> {
     let (file, stamp) = open_regular(path)?;
     if stamp.len > most {
         let (len, most) = (text::size(stamp.len), text::size(most));

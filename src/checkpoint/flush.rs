@@ -201,12 +201,20 @@ impl Flush {
         Ok(())
     }
 
+    /// Waits for the sync that is in work.
+    ///
+    /// # Errors
+    /// As [`write_at`](Self::write_at).
+    pub(super) fn wait(&self) -> Result<()> {
+        outcome(lock(&self.sync).take())
+    }
+
     /// Syncs and records on this thread all that is complete.
     ///
     /// # Errors
     /// As [`write_at`](Self::write_at).
     pub(super) fn sync_now(&self) -> Result<()> {
-        outcome(lock(&self.sync).take())?;
+        self.wait()?;
         self.pending.store(0, Ordering::Relaxed);
         if lock(&self.shards.complete).is_empty() { Ok(()) } else { self.shards.sync(true) }
     }
@@ -216,7 +224,7 @@ impl Flush {
     /// # Errors
     /// As [`write_at`](Self::write_at), and an input that has changed.
     pub(super) fn finish(&self) -> Result<()> {
-        outcome(lock(&self.sync).take())?;
+        self.wait()?;
         let mut safe = lock(&self.shards.safe);
         let complete = std::mem::take(&mut *lock(&self.shards.complete));
         let done = self.shards.sync_files(true).and_then(|()| safe.record(complete, true));
@@ -237,6 +245,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Drop for Flush {
     fn drop(&mut self) {
         // The output is given up: what its disk says does not matter any more.
-        let _ = outcome(lock(&self.sync).take());
+        let _ = self.wait();
     }
 }

@@ -62,6 +62,9 @@ fn locate(spec: &str, search: &[PathBuf]) -> Result<PathBuf> {
     if let Some(found) = places.iter().find(|place| place.exists()) {
         return Ok(found.clone());
     }
+    if let Some(link) = places.iter().find(|place| place.is_symlink()) {
+        return Err(Error::usage(format!("`{}` is a link to nothing", text::path(link))));
+    }
     let error = |what: &str| {
         let error = Error::usage(format!("`{}` {what}", shown(spec)));
         let near = places.iter().find_map(|place| sibling(place)).map(|near| format!("did you mean `{near}`?"));

@@ -50,14 +50,19 @@ impl<'a> Repo<'a> {
         }
         let revision = self.revision.unwrap_or("main");
         let pointer = repo.join("refs").join(revision);
-        let commit = match pointer.is_file() {
+        // The hub's own programs make no links here, and a link could lead to any file.
+        let commit = match pointer.is_file() && !pointer.is_symlink() {
             true => String::from_utf8_lossy(&read_small(&pointer, 256)?).trim().to_owned(),
             false => revision.to_owned(),
         };
         let plain = !commit.is_empty() && commit.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
         let snapshot = repo.join("snapshots").join(&commit);
         if plain && snapshot.is_dir() {
-            return Ok(Some(snapshot));
+            return match snapshot.is_symlink() {
+                false => Ok(Some(snapshot)),
+                true => Err(Error::input(format!("the snapshot `{}` is a link", text::path(&snapshot)))
+                    .hint("if you trust it, name the folder that it leads to")),
+            };
         }
         let there = snapshots(&repo);
         let what = format!("`{}` is in the cache `{}`, but not its revision", self.id, text::path(cache));

@@ -2,25 +2,29 @@
 //! whoever made the folder, so each must be one plain file name: anything that could lead elsewhere is an error, not a
 //! path.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fmt;
 use std::path::Path;
 
 use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 
 use super::files::read_small;
-use super::json::Strings;
+use super::json::twice;
 use super::text::{self, shown};
 use crate::error::{Error, Result};
 
-/// Longest index: a million tensors and more.
-const MAX_INDEX: u64 = 64 << 20;
+/// Longest index, with room for 300,000 tensors of usual names.
+const MAX_INDEX: u64 = 32 << 20;
+/// Most tensors: twice those of the largest mixtures of experts.
+const MAX_TENSORS: usize = 1 << 18;
 
 /// A checked index.
 pub(super) struct Index {
-    /// The shards, by name.
+    /// Names of the shards, sorted.
     pub(super) shards: Vec<String>,
-    /// Which of them holds a tensor.
+    /// The place among them of the one that holds a tensor.
     pub(super) map: HashMap<String, usize>,
 }
 
@@ -29,17 +33,20 @@ pub(super) struct Index {
 struct Document {
     #[serde(default, rename = "metadata")]
     _metadata: IgnoredAny,
-    weight_map: Strings,
+    weight_map: Index,
 }
 
 /// Reads the index at `path`, whose shards' names end with `end`.
 pub(super) fn read(path: &Path, end: &str) -> Result<Index> {
-    let bad = |what: String| Error::input(format!("`{}` is not an index of shards: {what}", text::path(path)));
-    let bytes = read_small(path, MAX_INDEX)?;
-    let document: Document = serde_json::from_slice(&bytes).map_err(|e| bad(shown(&e.to_string())))?;
-    let weights = document.weight_map.0;
-    let shards: BTreeSet<&str> = weights.values().map(String::as_str).collect();
-    for shard in &shards {
+    parse(&read_small(path, MAX_INDEX)?, &text::path(path), end)
+}
+
+/// Parses and checks an index; `file` is a name for messages.
+pub(super) fn parse(bytes: &[u8], file: &str, end: &str) -> Result<Index> {
+    let bad = |what: String| Error::input(format!("`{file}` is not an index of shards: {what}"));
+    let document: Document = serde_json::from_slice(bytes).map_err(|e| bad(shown(&e.to_string())))?;
+    let index = document.weight_map;
+    for shard in &index.shards {
         let wrong = match plain_name(shard) {
             Ok(()) if shard.ends_with(end) => continue,
             Ok(()) => format!("is no `{end}` file"),
@@ -48,12 +55,49 @@ pub(super) fn read(path: &Path, end: &str) -> Result<Index> {
         return Err(bad(format!("the shard `{}` {wrong}", shown(shard)))
             .hint("an index names files beside it; one that does not may be an attack: do not use it"));
     }
-    if shards.is_empty() {
-        return Err(bad("it names no shard".into()));
+    match index.shards.is_empty() {
+        true => Err(bad("it names no shard".into())),
+        false => Ok(index),
     }
-    let number: HashMap<&str, usize> = shards.iter().enumerate().map(|(i, shard)| (*shard, i)).collect();
-    let map = weights.iter().map(|(tensor, shard)| (tensor.clone(), number[shard.as_str()])).collect();
-    Ok(Index { shards: shards.into_iter().map(str::to_owned).collect(), map })
+}
+
+impl<'de> Deserialize<'de> for Index {
+    fn deserialize<D: Deserializer<'de>>(source: D) -> std::result::Result<Self, D::Error> {
+        source.deserialize_map(IndexVisitor)
+    }
+}
+
+struct IndexVisitor;
+
+impl<'de> Visitor<'de> for IndexVisitor {
+    type Value = Index;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("an object of strings")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut pairs: A) -> std::result::Result<Index, A::Error> {
+        let mut numbers: HashMap<String, usize> = HashMap::new();
+        let mut map = HashMap::new();
+        while let Some((tensor, shard)) = pairs.next_entry::<String, String>()? {
+            if map.len() == MAX_TENSORS {
+                return Err(A::Error::custom(format!("more than {MAX_TENSORS} tensors")));
+            }
+            let next = numbers.len();
+            let number = *numbers.entry(shard).or_insert(next);
+            match map.entry(tensor) {
+                Entry::Vacant(free) => free.insert(number),
+                Entry::Occupied(taken) => return Err(twice(taken.key())),
+            };
+        }
+        // Shards are numbered by name, not as they come.
+        let mut shards: Vec<(String, usize)> = numbers.into_iter().collect();
+        shards.sort_unstable();
+        let mut places = vec![0; shards.len()];
+        shards.iter().enumerate().for_each(|(place, (_, number))| places[*number] = place);
+        map.values_mut().for_each(|number| *number = places[*number]);
+        Ok(Index { shards: shards.into_iter().map(|(name, _)| name).collect(), map })
+    }
 }
 
 /// Why `name` is not the plain name of a file in its folder, on any of the systems.

@@ -69,8 +69,11 @@ pub(super) fn read(dir: &Path) -> Result<Option<Found>> {
     if !path.exists() {
         return Ok(None);
     }
-    let at = text::path(&path);
-    let bytes = read_small(&path, MOST)?;
+    scan(&read_small(&path, MOST)?, &text::path(&path))
+}
+
+/// What `bytes` of the journal `at` say.
+pub(super) fn scan(bytes: &[u8], at: &str) -> Result<Option<Found>> {
     let mut found: Option<Found> = None;
     let (mut sum, mut end) = (String::new(), 0);
     // Where the power failed, what was not synced reads as zeros, which no line holds.
@@ -267,7 +270,10 @@ mod tests {
             bad[at] = byte ^ 1;
             put(&bad);
             match count() {
-                Ok(kept) => assert!(kept == 2 && at >= lines[2], "byte {at}"),
+                // Without its end, the line before the last is one with the last, which does not count.
+                Ok(kept) => {
+                    assert!(kept == 2 && at >= lines[2] || kept == 1 && at + 1 == lines[2], "{kept}: byte {at}")
+                }
                 Err(error) => assert!(error.to_string().contains("damaged") && at < lines[2], "byte {at}: {error}"),
             }
         }

@@ -163,12 +163,29 @@ impl Writer {
         Ok(())
     }
 
+    /// Records now what is complete.
+    ///
+    /// # Errors
+    /// As [`complete`](Self::complete).
+    pub fn record(&self) -> Result<()> {
+        self.flush.sync_now()
+    }
+
     /// Finds out early whether files of these names may be added: after the work is done it would be late to say.
     ///
     /// # Errors
     /// A link, a folder or an input in the place of one of them.
     pub fn expect<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Result<()> {
-        names.into_iter().try_for_each(|name| self.output.check(&self.output.dir.join(name)))
+        names.into_iter().try_for_each(|name| self.check_side(name))
+    }
+
+    /// Whether there can be a file `name` beside the weights.
+    fn check_side(&self, name: &str) -> Result<()> {
+        plain_name(name).map_err(|why| Error::output(format!("the output file `{}` {why}", shown(name))))?;
+        if name == INDEX || name == SINGLE || self.layout.shards.iter().any(|shard| shard.name == name) {
+            return Err(Error::output(format!("the output file `{name}` holds tensors: it cannot be another file")));
+        }
+        self.output.check(&self.output.dir.join(name))
     }
 
     /// Adds a file that is written at the end: configuration, tokenizer, recipe, receipt, model card. The last of a
@@ -275,11 +292,7 @@ impl Writer {
 
     /// Writes and syncs a file beside its final name.
     fn stage(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
-        plain_name(name).map_err(|why| Error::output(format!("the output file `{}` {why}", shown(name))))?;
-        if name == INDEX || name == SINGLE || self.layout.shards.iter().any(|shard| shard.name == name) {
-            return Err(Error::output(format!("the output file `{name}` holds tensors: it cannot be another file")));
-        }
-        self.output.check(&self.output.dir.join(name))?;
+        self.check_side(name)?;
         write_new(&mut self.output, name, bytes)
     }
 }
@@ -293,15 +306,16 @@ fn write_new(output: &mut Output, name: &str, bytes: &[u8]) -> Result<()> {
 }
 
 impl Drop for Writer {
-    /// Keeps what is recorded, or can be now.
+    /// Keeps what is recorded. Of a merge that fails before anything is, which is within seconds, nothing stays.
     fn drop(&mut self) {
         if self.finished {
             return;
         }
         // Where this fails too, what was recorded before is what there is.
-        let _ = self.flush.sync_now();
+        let _ = self.flush.wait();
         let journal = self.output.dir.join(JOURNAL);
         if recorded(&self.output.dir).is_some() {
+            let _ = self.flush.sync_now();
             self.output.cleanup.keep_shards(&self.layout);
         } else if journal.exists() {
             self.output.cleanup.files.push(journal);

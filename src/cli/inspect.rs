@@ -1,13 +1,15 @@
 //! What is in a checkpoint.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
+use std::ffi::OsStr;
 use std::path::Path;
 
 use magic_merge::checkpoint::{Checkpoint, TensorInfo};
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use super::tables::{Column, table};
-use super::text::{bytes, count, plural};
+use super::text::{bytes, count, harmless, plural};
 
 /// Every tensor in a line, every file in a line, and a line in all.
 pub fn text(checkpoint: &Checkpoint) -> String {
@@ -16,7 +18,7 @@ pub fn text(checkpoint: &Checkpoint) -> String {
     });
     let columns = [Column::Left("tensor"), Column::Left("type"), Column::Left("shape"), Column::Right("bytes")];
     let files = files(checkpoint);
-    let rows = files.iter().map(|file| vec![name(file.path), file.tensors.to_string(), bytes(file.bytes)]);
+    let rows = files.iter().map(|file| vec![harmless(&file.file), file.tensors.to_string(), bytes(file.bytes)]);
     let file_columns = [Column::Left("file"), Column::Right("tensors"), Column::Right("bytes")];
     let parameters = checkpoint.tensors().iter().map(TensorInfo::elements).sum();
     let types: BTreeSet<&str> = checkpoint.tensors().iter().map(|tensor| tensor.dtype.header_name()).collect();
@@ -33,39 +35,56 @@ pub fn text(checkpoint: &Checkpoint) -> String {
 }
 
 /// The same as a document.
-pub fn document(checkpoints: &[Checkpoint]) -> Value {
-    let tensor = |checkpoint: &Checkpoint, place: usize, tensor: &TensorInfo| {
-        json!({
-            "name": tensor.name,
-            "dtype": tensor.dtype.header_name(),
-            "shape": tensor.shape,
-            "bytes": tensor.bytes,
-            "file": name(checkpoint.file_of(place)),
-        })
-    };
-    let file = |file: &FileTotal| json!({"file": name(file.path), "tensors": file.tensors, "bytes": file.bytes});
-    let model = |checkpoint: &Checkpoint| {
-        let tensors = checkpoint.tensors().iter().enumerate();
-        json!({
-            "model": checkpoint.name(),
-            "parameters": checkpoint.tensors().iter().map(TensorInfo::elements).sum::<u64>(),
-            "bytes": checkpoint.total_bytes(),
-            "files": files(checkpoint).iter().map(file).collect::<Vec<_>>(),
-            "tensors": tensors.map(|(place, info)| tensor(checkpoint, place, info)).collect::<Vec<_>>(),
-        })
-    };
-    json!({"schema": "magic-inspect/1", "models": checkpoints.iter().map(model).collect::<Vec<_>>()})
+pub fn document(checkpoints: &[Checkpoint]) -> impl Serialize {
+    Document { schema: "magic-inspect/1", models: checkpoints.iter().map(model).collect() }
+}
+
+fn model(checkpoint: &Checkpoint) -> Model<'_> {
+    let mut tensors = Vec::with_capacity(checkpoint.tensors().len());
+    for (place, TensorInfo { name: tensor, dtype, shape, bytes, .. }) in checkpoint.tensors().iter().enumerate() {
+        let file = name(checkpoint.file_of(place));
+        tensors.push(Tensor { name: tensor, dtype: dtype.header_name(), shape, bytes: *bytes, file });
+    }
+    let parameters = checkpoint.tensors().iter().map(TensorInfo::elements).sum();
+    let (model, bytes, files) = (checkpoint.name(), checkpoint.total_bytes(), files(checkpoint));
+    Model { model, parameters, bytes, files, tensors }
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    schema: &'static str,
+    models: Vec<Model<'a>>,
+}
+
+#[derive(Serialize)]
+struct Model<'a> {
+    model: &'a str,
+    parameters: u64,
+    bytes: u64,
+    files: Vec<FileTotal<'a>>,
+    tensors: Vec<Tensor<'a>>,
+}
+
+#[derive(Serialize)]
+struct Tensor<'a> {
+    name: &'a str,
+    dtype: &'a str,
+    shape: &'a [u64],
+    bytes: u64,
+    file: Cow<'a, str>,
 }
 
 /// The tensors of one file.
+#[derive(Serialize)]
 struct FileTotal<'a> {
-    path: &'a Path,
+    file: Cow<'a, str>,
     tensors: usize,
     bytes: u64,
 }
 
 fn files(checkpoint: &Checkpoint) -> Vec<FileTotal<'_>> {
-    let mut totals: Vec<_> = checkpoint.files().map(|path| FileTotal { path, tensors: 0, bytes: 0 }).collect();
+    let mut totals: Vec<_> =
+        checkpoint.files().map(|path| FileTotal { file: name(path), tensors: 0, bytes: 0 }).collect();
     let places: HashMap<&Path, usize> = checkpoint.files().enumerate().map(|(place, path)| (path, place)).collect();
     for (number, tensor) in checkpoint.tensors().iter().enumerate() {
         let total = &mut totals[places[checkpoint.file_of(number)]];
@@ -75,8 +94,8 @@ fn files(checkpoint: &Checkpoint) -> Vec<FileTotal<'_>> {
     totals
 }
 
-fn name(path: &Path) -> String {
-    path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+fn name(path: &Path) -> Cow<'_, str> {
+    path.file_name().map_or(Cow::Borrowed(""), OsStr::to_string_lossy)
 }
 
 fn shape(tensor: &TensorInfo) -> String {

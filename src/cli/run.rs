@@ -1,5 +1,6 @@
 //! One function for each command.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use magic_merge::checkpoint::Checkpoint;
 use magic_merge::job::{Job, Output};
 use magic_merge::methods::Method;
 use magic_merge::progress::Progress;
-use magic_merge::recipe::{Quick, Recipe, Space};
+use magic_merge::recipe::{MAX_BYTES as MAX_RECIPE, Quick, Recipe, Space};
 use magic_merge::{Error, Result, lora};
 
 use super::args::{Args, CalibrateArgs, Command, Global, Inspect, Merge, OutputFlags};
@@ -150,14 +151,25 @@ fn recipe(args: &Merge) -> Result<(Recipe, Option<PathBuf>)> {
         return Err(Error::usage(format!("`{}` is a folder, not a recipe", path.display()))
             .hint("give models as `--base PATH` and `--model PATH`"));
     }
-    let bytes = std::fs::read(path).map_err(|e| Error::read(path, &e))?;
-    let not_text = |_| Error::usage(format!("`{}` is not a recipe: it is no UTF-8 text", path.display()));
-    let text = String::from_utf8(bytes).map_err(not_text)?;
-    let mut recipe = Recipe::from_yaml(&text, &path.to_string_lossy())?;
+    let mut recipe = Recipe::from_yaml(&text_of(path)?, &path.to_string_lossy())?;
     quick.override_recipe(&mut recipe)?;
     Method::find(&recipe.method)?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     Ok((recipe, folder.map(Path::to_path_buf)))
+}
+
+/// The text of a recipe. It may come through a pipe, as from another program; of what is too long for a recipe no more
+/// is read than it takes to see that.
+fn text_of(path: &Path) -> Result<String> {
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(|e| Error::read(path, &e))?;
+    file.take(MAX_RECIPE as u64 + 1).read_to_end(&mut bytes).map_err(|e| Error::read(path, &e))?;
+    if bytes.len() > MAX_RECIPE {
+        let most = MAX_RECIPE >> 20;
+        return Err(Error::usage(format!("`{}` is larger than a recipe can be ({most} MiB)", path.display())));
+    }
+    String::from_utf8(bytes)
+        .map_err(|_| Error::usage(format!("`{}` is not a recipe: it is no UTF-8 text", path.display())))
 }
 
 fn output(args: &Merge) -> Result<Option<Output>> {

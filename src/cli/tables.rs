@@ -1,6 +1,8 @@
 //! Plain tables: columns, no lines, nothing that a pipe would have to strip.
 
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use std::iter;
+
+use unicode_width::UnicodeWidthStr;
 
 /// How a column is set.
 #[derive(Clone, Copy)]
@@ -13,33 +15,38 @@ pub enum Column<'a> {
 
 /// The table as text, a line for each row.
 pub fn table(columns: &[Column<'_>], rows: impl IntoIterator<Item = Vec<String>>) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(columns.iter().map(|column| match column {
-        Column::Left(name) | Column::Right(name) => *name,
-    }));
-    table.add_rows(rows);
-    for (place, column) in columns.iter().enumerate() {
-        let column_of = table.column_mut(place).expect("every column has a header");
-        column_of.set_padding((0, 2));
-        if matches!(column, Column::Right(_)) {
-            column_of.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    lines(&table)
+    let name = |column: &Column<'_>| match *column {
+        Column::Left(name) | Column::Right(name) => name.to_owned(),
+    };
+    let rows: Vec<Vec<String>> = iter::once(columns.iter().map(name).collect()).chain(rows).collect();
+    lines(&rows, |place| matches!(columns[place], Column::Right(_)))
 }
 
 /// Pairs of a name and what it is, one below the other.
 pub fn pairs(rows: impl IntoIterator<Item = (&'static str, String)>) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    table.add_rows(rows.into_iter().map(|(name, value)| [name.to_owned(), value]));
-    table.column_iter_mut().for_each(|column| {
-        column.set_padding((0, 2));
-    });
-    lines(&table)
+    let rows: Vec<Vec<String>> = rows.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect();
+    lines(&rows, |_| false)
 }
 
-fn lines(table: &Table) -> String {
-    table.to_string().lines().map(|line| format!("{}\n", line.trim_end())).collect()
+/// Two spaces between columns, nothing after the last.
+fn lines(rows: &[Vec<String>], right: impl Fn(usize) -> bool) -> String {
+    let mut widths = Vec::new();
+    for row in rows {
+        widths.resize(widths.len().max(row.len()), 0);
+        widths.iter_mut().zip(row).for_each(|(width, cell)| *width = cell.width().max(*width));
+    }
+    let mut text = String::new();
+    for row in rows {
+        for (place, (cell, width)) in row.iter().zip(&widths).enumerate() {
+            let gap = iter::repeat_n(' ', width - cell.width());
+            match right(place) {
+                true => text.extend(gap.chain(cell.chars())),
+                false => text.extend(cell.chars().chain(gap)),
+            }
+            text += "  ";
+        }
+        text.truncate(text.trim_end_matches(' ').len());
+        text.push('\n');
+    }
+    text
 }

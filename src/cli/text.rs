@@ -1,9 +1,16 @@
 //! Numbers and names as people read them.
 
-/// `text` without what could move a cursor, ring a bell or turn the reading direction. Line breaks stay.
+/// Longest message; of a longer one, both ends.
+const LONGEST: usize = 4000;
+
+/// `text` without what could move a cursor, ring a bell or turn the reading direction. Line breaks stay. Of what would
+/// fill a screen the middle is left out.
 pub fn harmless(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
+    let count = text.chars().count();
+    let (front, back) = if count > LONGEST { (LONGEST / 2, count - LONGEST / 2) } else { (count, count) };
+    let middle = (front < back).then_some('…');
+    let mut out = String::with_capacity(text.len().min(2 * LONGEST));
+    for c in text.chars().take(front).chain(middle).chain(text.chars().skip(back)) {
         let hostile = c.is_control() && c != '\n'
             || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
         match hostile {

@@ -1,13 +1,32 @@
 //! Other people's parsers, kept from ending the process.
 
 use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::cell::Cell;
+use std::panic::{self, AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
 
 use crate::checkpoint::text::shown;
 
+thread_local! {
+    static GUARDED: Cell<bool> = const { Cell::new(false) };
+}
+
 /// What `work` returns, or the message with which it panicked. Its state must not be used afterwards.
 pub(super) fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(work)).map_err(|payload| format!("its reader panicked: {}", message(&*payload)))
+    static QUIET: Once = Once::new();
+    // The message of a panic may hold anything, and goes to stderr as it is.
+    QUIET.call_once(|| {
+        let before = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if !GUARDED.get() {
+                before(info);
+            }
+        }));
+    });
+    let outer = GUARDED.replace(true);
+    let done = catch_unwind(AssertUnwindSafe(work));
+    GUARDED.set(outer);
+    done.map_err(|payload| format!("its reader panicked: {}", message(&*payload)))
 }
 
 fn message(payload: &(dyn Any + Send)) -> String {

@@ -27,7 +27,7 @@ pub(super) fn read(dir: &Path, size: [u32; 3], model: &Checkpoint, limit: usize)
     let processor = Processor::open(model, size[0], &mut warnings)?;
     let one = |(path, _): &(PathBuf, u32)| {
         let picture = Picture::open(path, size[0] as usize)?;
-        let (pixels, [height, width]) = processor.process(picture, path)?;
+        let [height, width] = processor.size_of([picture.height, picture.width]);
         if [height, width] != [size[1] as usize, size[2] as usize] {
             let (at, config, model) = (text::path(path), processor.at(), shown(model.name()));
             let [.., rows, columns] = size;
@@ -37,7 +37,7 @@ pub(super) fn read(dir: &Path, size: [u32; 3], model: &Checkpoint, limit: usize)
             ))
             .hint("the two do not belong together: take `preprocessor_config.json` from the model's origin"));
         }
-        Ok(Sample::Pixels(pixels))
+        processor.process(picture, path).map(Sample::Pixels)
     };
     // All results first: the error that is shown is that of the first image, not of the fastest thread.
     let samples: Vec<Result<Sample>> = chosen.par_iter().map(one).collect();

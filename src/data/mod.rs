@@ -15,6 +15,7 @@
 //! as PIL does it: transparency is left out and images of 16 bits are scaled to 8, whatever the processor says. The
 //! processors that use torchvision round their resize in another way, and so differ from both.
 
+mod bounds;
 mod family;
 mod guard;
 mod images;

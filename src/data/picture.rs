@@ -4,7 +4,7 @@ use std::io::BufReader;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use image::{DynamicImage, ImageDecoder, ImageReader};
+use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
 
 use super::guard::guarded;
 use crate::checkpoint::files::open_file;
@@ -15,8 +15,8 @@ use crate::error::{Error, Result};
 const MAX_FILE: u64 = 256 << 20;
 /// Most rows and columns.
 const MAX_SIDE: u32 = 16384;
-/// Most bytes of a decoded image.
-const MAX_DECODED: u64 = 512 << 20;
+/// Most bytes of a decoded image: 44 million pixels of red, green and blue. A decoder may take twice that for itself.
+const MAX_DECODED: u64 = 128 << 20;
 /// Images larger than this are decoded one at a time, whatever the number of threads.
 const LARGE: u64 = 32 << 20;
 
@@ -35,12 +35,12 @@ impl Picture {
     /// Hugging Face's processors.
     ///
     /// # Errors
-    /// No image, a damaged one, one larger than 16384 × 16384 or 512 MiB decoded.
+    /// No image, a damaged one, one larger than 16384 × 16384 or 128 MiB decoded.
     pub(super) fn open(path: &Path, channels: usize) -> Result<Self> {
         let at = text::path(path);
         let bad = |why: &str| {
             Error::input(format!("`{at}` cannot be decoded as an image: {why}"))
-                .hint("remove the file or save it again")
+                .hint("remove the file, or save it again or smaller")
         };
         let (file, len) = open_file(path)?;
         if len > MAX_FILE {
@@ -66,12 +66,15 @@ fn grey(&[red, green, blue]: &[u8; 3]) -> u8 {
 
 fn decode(file: std::fs::File) -> std::result::Result<DynamicImage, String> {
     static ONE_LARGE: Mutex<()> = Mutex::new(());
-    let reason = |e: &dyn std::fmt::Display| shown(&e.to_string());
-    let reader = ImageReader::new(BufReader::new(file)).with_guessed_format().map_err(|e| reason(&e))?;
+    let reason = |e: &dyn std::fmt::Display| shown(e.to_string().trim());
+    let mut reader = ImageReader::new(BufReader::new(file)).with_guessed_format().map_err(|e| reason(&e))?;
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(MAX_DECODED);
+    reader.limits(limits);
     if reader.format().is_none() {
         return Err("it is neither PNG nor JPEG".to_owned());
     }
-    // Reads no more than headers; what these may take is limited by the reader.
+    // Reads no more than headers. Sides are checked below, where the message can say them.
     let decoder = reader.into_decoder().map_err(|e| reason(&e))?;
     let (width, height) = decoder.dimensions();
     let bytes = decoder.total_bytes();

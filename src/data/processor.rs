@@ -16,7 +16,7 @@ const FILE: &str = "preprocessor_config.json";
 const COMBINED: &str = "processor_config.json";
 
 /// Most pixels of an image, also between the two steps of a resize.
-const MOST_PIXELS: usize = 1 << 27;
+const MOST_PIXELS: usize = 1 << 25;
 
 /// The steps from an image to pixels: resize, crop, rescale, normalize.
 #[derive(Debug)]
@@ -78,11 +78,16 @@ impl Processor {
         &self.at
     }
 
-    /// Pixels [channels, height, width] of an image, and their height and width. `path` is for messages.
+    /// Height and width of what becomes of an image of that height and width.
+    pub(super) fn size_of(&self, from: [usize; 2]) -> [usize; 2] {
+        self.crop.unwrap_or_else(|| self.resize.map_or(from, |(size, _)| size.of(from)))
+    }
+
+    /// Pixels [channels, height, width] of an image, as [`Processor::size_of`] says. `path` is for messages.
     ///
     /// # Errors
     /// An image that is so long that it would become too large; a pixel that is not finite.
-    pub(super) fn process(&self, picture: Picture, path: &Path) -> Result<(Vec<f32>, [usize; 2])> {
+    pub(super) fn process(&self, picture: Picture, path: &Path) -> Result<Vec<f32>> {
         let picture = match self.resize {
             None => picture,
             Some((size, filter)) => {
@@ -113,7 +118,7 @@ impl Processor {
             }
         }
         if pixels.iter().all(|pixel| pixel.is_finite()) {
-            return Ok((pixels, [height, width]));
+            return Ok(pixels);
         }
         Err(Error::input(format!(
             "`{}` turns pixels of `{}` into numbers that are not finite",

@@ -3,6 +3,7 @@
 use tokenizers::utils::truncation::TruncationDirection;
 use tokenizers::{PostProcessor, Tokenizer as Inner};
 
+use super::bounds;
 use super::guard::guarded;
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::text::{self, list, shown};
@@ -40,6 +41,7 @@ impl Tokenizer {
                 "take the file from the model's origin, or give token ids as `input_ids` in a `.safetensors` file",
             )
         };
+        bounds::check(&bytes).map_err(|why| bad(&shown(&why)))?;
         let mut inner =
             guarded(|| Inner::from_bytes(&bytes)).map_err(|why| bad(&why))?.map_err(|e| bad(&shown(&e.to_string())))?;
         // What the file says about them is for batches; here every sample has its own length.

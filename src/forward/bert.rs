@@ -69,13 +69,13 @@ pub fn network(family: &str, config: &Config<'_>, mut net: Builder<'_>) -> Resul
     let mut seen = x;
     if whole && net.has("classifier.weight") {
         seen = first_row;
-        let classes = net.shape("classifier.weight")?[0] as u32;
+        let classes = net.rows("classifier.weight")?;
         net.head("classifier", pooled, classes, false)?;
     } else if whole && net.has("classifier.out_proj.weight") {
         seen = first_row;
         let h = net.linear("classifier.dense", first_row, hidden)?;
         let h = net.activate(Act::Tanh, h);
-        let classes = net.shape("classifier.out_proj.weight")?[0] as u32;
+        let classes = net.rows("classifier.out_proj.weight")?;
         net.head("classifier.out_proj", h, classes, false)?;
     }
     Ok(net.finish(family, Wants::Tokens { vocab, positions }, [x, seen], None))

@@ -52,14 +52,14 @@ pub fn network(family: &str, config: &Config<'_>, mut net: Builder<'_>) -> Resul
     let mut pooled = net.norm("post_layernorm", Kind::Layer, layer.eps, first)?;
     net.prefix.clear();
     if net.has("visual_projection.weight") {
-        let width = net.shape("visual_projection.weight")?[0] as u32;
+        let width = net.rows("visual_projection.weight")?;
         pooled = net.linear("visual_projection", pooled, width)?;
     }
     if net.is_for("ForImageClassification") {
         pooled = net.mean(layer.heads, x);
     }
     if net.has("classifier.weight") {
-        let classes = net.shape("classifier.weight")?[0] as u32;
+        let classes = net.rows("classifier.weight")?;
         net.head("classifier", pooled, classes, false)?;
     }
     let wants = Wants::Pixels { channels: image.channels, height: image.height, width: image.width };
@@ -75,12 +75,13 @@ pub fn open_clip(config: &Config<'_>, mut net: Builder<'_>) -> Result<Network> {
     let model = config.inner("model_cfg");
     let vision = model.inner("vision_cfg");
     let wsc = "weight-space calibration knows no architecture: `--calibrate wsc`";
-    let size = |n: u64| u32::try_from(n).map_err(|_| Error::input("a tensor of this size is no CLIP weight"));
-    let (hidden, channels, patch) = match net.shape("conv1.weight")?[..] {
-        [hidden, channels, height, width] if height == width => (size(hidden)?, size(channels)?, size(height)?),
+    let hidden = net.rows("conv1.weight")?;
+    let size = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
+    let (channels, patch) = match net.shape("conv1.weight")?[..] {
+        [_, channels, height, width] if height == width => (size(channels), size(height)),
         _ => return Err(Error::input(format!("`{}conv1.weight` is no square convolution", net.prefix)).hint(wsc)),
     };
-    let rows = size(net.shape("positional_embedding")?[0])?;
+    let rows = net.rows("positional_embedding")?;
     let side = f64::from(rows.saturating_sub(1)).sqrt() as u32;
     if side * side + 1 != rows {
         return Err(Error::input(format!("`{}positional_embedding` is of no square image", net.prefix)).hint(wsc));
@@ -89,7 +90,9 @@ pub fn open_clip(config: &Config<'_>, mut net: Builder<'_>) -> Result<Network> {
         let what = format!("`{}transformer.resblocks.0.ls_1.gamma`: layers are scaled", net.prefix);
         return Err(Error::input(format!("{what}, which the forward pass does not know")).hint(wsc));
     }
-    let image = Image { channels, height: side * patch, width: side * patch, patch };
+    let side = side.saturating_mul(patch);
+    let image = Image { channels, height: side, width: side, patch };
+    words::patches(config, image)?;
     let dim = vision.maybe_size("head_width")?.unwrap_or(HEAD.min(hidden));
     if hidden % dim != 0 {
         return Err(config.bad("head_width", &format!("is {dim}, which does not divide {hidden}")));
@@ -98,7 +101,7 @@ pub fn open_clip(config: &Config<'_>, mut net: Builder<'_>) -> Result<Network> {
     let approximate = vision.inner("act_kwargs").word("approximate") == Some("tanh");
     let heads = Heads { heads: hidden / dim, kv_heads: hidden / dim, dim, scale: f64::from(dim).powf(-0.5) as f32 };
     let heads = words::heads(config, heads)?;
-    let inner = size(net.shape("transformer.resblocks.0.mlp.c_fc.weight")?[0])?;
+    let inner = net.rows("transformer.resblocks.0.mlp.c_fc.weight")?;
     let layer = PreNorm {
         heads,
         inner,

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use crate::checkpoint::text::shown;
 use crate::error::{Error, Result};
 
 /// The configuration of one model.
@@ -80,7 +81,7 @@ impl<'a> Config<'a> {
 
     /// An error about `key`.
     pub fn bad(&self, key: &str, what: &str) -> Error {
-        Error::input(format!("`{}` of `{}`: `{key}` {what}", self.file, self.model))
+        Error::input(format!("`{}` of `{}`: `{key}` {}", self.file, shown(self.model), shown(what)))
             .hint("weight-space calibration needs no configuration: `--calibrate wsc`")
     }
 }

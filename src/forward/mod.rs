@@ -23,6 +23,7 @@ pub use network::Network;
 pub use pass::Pass;
 
 use crate::checkpoint::Checkpoint;
+use crate::checkpoint::text::shown;
 use crate::error::{Error, Result};
 use config::Config;
 use network::Builder;
@@ -84,7 +85,7 @@ pub fn network_with(checkpoint: &Checkpoint, head: Option<&Checkpoint>) -> Resul
     };
     let family = config.get("model_type").and_then(Value::as_str).unwrap_or("");
     let Some((name, network, anchor)) = FAMILIES.iter().find(|(name, ..)| *name == family) else {
-        let what = format!("`config.json` of `{model}`: no forward pass for `model_type` `{family}`");
+        let what = format!("`config.json` of `{model}`: no forward pass for `model_type` `{}`", shown(family));
         return Err(Error::input(what)
             .hint(format!("it knows {}", known()))
             .hint("weight-space calibration works on any architecture: `--calibrate wsc`"));

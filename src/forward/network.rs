@@ -373,6 +373,16 @@ impl<'a> Builder<'a> {
         (self.shapes)(&name).ok_or_else(|| self.missing(&name))
     }
 
+    /// The first dimension of `name`: a size, as [`Config::size`](super::config::Config::size) takes it.
+    pub fn rows(&self, name: &str) -> Result<u32> {
+        let shape = self.shape(name)?;
+        let rows = shape.first().and_then(|rows| u32::try_from(*rows).ok()).filter(|rows| (1..1 << 28).contains(rows));
+        rows.ok_or_else(|| {
+            let what = format!("`{}{name}` of `{}` is {shape:?}, which is no weight", self.prefix, self.model);
+            Error::input(what).hint("weight-space calibration knows no architecture: `--calibrate wsc`")
+        })
+    }
+
     fn missing(&self, name: &str) -> Error {
         Error::input(format!("`{}` has no tensor `{name}`, which its `config.json` asks for", self.model))
             .hint("weight-space calibration knows no architecture: `--calibrate wsc`")

@@ -45,7 +45,7 @@ pub fn network(family: &str, config: &Config<'_>, mut net: Builder<'_>) -> Resul
     }
     net.prefix.clear();
     if net.has("classifier.weight") {
-        let classes = net.shape("classifier.weight")?[0] as u32;
+        let classes = net.rows("classifier.weight")?;
         net.head("classifier", first, classes, false)?;
     }
     let wants = Wants::Pixels { channels: image.channels, height: image.height, width: image.width };

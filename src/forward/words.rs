@@ -24,12 +24,19 @@ pub fn act(config: &Config<'_>, key: &str, default: &str) -> Result<Act> {
 
 /// Largest head that the kernels take.
 const MAX_HEAD: u32 = 256;
+/// Most heads: a row of all of them is counted in 32 bits.
+const MAX_HEADS: u32 = 1 << 16;
+/// Most rows and columns of an image.
+const MAX_SIDE: u32 = 1 << 14;
 
 /// `heads` if they can be computed with.
 pub fn heads(config: &Config<'_>, heads: Heads) -> Result<Heads> {
     if heads.kv_heads == 0 || !heads.heads.is_multiple_of(heads.kv_heads) {
         let what = format!("is {}, which {} heads cannot share", heads.kv_heads, heads.heads);
         return Err(config.bad("num_key_value_heads", &what));
+    }
+    if heads.heads > MAX_HEADS {
+        return Err(config.bad("num_attention_heads", &format!("is {}, more than {MAX_HEADS}", heads.heads)));
     }
     if heads.dim == 0 || heads.dim > MAX_HEAD {
         return Err(config.bad("num_attention_heads", &format!("makes heads of {}, not 1 to {MAX_HEAD}", heads.dim)));
@@ -61,11 +68,19 @@ pub fn image(config: &Config<'_>) -> Result<(Image, u32)> {
         }
         None => (config.size("image_size")?, config.size("image_size")?),
     };
-    let count = (height / patch) * (width / patch);
-    if count == 0 || height > 1 << 14 || width > 1 << 14 {
-        return Err(config.bad("image_size", &format!("is {height} by {width}, with patches of {patch}")));
+    let image = Image { channels, height, width, patch };
+    patches(config, image).map(|count| (image, count))
+}
+
+/// The number of patches of `image`, if it can be computed with.
+pub fn patches(config: &Config<'_>, image: Image) -> Result<u32> {
+    let Image { channels, height, width, patch } = image;
+    let sides = patch > 0 && [height, width].iter().all(|side| (patch..=MAX_SIDE).contains(side));
+    if !sides || u64::from(channels) * u64::from(patch).pow(2) >= 1 << 28 {
+        let what = format!("is {height} by {width} with {channels} channels and patches of {patch}");
+        return Err(config.bad("image_size", &format!("{what}, beyond what the forward pass takes")));
     }
-    Ok((Image { channels, height, width, patch }, count))
+    Ok((height / patch) * (width / patch))
 }
 
 /// One layer of a pre-norm vision transformer: its shape, and the names of its parts.

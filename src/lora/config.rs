@@ -1,13 +1,19 @@
 //! `adapter_config.json` of PEFT: what of it changes task vectors, and what is refused.
 
-use fancy_regex::Regex;
+use fancy_regex::{Regex, RegexBuilder};
 use serde_json::Value;
 
 use crate::checkpoint::text::{list, shown};
 use crate::error::{Error, Result};
 
 /// Most patterns of one kind.
-const MOST: usize = 1 << 14;
+const MOST: usize = 1 << 12;
+/// Most of them that are more than a name: each is a small program.
+const MOST_REGEXES: usize = 256;
+/// Largest of these programs, in bytes.
+const REGEX_SIZE: usize = 1 << 18;
+/// Most steps back of one, for one name.
+const REGEX_STEPS: usize = 20_000;
 
 /// What a configuration says of ranks and scales.
 #[derive(Debug)]
@@ -21,8 +27,8 @@ pub struct Config {
     alpha: f64,
     /// α/√r for α/r (rsLoRA, arXiv 2312.03732).
     rslora: bool,
-    ranks: Vec<(Regex, u64)>,
-    alphas: Vec<(Regex, f64)>,
+    ranks: Vec<(Pattern, u64)>,
+    alphas: Vec<(Pattern, f64)>,
 }
 
 /// Keys that must be absent, null, false or empty; with the words for what they are.
@@ -127,13 +133,13 @@ impl Config {
     }
 
     /// The value of the first pattern that matches.
-    fn find<T: Copy>(&self, patterns: &[(Regex, T)], module: &str) -> Result<Option<T>> {
-        for (regex, value) in patterns {
-            match regex.is_match(module) {
+    fn find<T: Copy>(&self, patterns: &[(Pattern, T)], module: &str) -> Result<Option<T>> {
+        for (pattern, value) in patterns {
+            match pattern.is_match(module) {
                 Ok(true) => return Ok(Some(*value)),
                 Ok(false) => {}
-                Err(_) => {
-                    let (at, pattern) = (shown(&self.name), shown(regex.as_str()));
+                Err(pattern) => {
+                    let (at, pattern) = (shown(&self.name), shown(pattern));
                     return Err(Error::input(format!("a pattern of `{at}` takes too long to match: `{pattern}`"))
                         .hint("write the module names out in `adapter_config.json`"));
                 }
@@ -143,23 +149,80 @@ impl Config {
     }
 }
 
-/// The patterns under `key`, as PEFT matches them: at the module's name, or at its end after a point.
+/// Names of modules, as PEFT matches them: the whole name, or its end after a point.
+#[derive(Debug)]
+enum Pattern {
+    /// A name in which nothing but the point has a meaning, which is any character.
+    Name(String),
+    Regex(Regex),
+}
+
+impl Pattern {
+    fn new(pattern: &str) -> Option<Self> {
+        if pattern.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.')) {
+            return Some(Self::Name(pattern.to_owned()));
+        }
+        let mut regex = RegexBuilder::new(&format!(r"^(?:.*\.)?(?:{pattern})$"));
+        let regex = regex.delegate_size_limit(REGEX_SIZE).delegate_dfa_size_limit(REGEX_SIZE);
+        regex.backtrack_limit(REGEX_STEPS).build().ok().map(Self::Regex)
+    }
+
+    /// The pattern itself where it takes too long.
+    fn is_match(&self, module: &str) -> std::result::Result<bool, &str> {
+        match self {
+            Self::Regex(regex) => regex.is_match(module).map_err(|_| regex.as_str()),
+            Self::Name(name) => {
+                let mut rest = module.chars().rev();
+                let ends = name.chars().rev().all(|c| rest.next().is_some_and(|own| c == '.' || own == c));
+                Ok(ends && rest.next().is_none_or(|before| before == '.'))
+            }
+        }
+    }
+}
+
+/// The patterns under `key`.
 fn patterns<T>(
     document: &Value,
     key: &str,
     bad: &impl Fn(String) -> Error,
     value: impl Fn(&str, &Value) -> Result<T>,
-) -> Result<Vec<(Regex, T)>> {
+) -> Result<Vec<(Pattern, T)>> {
     let map = match document.get(key) {
         None | Some(Value::Null) => return Ok(Vec::new()),
         Some(Value::Object(map)) if map.len() <= MOST => map,
         Some(Value::Object(_)) => return Err(bad(format!("`{key}` has more than {MOST} patterns"))),
         Some(_) => return Err(bad(format!("`{key}` is no object"))),
     };
-    let read = |(pattern, given): (&String, &Value)| {
-        let regex = Regex::new(&format!(r"^(?:.*\.)?(?:{pattern})$"));
-        let regex = regex.map_err(|_| bad(format!("`{key}` has {}, no regular expression", list([&**pattern], 1))))?;
-        Ok((regex, value(&format!("{key}.{pattern}"), given)?))
+    let mut regexes = 0;
+    let read = |(text, given): (&String, &Value)| {
+        let wrong = || bad(format!("`{key}` has {}, no regular expression, or too large a one", list([&**text], 1)));
+        let pattern = Pattern::new(text).ok_or_else(wrong)?;
+        regexes += usize::from(matches!(pattern, Pattern::Regex(_)));
+        if regexes > MOST_REGEXES {
+            return Err(bad(format!("`{key}` has more than {MOST_REGEXES} patterns that are no plain names"))
+                .hint("write the module names out"));
+        }
+        Ok((pattern, value(&format!("{key}.{text}"), given)?))
     };
     map.iter().map(read).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_match_as_their_regular_expressions_do() {
+        for pattern in ["q_proj", "layers.0.q", "q.proj", ".", "..", "a.q_proj", "é", "[q]_proj", "q_proj|x"] {
+            let regex = Regex::new(&format!(r"^(?:.*\.)?(?:{pattern})$")).unwrap();
+            let own = Pattern::new(pattern).unwrap();
+            for module in
+                ["q_proj", "layers.0.q", "a.q_proj", "aq_proj", "b.a.q_proj", "q-proj", "", "é", "x.é", "a.x", "x"]
+            {
+                assert_eq!(own.is_match(module), Ok(regex.is_match(module).unwrap()), "{pattern} {module}");
+            }
+        }
+        assert!(Pattern::new("(").is_none() && Pattern::new(r"(\pL{500}){500}").is_none());
+        assert!(Pattern::new("(a|a)*(?=c)b").unwrap().is_match(&"a".repeat(40)).is_err());
+    }
 }

@@ -21,6 +21,7 @@ pub use choice::{Fit, Manifold, NonFinite, Norm, Propagate, Space};
 pub use depth::Depth;
 pub use params::{PARAMS, Param, Params, Takes, Value};
 pub use quick::Quick;
+pub use tree::MAX_BYTES;
 
 /// Output dtypes, by mergekit's names.
 pub const DTYPES: [&str; 3] = ["float32", "bfloat16", "float16"];

@@ -7,8 +7,8 @@ use serde_saphyr::Spanned;
 
 use crate::{Error, Result};
 
-/// A recipe is a page or two; what is larger is a mistake or an attack.
-const MAX_BYTES: usize = 4 << 20;
+/// Longest recipe, which is a page or two: what is larger is a mistake or an attack.
+pub const MAX_BYTES: usize = 4 << 20;
 
 /// A value and the line it is written on.
 #[derive(Debug)]

@@ -1,6 +1,7 @@
 //! Runs the built program in a folder of its own, on small models made there.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -175,4 +176,9 @@ fn values(name: &str, shape: &[usize], seed: u32) -> Vec<u8> {
     let start = name.bytes().fold(7u32, |hash, byte| hash.wrapping_mul(31).wrapping_add(u32::from(byte)));
     let value = |i: u32| random(start.wrapping_add(i)) + 0.05 * random(start.wrapping_add(i).wrapping_mul(seed));
     (0..shape.iter().product::<usize>() as u32).flat_map(|i| value(i).to_le_bytes()).collect()
+}
+
+/// A line for whoever watches: what tests print is not shown where they pass.
+pub fn say(line: &str) {
+    std::io::stderr().write_all(format!("{line}\n").as_bytes()).expect("a line on stderr");
 }

@@ -17,7 +17,7 @@ use magic_merge::job::{Job, Output};
 use magic_merge::progress::Progress;
 use magic_merge::recipe::Quick;
 
-use super::common::Sandbox;
+use super::common::{Sandbox, say};
 use super::{Files, check_never_wrong, files};
 
 enum Event {
@@ -236,7 +236,7 @@ fn power_loss_child() {
         }
     }
     assert!(images >= 200, "{images}");
-    eprintln!("crash: the power failed {images} times, all resumed to the same bytes");
+    say(&format!("crash: the power failed {images} times, all resumed to the same bytes"));
     // What is recorded is not read again, but for the receipt's digests.
     let at = output("fresh");
     let count = |merge: &Job| {
@@ -291,5 +291,5 @@ fn power_loss() {
     let run = command.output().expect("the test starts");
     let said = String::from_utf8_lossy(&run.stderr).into_owned();
     assert!(run.status.success(), "{said}\n{}", String::from_utf8_lossy(&run.stdout));
-    said.lines().filter(|line| line.starts_with("crash:")).for_each(|line| eprintln!("{line}"));
+    said.lines().filter(|line| line.starts_with("crash:")).for_each(say);
 }
