@@ -3,9 +3,7 @@
 #[allow(dead_code, reason = "each test uses its own part")]
 #[path = "common/cli.rs"]
 mod cli;
-#[allow(dead_code, reason = "each test uses its own part")]
 mod common;
-#[allow(dead_code, reason = "each test uses its own part")]
 #[path = "common/recorded.rs"]
 mod recorded;
 
