@@ -230,6 +230,23 @@ fn a_calibration_is_verified_too() {
 }
 
 #[test]
+fn adapters_are_inputs_with_what_they_stand_on() {
+    let path = |name: &str| golden(&format!("adapters/{name}")).to_str().expect("UTF-8").to_owned();
+    let sandbox = Sandbox::empty();
+    let (base, plain) = (path("llama"), path("plain/adapter"));
+    fs::create_dir(sandbox.path("copy")).unwrap();
+    fs::copy(Path::new(&base).join("model.safetensors"), sandbox.path("copy/model.safetensors")).unwrap();
+    let on_copy = format!("copy+{plain}");
+    let args = ["merge", "--device", "cpu", "--method", "linear", "--base", &base, "--out", "out"];
+    sandbox.run(&[&args[..], &["--model", &plain, "--model", &on_copy]].concat()).good();
+    // The base, the adapter twice, and the copy of the base that it stands on.
+    let found = good(&sandbox, &["--all"]);
+    assert_eq!(found["inputs"]["count"], 4);
+    fs::remove_file(sandbox.path("copy/model.safetensors")).unwrap();
+    bad(&sandbox, &[], "copy/model.safetensors` is missing");
+}
+
+#[test]
 fn of_an_adapter_files_are_compared() {
     let sandbox = Sandbox::new();
     merge(&sandbox, "cpu", &["--method", "linear", "--lora-out", "4", "--exclude", "*norm*"]);
