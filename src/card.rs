@@ -18,7 +18,7 @@ pub fn text(recipe: &Recipe, method: &Method, report: &Report) -> String {
         space => format!(", with {space} calibration (MAGIC, arXiv 2512.19320)"),
     };
     let (title, tag) = if report.lora.is_some() { ("adapter", "- lora\n") } else { ("model", "") };
-    let hashed = report.inputs.iter().flat_map(|input| &input.files).all(|file| file.sha256.is_some());
+    let hashed = report.inputs.iter().flat_map(|input| &input.files).all(|file| file.record.sha256.is_some());
     let inputs = if hashed { "sizes and hashes" } else { "sizes" };
     let (done, recipe) = match method.name == GIVEN.name {
         true => {

@@ -1,7 +1,8 @@
 //! A merge from recipe to finished folder: open, plan, run, write.
 
 mod adapter;
-mod resume;
+mod provenance;
+pub(crate) mod resume;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use serde_json::Value;
 
 use crate::calibrate::feature::{FeaturePass, Outcome};
 use crate::card;
-use crate::checkpoint::{Checkpoint, Dtype, Fingerprint, Layout, RECEIPT, Writer, side_files, with_dtype};
+use crate::checkpoint::{Checkpoint, Dtype, Fingerprint, Layout, RECEIPT, Sink, Writer, side_files, with_dtype};
 use crate::device::{self, Opened, Wanted};
 use crate::error::{Error, Kind, Result};
 use crate::fast_gemm::FastGemm;
@@ -28,7 +29,7 @@ use crate::parameters::Library;
 use crate::plan::Plan;
 use crate::progress::Progress;
 use crate::recipe::{Recipe, Sensitive, Space, resolve};
-use crate::report::{Bytes, FeatureReport, Input, InputFile, Report, SCHEMA, TensorReport};
+use crate::report::{Bytes, FeatureReport, Report, SCHEMA, TensorReport};
 use crate::sensitivity::{Metric, Probe, Sensitivity};
 use crate::stream::Engine;
 use resume::unfinished;
@@ -44,17 +45,16 @@ pub struct Output {
     pub overwrite: bool,
     /// Whether an unfinished merge in the folder goes on.
     pub resume: bool,
-    /// Whether inputs of more than [`HASHED`] bytes are hashed too.
+    /// Whether inputs, and shards of the output, of more than [`HASHED`] bytes are hashed too.
     pub hash: bool,
 }
 
-/// Inputs up to this many bytes, all together, are always hashed; to hash more takes longer than to merge it.
-pub const HASHED: u64 = 1_000_000_000;
+pub use provenance::HASHED;
 
 /// Name of the model card.
 const CARD: &str = "README.md";
 /// Name of the recipe as it was resolved.
-const RECIPE: &str = "recipe.yml";
+pub(crate) const RECIPE: &str = "recipe.yml";
 
 /// Bytes of hidden states that sensitivity may keep at a time, at least.
 const STATES: u64 = 512 << 20;
@@ -141,7 +141,7 @@ impl Job {
         let opened = device::open(wanted)?;
         let memory = opened.memory.clone();
         let mut plan = Plan::new(&recipe, method, &checkpoints, &experts, given, sensitive.as_ref(), memory)?;
-        let resolved = resolved(&recipe, folder);
+        let resolved = provenance::resolved(&recipe, folder);
         let adapter = match recipe.lora_out {
             None if !zeros => None,
             rank => {
@@ -227,14 +227,16 @@ impl Job {
         writer.expect(side.iter().map(|(name, _)| &**name).chain([CARD, RECIPE, RECEIPT]))?;
         let mut tensors = self.kept(&writer, progress)?;
         let kept = tensors.len();
-        let done = self.tensors(&writer, &mut tensors, progress);
+        let done = self.compute(&writer, progress);
         if done.as_ref().is_err_and(|error| error.kind() == Kind::Interrupted) {
             // Whoever stops a merge wants to go on with all that there is. What cannot be recorded is done again.
             let _ = writer.record();
         }
-        let outcome = done?;
+        let (made, outcome) = done?;
+        tensors.extend(made);
+        tensors.sort_by_key(|(tensor, _)| *tensor);
         let tensors = tensors.into_iter().map(|(_, report)| report).collect();
-        let report = self.report(tensors, outcome, writer.layout().total_bytes(), output, progress)?;
+        let report = self.report(tensors, outcome, &writer, output, progress)?;
         for (name, bytes) in side {
             let bytes = if name == "config.json" { self.config(&bytes)? } else { bytes };
             writer.file(&name, bytes);
@@ -242,25 +244,23 @@ impl Job {
         self.finish(writer, Report { fingerprint, kept, ..report }, started)
     }
 
-    /// Writes all tensors but those in `tensors`, where it adds their reports, in order.
-    fn tensors(
+    /// Computes the tensors that `sink` wants, and hands them to it; their reports come with their places.
+    pub(crate) fn compute(
         &self,
-        writer: &Writer,
-        tensors: &mut Vec<(usize, TensorReport)>,
+        sink: &dyn Sink,
         progress: &Progress,
-    ) -> Result<Outcome> {
+    ) -> Result<(Vec<(usize, TensorReport)>, Outcome)> {
         let started = Instant::now();
         let engine = Engine { checkpoints: &self.checkpoints, executor: &self.opened.executor, progress };
-        let mut outcome = self.measure(&engine, Some(writer), progress)?;
+        let mut outcome = self.measure(&engine, Some(sink), progress)?;
         log::info!("pass: {:.3} s", started.elapsed().as_secs_f64());
-        tensors.append(&mut outcome.written);
-        let done: HashSet<usize> = tensors.iter().map(|(tensor, _)| *tensor).collect();
-        let rest: Vec<usize> = (0..self.plan.tensors.len()).filter(|tensor| !done.contains(tensor)).collect();
+        let mut made = std::mem::take(&mut outcome.written);
+        let done: HashSet<usize> = made.iter().map(|(tensor, _)| *tensor).collect();
+        let missing = |tensor: &usize| sink.wants(*tensor) && !done.contains(tensor);
+        let rest: Vec<usize> = (0..self.plan.tensors.len()).filter(missing).collect();
         let (plan, strengths) = (&self.plan, &outcome.strengths);
-        let merge = Merge { plan, engine, writer, strengths, wanted: &self.wanted };
-        tensors.extend(merge.run(&rest)?);
-        tensors.sort_by_key(|(tensor, _)| *tensor);
-        Ok(outcome)
+        made.extend(Merge { plan, engine, sink, strengths, wanted: &self.wanted }.run(&rest)?);
+        Ok((made, outcome))
     }
 
     fn inputs(&self) -> Vec<&Checkpoint> {
@@ -272,13 +272,11 @@ impl Job {
         &self,
         tensors: Vec<TensorReport>,
         outcome: Outcome,
-        written: u64,
+        writer: &Writer,
         output: &Output,
         progress: &Progress,
     ) -> Result<Report> {
-        let hash = output.hash || self.checkpoints.iter().map(Checkpoint::total_bytes).sum::<u64>() <= HASHED;
-        let real = &self.checkpoints[usize::from(self.zeros)..];
-        let inputs = real.iter().map(|checkpoint| input(checkpoint, hash, progress)).collect::<Result<_>>()?;
+        let (inputs, files) = self.hashed(writer, output.hash, progress)?;
         let mut report = Report {
             schema: SCHEMA,
             version: env!("CARGO_PKG_VERSION"),
@@ -307,8 +305,9 @@ impl Job {
             ignored: self.plan.ignored.clone(),
             fingerprint: Fingerprint::new(),
             kept: 0,
-            bytes: Bytes { read: self.plan.bytes_in(), written },
-            files: Vec::new(),
+            bytes: Bytes { read: self.plan.bytes_in(), written: writer.layout().total_bytes() },
+            wgsl_sha256: self.wgsl_sha256(),
+            files,
             warnings: [
                 &self.plan.warnings[..],
                 &self.features.as_ref().map_or(Vec::new(), |features| features.warnings(&self.plan)),
@@ -327,7 +326,7 @@ impl Job {
             writer.file(RECIPE, self.resolved.to_yaml().into_bytes());
         }
         report.seconds = started.elapsed().as_secs_f64();
-        report.files = writer.names().chain([RECEIPT]).map(str::to_owned).collect();
+        report.files.extend(writer.side_records());
         let document = serde_json::to_vec_pretty(&report).expect("a report is plain data");
         writer.file(RECEIPT, document);
         writer.finish()?;
@@ -338,7 +337,7 @@ impl Job {
     }
 
     /// Feature space: what becomes of every tensor's ξ, and the tensors that are written on the way.
-    fn measure(&self, engine: &Engine<'_>, writer: Option<&Writer>, progress: &Progress) -> Result<Outcome> {
+    fn measure(&self, engine: &Engine<'_>, sink: Option<&dyn Sink>, progress: &Progress) -> Result<Outcome> {
         let Some(features) = &self.features else {
             let strengths = vec![Strength::FULL; self.plan.tensors.len()];
             return Ok(Outcome { strengths, ..Outcome::default() });
@@ -353,7 +352,7 @@ impl Job {
             sensitive: self.sensitive.as_ref(),
             progress,
         };
-        let run = || if self.recipe.calibrate.space == Space::Auto { pass.choose() } else { pass.run(writer) };
+        let run = || if self.recipe.calibrate.space == Space::Auto { pass.choose() } else { pass.run(sink) };
         self.plan.memory.pool()?.install(run)
     }
 
@@ -419,47 +418,6 @@ fn experts(recipe: &Recipe, method: &Method) -> Vec<usize> {
         Some(count) => all.rev().take(count).collect(),
         None => all.collect(),
     }
-}
-
-/// `recipe` with every path that exists made absolute; names of the hub stay as they are.
-fn resolved(recipe: &Recipe, folder: Option<&Path>) -> Recipe {
-    let absolute = |path: &mut String| {
-        if let Some((model, adapter)) = path.split_once('+').filter(|_| !resolve(path, folder).exists()) {
-            let both = [model, adapter].map(|part| std::path::absolute(resolve(part, folder)).unwrap_or_default());
-            if let [Some(model), Some(adapter)] =
-                [&both[0], &both[1]].map(|part| part.exists().then(|| part.to_str()).flatten())
-            {
-                *path = format!("{model}+{adapter}");
-            }
-            return;
-        }
-        let found = resolve(path, folder);
-        if let Some(text) =
-            found.exists().then(|| std::path::absolute(&found).ok()).flatten().as_deref().and_then(Path::to_str)
-        {
-            *path = text.to_owned();
-        }
-    };
-    let mut recipe = recipe.clone();
-    recipe.base.iter_mut().for_each(absolute);
-    recipe.models.iter_mut().map(|entry| &mut entry.model).for_each(absolute);
-    recipe.calibrate.data.iter_mut().for_each(absolute);
-    recipe.models.iter_mut().filter_map(|entry| entry.data.as_mut()).for_each(absolute);
-    if let Sensitive::File(file) = &mut recipe.calibrate.sensitive {
-        absolute(file);
-    }
-    recipe
-}
-
-/// A checkpoint as the report names it, after a look that it is still what was read.
-fn input(checkpoint: &Checkpoint, hash: bool, progress: &Progress) -> Result<Input> {
-    let files = if hash {
-        checkpoint.digests_with(&|_| progress.check())?.into_iter().map(Into::into).collect()
-    } else {
-        checkpoint.sizes().map(|(file, bytes)| InputFile { file, bytes, sha256: None }).collect()
-    };
-    checkpoint.check_unchanged()?;
-    Ok(Input { model: checkpoint.name().to_owned(), files })
 }
 
 fn check_calibration(recipe: &Recipe, method: &Method) -> Result<()> {

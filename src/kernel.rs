@@ -2,6 +2,8 @@
 
 use bytemuck::Pod;
 
+use crate::checkpoint::sha256;
+
 /// A run of whole rows of a tensor seen as rows of `row_len` elements; what one execution works on.
 ///
 /// Row-wise work sees a tensor as [out, everything else]; work that knows no rows sees it as rows of
@@ -160,6 +162,13 @@ pub struct Kernel {
     pub bindings: &'static [Access],
     /// The same arithmetic in plain Rust.
     pub twin: fn(&mut Args<'_>),
+}
+
+impl Kernel {
+    /// SHA-256 of its own text.
+    pub fn wgsl_sha256(&self) -> String {
+        sha256(self.wgsl)
+    }
 }
 
 /// Invocations of a workgroup, in every kernel.

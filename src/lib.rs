@@ -5,7 +5,7 @@
 //! [`merge`] takes tensor after tensor: [`stream`] reads its blocks, [`methods`] and [`calibrate`] describe the work
 //! as a [`recording`] (a list of calls of [`kernels`]), an [`executor`] runs the list on the [`gpu`] or, with the
 //! kernels' plain Rust twins, on the [`cpu`] ([`shader`] has the GPU do many calls in one launch), and the writer of [`checkpoint`] puts the result in its place. What was
-//! done is written down by [`report`] and [`card`].
+//! done is written down by [`report`] and [`card`]; [`mod@verify`] goes the same way again, and compares.
 //!
 //! What takes a whole matrix, [`decompose`] does with [`linalg`]; [`select`] finds exact thresholds.
 //!
@@ -75,5 +75,6 @@ pub mod shader;
 pub mod stack;
 pub mod stream;
 pub mod totals;
+pub mod verify;
 
 pub use error::{Error, Result};

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use crate::calibrate::wsc::{self, Xi};
-use crate::checkpoint::Writer;
+use crate::checkpoint::Sink;
 use crate::decompose::Route;
 use crate::device::Wanted;
 use crate::error::Result;
@@ -38,7 +38,7 @@ pub struct Merge<'a> {
     /// Where tensors come from and what runs the lists of calls.
     pub engine: Engine<'a>,
     /// Where the results go.
-    pub writer: &'a Writer,
+    pub sink: &'a dyn Sink,
     /// What becomes of each tensor's ξ.
     pub strengths: &'a [Strength],
     /// The device, for when it fails.
@@ -85,7 +85,7 @@ impl Merge<'_> {
             Action::Copy(_) => self.copy(index, tensor).map(|()| TensorReport::copied(tensor)),
             Action::Merge => self.merge(index),
         }?;
-        self.writer.complete(index, || report.record())?;
+        self.sink.complete(index, &|| report.record())?;
         self.engine.progress.tensors.fetch_add(1, Ordering::Relaxed);
         Ok(report)
     }
@@ -98,7 +98,7 @@ impl Merge<'_> {
             self.engine.progress.check()?;
             let piece = &mut buffer[..COPY.min((tensor.bytes - offset) as usize)];
             self.engine.checkpoints[source.checkpoint].read_at(source.tensor, offset, piece)?;
-            self.writer.write_at(index, offset, piece)?;
+            self.sink.write_at(index, offset, piece)?;
             offset += piece.len() as u64;
             self.engine.progress.bytes.fetch_add(2 * piece.len() as u64, Ordering::Relaxed);
         }
@@ -108,7 +108,7 @@ impl Merge<'_> {
     fn merge(&self, index: usize) -> Result<TensorReport> {
         let strength = self.strengths[index];
         let work = |tensor: &Tensor, engine: &Engine<'_>| {
-            Prepared::new(self.plan, engine, index, tensor)?.write(self.writer, strength)
+            Prepared::new(self.plan, engine, index, tensor)?.write(self.sink, strength)
         };
         let (mut report, recovered) = recover::attempt(self.wanted, &self.plan.tensors[index], &self.engine, work)?;
         report.recovered = recovered;
@@ -158,7 +158,7 @@ impl<'a> Prepared<'a> {
     }
 
     /// Merges, calibrates and writes the tensor.
-    pub fn write(&self, writer: &Writer, strength: Strength) -> Result<TensorReport> {
+    pub fn write(&self, sink: &dyn Sink, strength: Strength) -> Result<TensorReport> {
         let tensor = self.tensor;
         let (mut list, stack) = self.merged.record(tensor);
         let out = list.result("out", Size::Stored(tensor.out_dtype));
@@ -169,7 +169,7 @@ impl<'a> Prepared<'a> {
         let take = |extent: &Extent, results: &Results| {
             let at = extent.first_row * u64::from(extent.row_len) * tensor.out_dtype.size() as u64;
             let bytes = results.bytes(0, extent.n as usize * tensor.out_dtype.size());
-            writer.write_at(self.index, at, bytes)?;
+            sink.write_at(self.index, at, bytes)?;
             self.engine.progress.bytes.fetch_add(self.stream.bytes(extent) + bytes.len() as u64, Ordering::Relaxed);
             let mut report = block_report(results, tensor, self.xi, strength);
             let counts = bytemuck::cast_slice::<u32, Counts>(results.words(1))[0];

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use crate::checkpoint::{Checkpoint, Writer};
+use crate::checkpoint::{Checkpoint, Sink};
 use crate::error::{Error, Result};
 use crate::executor::{Executor, Inputs};
 use crate::forward::is_head;
@@ -351,8 +351,8 @@ impl<'a> Open<'a> {
         self.library.executor.unload(loaded.inputs);
     }
 
-    /// Writes θ_0 + ξ∘τ_m of a leaf that was loaded whole; nothing if it was not. Not again what an earlier run wrote.
-    pub fn write(&self, loaded: &Loaded, writer: &Writer, strength: Strength) -> Result<Vec<(usize, TensorReport)>> {
+    /// Writes θ_0 + ξ∘τ_m of a leaf that was loaded whole; nothing if it was not, and none that the sink does not want.
+    pub fn write(&self, loaded: &Loaded, sink: &dyn Sink, strength: Strength) -> Result<Vec<(usize, TensorReport)>> {
         if self.listed || self.chunks.len() > 1 {
             return Ok(Vec::new());
         }
@@ -360,7 +360,7 @@ impl<'a> Open<'a> {
         for (tensor, side) in [(Some(&self.weight), Some(&loaded.weight)), (self.bias.as_ref(), loaded.bias.as_ref())] {
             let (Some(tensor), Some(side)) = (tensor, side) else { continue };
             let Some(prepared) = &tensor.prepared else { continue };
-            if writer.kept(prepared.index).is_some() {
+            if !sink.wants(prepared.index) {
                 continue;
             }
             let out_dtype = prepared.tensor.out_dtype;
@@ -376,10 +376,10 @@ impl<'a> Open<'a> {
             let mut results = Results::default();
             self.library.executor.run(&list, &side.extent, &loaded.inputs, &mut results)?;
             let bytes = results.bytes(0, side.extent.n as usize * out_dtype.size());
-            writer.write_at(prepared.index, 0, bytes)?;
+            sink.write_at(prepared.index, 0, bytes)?;
             let counts = bytemuck::cast_slice::<u32, Counts>(results.words(1))[0];
             let report = prepared.report(&side.rows, strength, counts, Some(bytes))?;
-            writer.complete(prepared.index, || report.record())?;
+            sink.complete(prepared.index, &|| report.record())?;
             reports.push((prepared.index, report));
         }
         Ok(reports)

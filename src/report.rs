@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::calibrate::feature::{CandidateReport, LeafReport};
-use crate::checkpoint::{FileDigest, Fingerprint};
+use crate::checkpoint::{FileRecord, Fingerprint};
 use crate::decompose::{Route, Why};
 use crate::fast_gemm::FastReport;
 use crate::finite::Findings;
@@ -37,7 +37,7 @@ pub struct Report {
     pub non_finite: NonFinite,
     /// The device, as a person knows it.
     pub device: String,
-    /// The base first, then the experts.
+    /// The base first, then the experts, then models that only adapters stand on.
     pub inputs: Vec<Input>,
     /// Names of the experts, in the order of their norms.
     #[serde(skip)]
@@ -59,8 +59,11 @@ pub struct Report {
     /// Tensors that an earlier run had written, before it was interrupted.
     #[serde(skip)]
     pub kept: usize,
-    /// Names of the files that were written.
-    pub files: Vec<String>,
+    /// SHA-256 of the WGSL of all kernels, where a GPU ran them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wgsl_sha256: Option<String>,
+    /// The files that were written, but for this one.
+    pub files: Vec<FileRecord>,
     /// What is not as it should be.
     pub warnings: Vec<String>,
     /// Wall time of the merge.
@@ -206,7 +209,7 @@ pub struct DataReport {
 }
 
 /// A checkpoint that went in.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Input {
     /// As it was named.
     pub model: String,
@@ -215,20 +218,13 @@ pub struct Input {
 }
 
 /// A file that went in.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct InputFile {
-    /// Its name.
-    pub file: String,
-    /// Its size.
-    pub bytes: u64,
-    /// Its SHA-256, hexadecimal; absent if it was not taken.
-    pub sha256: Option<String>,
-}
-
-impl From<FileDigest> for InputFile {
-    fn from(digest: FileDigest) -> Self {
-        Self { file: digest.file, bytes: digest.bytes, sha256: Some(digest.sha256) }
-    }
+    /// Where it was.
+    pub path: String,
+    /// Its name, size and SHA-256.
+    #[serde(flatten)]
+    pub record: FileRecord,
 }
 
 /// Amounts moved.

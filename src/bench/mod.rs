@@ -31,7 +31,6 @@ use self::document::SCHEMA;
 use self::host::Host;
 use self::target::Prepared;
 use self::time::{Figures, Sample};
-use crate::checkpoint::sha256;
 use crate::error::{Error, Kind, Result, nearest};
 use crate::gpu::{self, Choice, Gpu, Matrices, adapter};
 use crate::kernels::{ALL, matmul_coop};
@@ -222,7 +221,7 @@ pub fn rows(
 /// SHA-256 of a kernel's own text.
 fn wgsl(name: &str) -> String {
     let kernel = ALL.iter().find(|kernel| kernel.name == name);
-    kernel.map_or_else(String::new, |kernel| sha256(kernel.wgsl))
+    kernel.map_or_else(String::new, |kernel| kernel.wgsl_sha256())
 }
 
 impl Row {

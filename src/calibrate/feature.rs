@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::calibrate::candidate::{Candidate, Factors};
 use crate::calibrate::fsc::Measured;
-use crate::checkpoint::Writer;
+use crate::checkpoint::Sink;
 use crate::error::{Error, Result};
 use crate::features::{Runner, Sets};
 use crate::forward::network::{Leaf, Op, Rows, Value};
@@ -136,8 +136,8 @@ impl FeaturePass<'_> {
         names.into_iter().flatten().filter_map(place).collect()
     }
 
-    /// FSC and DSC: one pass, in which each leaf that was loaded whole is written at once, if there is a writer.
-    pub fn run(&self, writer: Option<&Writer>) -> Result<Outcome> {
+    /// FSC and DSC: one pass, in which each leaf that was loaded whole is written at once, if there is a sink.
+    pub fn run(&self, sink: Option<&dyn Sink>) -> Result<Outcome> {
         let batches = self.sets.batches(self.network);
         let (network, norm, fit) = (self.network, self.calibrate.feature_norm, self.calibrate.fit);
         let mut runner = Runner::new(self.library, network, &batches, &self.sets.of, &[], false, self.progress)?;
@@ -169,7 +169,7 @@ impl FeaturePass<'_> {
             self.tensors(leaf).into_iter().for_each(|tensor| outcome.strengths[tensor] = strength);
             let (open, loaded) = runner.take(at)?;
             if let Some(loaded) = loaded {
-                let written = writer.map_or(Ok(Vec::new()), |writer| open.write(&loaded, writer, strength))?;
+                let written = sink.map_or(Ok(Vec::new()), |sink| open.write(&loaded, sink, strength))?;
                 for (tensor, report) in written {
                     self.progress.bytes.fetch_add(self.plan.tensors[tensor].bytes_moved(), Ordering::Relaxed);
                     self.progress.tensors.fetch_add(1, Ordering::Relaxed);

@@ -1,15 +1,20 @@
-//! SHA-256 of the files of a checkpoint, for the record of what went into a merge.
+//! SHA-256 of files, for the record of what went into a merge and what came of it.
 
+use std::fs::File;
 use std::io::Read;
+use std::path::Path;
 
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use super::faults::{Operation, pass};
-use super::files::changed;
+use super::files::{changed, open_regular};
 use super::reader::{Checkpoint, Part, TensorInfo};
 use super::text;
 use crate::error::Result;
+
+/// Told the size of each piece that is done; its error ends the work.
+pub(crate) type Step<'a> = &'a (dyn Fn(u64) -> Result<()> + Sync);
 
 /// What was read of one file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,18 +41,32 @@ impl Checkpoint {
     ///
     /// # Errors
     /// As [`digests`](Self::digests), and those of `step`.
-    pub fn digests_with(&self, step: &(dyn Fn(u64) -> Result<()> + Sync)) -> Result<Vec<FileDigest>> {
+    pub fn digests_with(&self, step: Step<'_>) -> Result<Vec<FileDigest>> {
         self.parts.par_iter().map(|part| digest(part, step)).collect()
     }
 }
 
-fn digest(part: &Part, step: &(dyn Fn(u64) -> Result<()> + Sync)) -> Result<FileDigest> {
-    let mut file = part.reopen()?;
+fn digest(part: &Part, step: Step<'_>) -> Result<FileDigest> {
+    let sha256 = hash(part.reopen()?, &part.path, part.stamp.len, step)?;
+    let file = part.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    Ok(FileDigest { file, bytes: part.stamp.len, sha256 })
+}
+
+/// SHA-256 of the file at `path`.
+///
+/// # Errors
+/// What is no file or cannot be read, and those of `step`.
+pub(super) fn file_sha256(path: &Path, step: Step<'_>) -> Result<String> {
+    let (file, stamp) = open_regular(path)?;
+    hash(file, path, stamp.len, step)
+}
+
+fn hash(mut file: File, path: &Path, len: u64, step: Step<'_>) -> Result<String> {
     let mut piece = vec![0; 1 << 20];
     let mut hash = Sha256::new();
     let mut bytes = 0;
     loop {
-        match pass(&part.path, &Operation::Read).and_then(|()| file.read(&mut piece)) {
+        match pass(path, &Operation::Read).and_then(|()| file.read(&mut piece)) {
             Ok(0) => break,
             Ok(n) => {
                 hash.update(&piece[..n]);
@@ -55,15 +74,10 @@ fn digest(part: &Part, step: &(dyn Fn(u64) -> Result<()> + Sync)) -> Result<File
                 step(n as u64)?;
             }
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(text::cannot_read(&part.path, &e)),
+            Err(e) => return Err(text::cannot_read(path, &e)),
         }
     }
-    if bytes != part.stamp.len {
-        return Err(changed(&part.path));
-    }
-    let sha256 = hex(&hash.finalize());
-    let file = part.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    Ok(FileDigest { file, bytes, sha256 })
+    if bytes == len { Ok(hex(&hash.finalize())) } else { Err(changed(path)) }
 }
 
 impl Checkpoint {

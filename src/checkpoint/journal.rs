@@ -138,7 +138,7 @@ impl Found {
 }
 
 /// The first thing in which two merges differ.
-pub(super) fn difference(old: &Fingerprint, new: &Fingerprint) -> Option<String> {
+pub(crate) fn difference(old: &Fingerprint, new: &Fingerprint) -> Option<String> {
     let keys: std::collections::BTreeSet<&String> = old.keys().chain(new.keys()).collect();
     let key = keys.into_iter().find(|key| old.get(*key) != new.get(*key))?;
     let name = if key.starts_with('`') { key.replace('`', "") } else { key.clone() };

@@ -136,8 +136,7 @@ impl Layout {
 
     /// Where everything lies, in a few words and a digest.
     pub(crate) fn describe(&self) -> String {
-        let headers: Vec<u8> = self.shards.iter().flat_map(|shard| shard.header.iter().copied()).collect();
-        format!("{} files, {}", self.shards.len(), &sha256(headers)[..16])
+        describe(self.shards.len(), self.shards.iter().flat_map(|shard| shard.header.iter().copied()).collect())
     }
 
     /// Bytes of the tensors of these names.
@@ -168,6 +167,11 @@ impl Layout {
         let index = serde_json::json!({"metadata": {"total_size": self.total_bytes()}, "weight_map": map});
         Some(format!("{index:#}\n").into_bytes())
     }
+}
+
+/// [`Layout::describe`] of `count` files with these headers.
+pub(super) fn describe(count: usize, headers: Vec<u8>) -> String {
+    format!("{count} files, {}", &sha256(headers)[..16])
 }
 
 /// Bytes of `tensor`, `None` where its type has no known size or they are too many.

@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 
 /// Held while a merge writes into its folder. What an interrupted merge left can be told from what another is
 /// writing.
-const LOCK: &str = ".magic.lock";
+pub(super) const LOCK: &str = ".magic.lock";
 
 /// Weights of an older output besides shards, and what would make a folder that of an adapter.
 const OLD: [&str; 5] =
@@ -33,7 +33,7 @@ const FINGERPRINT: &str = "fingerprint";
 /// What is written of a merge beside its result.
 pub(crate) const RECEIPT: &str = "magic.json";
 /// Longest receipt that is read.
-const MAX_RECEIPT: u64 = 256 << 20;
+pub(super) const MAX_RECEIPT: u64 = 256 << 20;
 
 /// What may be in the folder of an output already, and what becomes of it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -93,6 +93,12 @@ impl Drop for Cleanup {
     }
 }
 
+/// Names of the files that a receipt lists.
+fn listed(receipt: &Value) -> impl Iterator<Item = &str> {
+    let files = receipt.get("files").and_then(Value::as_array).into_iter().flatten();
+    files.filter_map(|file| file.get("file")?.as_str())
+}
+
 /// The receipt of a result in `dir` that is complete and of the merge of this `fingerprint`; `None` if there is no
 /// result, or an unfinished one, or one that may be replaced.
 ///
@@ -111,14 +117,14 @@ pub(crate) fn finished(
     let receipt: Value = serde_json::from_slice(&read_small(&path, MAX_RECEIPT)?).unwrap_or_default();
     let old = receipt.get(FINGERPRINT).and_then(|old| serde_json::from_value(old.clone()).ok());
     let Some(old): Option<Fingerprint> = old else { return Ok(None) };
-    let files = receipt.get("files").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
-    let mut lost = files.filter(|name| plain_name(name).is_err() || !dir.join(name).is_file());
+    let is_lost = |name: &&str| plain_name(name).is_err() || !dir.join(name).is_file();
+    let lost = listed(&receipt).find(is_lost).map(str::to_owned);
     let is_whole = |name: &str, bytes: u64| fs::metadata(dir.join(name)).is_ok_and(|file| file.len() == bytes);
     let mut shards = layout.into_iter().flat_map(Layout::shards).filter(|(name, bytes)| !is_whole(name, *bytes));
     let what = match journal::difference(&old, fingerprint) {
         Some(what) => format!("is that of another merge: {what}"),
-        None => match lost.next().or_else(|| shards.next().map(|(name, _)| name)) {
-            Some(name) => format!("is not whole: `{}` is missing or has another size", shown(name)),
+        None => match lost.or_else(|| shards.next().map(|(name, _)| name.to_owned())) {
+            Some(name) => format!("is not whole: `{}` is missing or has another size", shown(&name)),
             None => {
                 // It may have been killed just before this was gone.
                 if dir.join(LOCK).exists() {
@@ -264,8 +270,7 @@ impl Output {
     pub(super) fn add_stale(&mut self, new: &[String]) {
         let Ok(bytes) = read_small(&self.dir.join(RECEIPT), MAX_RECEIPT) else { return };
         let receipt: Value = serde_json::from_slice(&bytes).unwrap_or_default();
-        let files = receipt.get("files").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
-        for name in files.filter(|name| is_side(name) || *name == "recipe.yml") {
+        for name in listed(&receipt).filter(|name| is_side(name) || *name == "recipe.yml") {
             let path = self.dir.join(name);
             let stale = plain_name(name).is_ok() && !new.iter().any(|new| new == name);
             // A link, a folder or an input that has come there since is not ours.
@@ -383,7 +388,7 @@ fn refuse_inputs_folder(dir: &Path, inputs: &[&Checkpoint]) -> Result<()> {
     Ok(())
 }
 
-fn names(dir: &Path) -> Result<Vec<String>> {
+pub(super) fn names(dir: &Path) -> Result<Vec<String>> {
     let entries = fs::read_dir(dir).and_then(Iterator::collect::<io::Result<Vec<_>>>);
     let entries = entries.map_err(|e| text::cannot_read(dir, &e))?;
     Ok(entries.iter().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect())
@@ -396,7 +401,7 @@ pub(super) fn temporary(name: &str) -> String {
 }
 
 /// True for a name that [`temporary`] gives.
-fn is_leftover(name: &str) -> bool {
+pub(super) fn is_leftover(name: &str) -> bool {
     name.starts_with(".model") && name.ends_with(".tmp")
 }
 
@@ -421,7 +426,7 @@ fn busy(dir: &Path) -> Error {
 }
 
 /// Sees whether another merge holds the lock of `dir`, without making one.
-fn refuse_busy(dir: &Path) -> Result<()> {
+pub(super) fn refuse_busy(dir: &Path) -> Result<()> {
     let held = File::open(dir.join(LOCK)).is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)));
     if held { Err(busy(dir)) } else { Ok(()) }
 }

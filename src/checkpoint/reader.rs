@@ -255,7 +255,7 @@ impl Checkpoint {
     }
 
     /// The checkpoints that its tensors are computed from, if they are computed.
-    pub(super) fn read_from(&self) -> Vec<&Self> {
+    pub(crate) fn read_from(&self) -> Vec<&Self> {
         self.overlay.as_ref().map_or(Vec::new(), |overlay| overlay.read_from())
     }
 

@@ -6,16 +6,19 @@ use std::collections::HashMap;
 use std::io;
 use std::path::Path;
 
+use rayon::prelude::*;
 use serde_json::Value;
 
 use super::coverage::Coverage;
+use super::digest::{Step, file_sha256, sha256};
 use super::disk::{OutFile, remove_file, rename, sync_dir};
 use super::flush::Flush;
 use super::index::plain_name;
 use super::journal::{Found, JOURNAL, Journal, recorded};
-use super::layout::{INDEX, Layout, SINGLE};
+use super::layout::{INDEX, Layout, SINGLE, Shard};
 use super::output::{Access, Output, temporary};
 use super::reader::Checkpoint;
+use super::receipt::FileRecord;
 use super::text::{self, shown};
 use crate::error::{Error, Result};
 
@@ -193,9 +196,35 @@ impl Writer {
     }
 
     /// Names of all files so far.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
+    fn names(&self) -> impl Iterator<Item = &str> {
         let index = (self.layout.shards.len() > 1).then_some(INDEX);
         self.layout.shards().map(|(name, _)| name).chain(index).chain(self.side.iter().map(|(name, _)| name.as_str()))
+    }
+
+    /// What is to be recorded of the shards; with their SHA-256 if `hash` says so, taken from all of them at a time,
+    /// while they are still in memory.
+    ///
+    /// # Errors
+    /// A failed read, and those of `step`.
+    pub(crate) fn shard_records(&self, hash: bool, step: Step<'_>) -> Result<Vec<FileRecord>> {
+        let record = |shard: &Shard| {
+            let path = self.output.dir.join(temporary(&shard.name));
+            let sha256 = if hash { Some(file_sha256(&path, step)?) } else { None };
+            Ok(FileRecord { file: shard.name.clone(), bytes: shard.bytes, sha256 })
+        };
+        self.layout.shards.par_iter().map(record).collect()
+    }
+
+    /// What is to be recorded of the index and the other files so far.
+    pub(crate) fn side_records(&self) -> Vec<FileRecord> {
+        let record = |(name, bytes): (&str, &[u8])| FileRecord {
+            file: name.to_owned(),
+            bytes: bytes.len() as u64,
+            sha256: Some(sha256(bytes)),
+        };
+        let index = self.layout.index();
+        let index = index.iter().map(|index| (INDEX, &**index));
+        index.chain(self.side.iter().map(|(name, bytes)| (&**name, &**bytes))).map(record).collect()
     }
 
     /// Completes the output: syncs the shards, writes the other files, removes what is left of an older output,

@@ -19,6 +19,7 @@ mod run;
 mod summary;
 mod tables;
 mod text;
+mod verify;
 
 pub use args::Args;
 pub use environment::silence_wayland;

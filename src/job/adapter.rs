@@ -106,7 +106,7 @@ impl Job {
             }
         }
         drop(spill);
-        let mut report = self.report(reports, outcome, writer.layout().total_bytes(), output, progress)?;
+        let mut report = self.report(reports, outcome, &writer, output, progress)?;
         (report.lora, report.fingerprint) = (Some(lora), fingerprint);
         let left =
             left.map(|names| format!("an adapter holds matrices only: what the merge changes in {names} is left out"));

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use serde_json::Value;
 
+use super::provenance::located;
 use super::{Job, Output};
 use crate::checkpoint::text::{path, shown};
 use crate::checkpoint::{Access, Checkpoint, Fingerprint, Writer, finished, recorded, sha256, side_files};
@@ -14,6 +15,12 @@ use crate::executor::Executor;
 use crate::methods::Combine;
 use crate::progress::Progress;
 use crate::report::TensorReport;
+
+/// Names in a fingerprint that [`verify`](crate::verify) looks for.
+pub(crate) const KERNELS: &str = "kernels";
+pub(crate) const MERGED: &str = "calibrated merge";
+pub(crate) const PRODUCTS: &str = "products of the forward pass";
+pub(crate) const DECOMPOSITION: &str = "largest decomposition on the device";
 
 impl Job {
     /// The receipt of a result that is there already, complete and of this very merge, if `output` asks to resume.
@@ -46,6 +53,13 @@ impl Job {
 
     /// Everything that decides the bytes of the output, by name.
     pub(super) fn fingerprint(&self, output: &Output) -> Result<Fingerprint> {
+        let mut print = self.decisive()?;
+        print.insert("layout".into(), self.layout(output.shard_size)?.describe());
+        Ok(print)
+    }
+
+    /// Everything that decides the bytes of the tensors, by name.
+    pub(crate) fn decisive(&self) -> Result<Fingerprint> {
         let device = match &self.opened.executor {
             // Neither threads nor memory decide anything.
             Executor::Cpu(_) => "CPU".to_owned(),
@@ -57,15 +71,20 @@ impl Job {
             ("recipe".into(), self.resolved.to_yaml()),
             ("seed".into(), self.plan.seed.to_string()),
             ("device".into(), format!("{device} on {}", std::env::consts::ARCH)),
-            ("layout".into(), self.layout(output.shard_size)?.describe()),
         ]);
         let mut add = |name: &str, value: String| print.insert(name.to_owned(), value);
+        if let Some(kernels) = self.wgsl_sha256() {
+            add(KERNELS, kernels);
+        }
+        if let Some(merged) = self.given {
+            add(MERGED, located(self.checkpoints[merged].name(), None));
+        }
         if self.opened.executor.fast_gemm().is_some() {
-            add("products of the forward pass", "by cooperative matrices".into());
+            add(PRODUCTS, "by cooperative matrices".into());
         }
         if decomposes && matches!(self.opened.executor, Executor::Gpu(_)) {
             // More than this is decomposed on the host.
-            add("largest decomposition on the device", self.plan.memory.decomposition().to_string());
+            add(DECOMPOSITION, self.plan.memory.decomposition().to_string());
         }
         if let Some(names) = &self.sensitive {
             let mut names: Vec<&str> = names.iter().map(String::as_str).collect();

@@ -45,6 +45,7 @@ pub mod variance;
 pub(crate) mod vector;
 pub mod widen;
 
+use crate::checkpoint::sha256;
 pub use crate::kernel::{Access, Args, Dims, Form, Kernel, Quad, Slot, WORKGROUP};
 use crate::recording::{Buf, Recording, Size};
 
@@ -102,6 +103,12 @@ pub static ALL: &[&Kernel] = &[
     &loss::LOSS,
     &deviation::DEVIATION,
 ];
+
+/// SHA-256 of the WGSL of all kernels, and of what they share.
+pub fn wgsl_sha256() -> String {
+    let own = ALL.iter().map(|kernel| format!("{} {}\n", kernel.name, kernel.wgsl_sha256()));
+    sha256([COMMON, QUAD].into_iter().map(str::to_owned).chain(own).collect::<String>())
+}
 
 /// The whole shader of `kernel`: [`COMMON`] before its own text, and before both what that enables.
 pub fn source(kernel: &Kernel) -> String {

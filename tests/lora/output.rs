@@ -137,7 +137,7 @@ fn an_overwritten_result_leaves_no_file() {
     // No receipt makes anything else go.
     sandbox.write("out/notes.md", "kept");
     sandbox.write("kept.model", "kept");
-    sandbox.write("out/magic.json", r#"{"files": ["notes.md", "../kept.model"]}"#);
+    sandbox.write("out/magic.json", r#"{"files": [{"file": "notes.md"}, {"file": "../kept.model"}]}"#);
     merge(&sandbox, &[&a], &[&whole[..], &["--overwrite"]].concat(), "out").good();
     assert!(has("notes.md") && sandbox.path("kept.model").exists());
 }

@@ -1,0 +1,90 @@
+//! `magic verify`.
+
+use std::sync::Arc;
+
+use magic_merge::Result;
+use magic_merge::progress::Progress;
+use magic_merge::verify::{self, Difference, Element, Files, Tensors, Verification};
+
+use super::args::{Global, Verify};
+use super::interrupt;
+use super::output::Printer;
+use super::progress::steps;
+use super::tables::pairs;
+use super::text::{bytes, harmless, plural};
+
+/// Lines about what is wrong, of each kind.
+const SHOWN: usize = 10;
+
+/// Verifies, and prints what was found.
+pub fn run(args: &Verify, global: &Global, printer: &Printer) -> Result<()> {
+    let progress = Arc::new(Progress::default());
+    interrupt::stops(&progress)?;
+    let line = steps(global);
+    let say = |what: String| {
+        log::info!("{what}");
+        line.set_message(what);
+    };
+    let found = verify::verify(&args.dir, args.all, &global.wanted(false), &progress, &say);
+    line.finish_and_clear();
+    let found = found?;
+    if printer.json() {
+        printer.document(&found)?;
+    } else {
+        printer.summary(&text(&found))?;
+    }
+    found.verdict()
+}
+
+fn text(found: &Verification) -> String {
+    let receipt = if found.receipt.is_empty() { "as the output is" } else { "differs" };
+    let mut text = pairs([
+        ("files", files(&found.files)),
+        ("inputs", files(&found.inputs)),
+        ("receipt", receipt.to_owned()),
+        ("tensors", tensors(&found.tensors)),
+    ]);
+    for wrong in [&found.files.wrong, &found.inputs.wrong, &found.receipt] {
+        text += &list(wrong.iter().cloned());
+    }
+    text += &list(found.tensors.differences.iter().map(difference));
+    found.notes.iter().for_each(|note| text += &format!("note: {note}\n"));
+    let verdict = if found.passed { "verified" } else { "not what its receipt says" };
+    harmless(&(text + &format!("{verdict}: {}\n", found.dir)))
+}
+
+fn files(files: &Files) -> String {
+    let (good, size) = (files.count.saturating_sub(files.wrong.len()), bytes(files.bytes));
+    format!("{good} of {} as recorded, {size}, {} by SHA-256", files.count, files.hashed)
+}
+
+fn tensors(tensors: &Tensors) -> String {
+    let Some(device) = &tensors.device else { return format!("0 of {} computed again", tensors.count) };
+    let (some, all) = (bytes(tensors.recomputed_bytes), bytes(tensors.bytes));
+    let how = if tensors.exact { "bit for bit" } else { "in value" };
+    let same = match tensors.different {
+        0 => format!("the same {how}"),
+        different => format!("{} not the same {how}", plural(different, "tensor")),
+    };
+    format!("{} of {} computed again on {device}, {some} of {all}: {same}", tensors.recomputed, tensors.count)
+}
+
+fn difference(difference: &Difference) -> String {
+    let Difference { tensor, different, index, found, expected } = difference;
+    let (count, found, expected) = (plural(*different as usize, "element"), element(found), element(expected));
+    format!("`{tensor}` differs in {count}: element {index} is {found}, and should be {expected}")
+}
+
+fn element(element: &Element) -> String {
+    match element.value {
+        Some(value) => format!("{value:e} ({:#x})", element.bits),
+        None => format!("{:#x}", element.bits),
+    }
+}
+
+/// The first lines, and how many more there are.
+fn list(lines: impl ExactSizeIterator<Item = String>) -> String {
+    let more = lines.len().saturating_sub(SHOWN);
+    let text: String = lines.take(SHOWN).map(|line| format!("  {line}\n")).collect();
+    if more > 0 { text + &format!("  … and {more} more\n") } else { text }
+}

@@ -1,0 +1,109 @@
+//! What a merge was made from and what came of it, so that anyone can check it: files with their SHA-256, and the recipe
+//! with paths that hold everywhere on this machine.
+
+use std::path::Path;
+
+use rayon::prelude::*;
+
+use super::Job;
+use crate::checkpoint::{Checkpoint, FileRecord, Writer};
+use crate::error::Result;
+use crate::executor::Executor;
+use crate::kernels;
+use crate::progress::Progress;
+use crate::recipe::{Recipe, Sensitive, resolve};
+use crate::report::{Input, InputFile};
+
+/// Inputs up to this many bytes, all together, are always hashed, and so are the shards of an output; to hash more takes
+/// longer than to merge it.
+pub const HASHED: u64 = 1_000_000_000;
+
+impl Job {
+    /// The inputs and the shards of the output, which are all written, as the receipt lists them. Files are hashed
+    /// several at a time.
+    pub(super) fn hashed(
+        &self,
+        writer: &Writer,
+        always: bool,
+        progress: &Progress,
+    ) -> Result<(Vec<Input>, Vec<FileRecord>)> {
+        let sources = self.sources();
+        let few = |bytes: u64| always || bytes <= HASHED;
+        let hash = few(sources.iter().map(|source| source.total_bytes()).sum());
+        let input = |source: &&Checkpoint| input(source, hash, progress);
+        let (inputs, files) = rayon::join(
+            || sources.par_iter().map(input).collect::<Result<_>>(),
+            || writer.shard_records(few(writer.layout().file_bytes()), &|_| progress.check()),
+        );
+        Ok((inputs?, files?))
+    }
+
+    /// The models that have files, each once: the base, the experts, and what only adapters stand on.
+    fn sources(&self) -> Vec<&Checkpoint> {
+        let mut sources: Vec<&Checkpoint> = self.checkpoints[usize::from(self.zeros)..].iter().collect();
+        let mut next = 0;
+        while let Some(source) = sources.get(next) {
+            for below in source.read_from() {
+                if below.files().len() > 0 && sources.iter().all(|known| known.name() != below.name()) {
+                    sources.push(below);
+                }
+            }
+            next += 1;
+        }
+        sources
+    }
+
+    /// Where the files of the inputs are, from the root.
+    pub(crate) fn input_paths(&self) -> Vec<String> {
+        self.sources().into_iter().flat_map(Checkpoint::files).map(absolute).collect()
+    }
+
+    /// SHA-256 of what a GPU runs, if one does.
+    pub(super) fn wgsl_sha256(&self) -> Option<String> {
+        matches!(self.opened.executor, Executor::Gpu(_)).then(kernels::wgsl_sha256)
+    }
+}
+
+/// A checkpoint as the report names it, after a look that it is still what was read.
+fn input(checkpoint: &Checkpoint, hash: bool, progress: &Progress) -> Result<Input> {
+    let records: Vec<FileRecord> = if hash {
+        let digests = checkpoint.digests_with(&|_| progress.check())?.into_iter();
+        digests.map(|of| FileRecord { file: of.file, bytes: of.bytes, sha256: Some(of.sha256) }).collect()
+    } else {
+        checkpoint.sizes().map(|(file, bytes)| FileRecord { file, bytes, sha256: None }).collect()
+    };
+    checkpoint.check_unchanged()?;
+    let file = |(path, record): (&Path, FileRecord)| InputFile { path: absolute(path), record };
+    let files = checkpoint.files().zip(records).map(file).collect();
+    Ok(Input { model: checkpoint.name().to_owned(), files })
+}
+
+fn absolute(path: &Path) -> String {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).to_string_lossy().into_owned()
+}
+
+/// `path` from the root, if there is something at it; else it stays what it is, such as a name of the hub.
+pub(super) fn located(path: &str, folder: Option<&Path>) -> String {
+    let found = resolve(path, folder);
+    let whole = found.exists().then(|| std::path::absolute(&found).ok()).flatten();
+    whole.as_deref().and_then(Path::to_str).unwrap_or(path).to_owned()
+}
+
+/// `recipe` with every path that exists made absolute; names of the hub stay as they are.
+pub(super) fn resolved(recipe: &Recipe, folder: Option<&Path>) -> Recipe {
+    let absolute = |path: &mut String| {
+        *path = match path.split_once('+').filter(|_| !resolve(path, folder).exists()) {
+            Some((model, adapter)) => format!("{}+{}", located(model, folder), located(adapter, folder)),
+            None => located(path, folder),
+        };
+    };
+    let mut recipe = recipe.clone();
+    recipe.base.iter_mut().for_each(absolute);
+    recipe.models.iter_mut().map(|entry| &mut entry.model).for_each(absolute);
+    recipe.calibrate.data.iter_mut().for_each(absolute);
+    recipe.models.iter_mut().filter_map(|entry| entry.data.as_mut()).for_each(absolute);
+    if let Sensitive::File(file) = &mut recipe.calibrate.sensitive {
+        absolute(file);
+    }
+    recipe
+}
