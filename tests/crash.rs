@@ -338,7 +338,7 @@ fn killed_at_random() {
 fn killed_at_random_while_writing_200_mb() {
     match std::env::var_os("MAGIC_TEST_LONG") {
         Some(_) => kill_large_at_random(1024, "50MB", 200),
-        None => say(&format!("crash: 200 kills of a 200 MB merge are left out: `tests/run --long` has them")),
+        None => say("crash: 200 kills of a 200 MB merge are left out: `tests/run --long` has them"),
     }
 }
 

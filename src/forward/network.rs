@@ -373,7 +373,7 @@ impl<'a> Builder<'a> {
         (self.shapes)(&name).ok_or_else(|| self.missing(&name))
     }
 
-    /// The first dimension of `name`: a size, as [`Config::size`](super::config::Config::size) takes it.
+    /// The first dimension of `name`: a size, below 2²⁸.
     pub fn rows(&self, name: &str) -> Result<u32> {
         let shape = self.shape(name)?;
         let rows = shape.first().and_then(|rows| u32::try_from(*rows).ok()).filter(|rows| (1..1 << 28).contains(rows));
