@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::checkpoint::Dtype;
 use crate::error::{Error, Result};
 use crate::kernels::convert::widen;
 use crate::kernels::norms::Stats;
@@ -76,18 +77,23 @@ impl Findings {
     pub fn check(&self, tensor: &Tensor, models: &[&str]) -> Result<()> {
         let changed = self.changed.iter().zip(models).find_map(|(lost, model)| Some((lost, *model, lost.first?)));
         if let Some((lost, model, first)) = changed {
-            // Where the base itself holds no number, it is to blame.
             let what = format!("`{model}` cannot be merged in `{}`: {}", tensor.name, said(lost, first, &tensor.shape));
-            return Err(Error::input(format!("{what} (in it or in the base)"))
+            return Err(Error::input(what)
                 .hint("`--non-finite base` takes the base's own element there")
                 .hint("`--non-finite propagate` computes with them; `--exclude` copies the tensor from the base"));
         }
         let Some(first) = self.results.first else { return Ok(()) };
         let dtype = tensor.out_dtype.header_name();
         let what = said(&self.results, first, &tensor.shape);
-        Err(Error::input(format!("the merge of `{}` is too large for {dtype}: {what}", tensor.name)).hint(
-            "`--dtype bfloat16` or `float32` holds larger numbers; `--non-finite base` takes the base's own there",
-        ))
+        let error =
+            Error::input(format!("the merge of `{}` gives numbers that {dtype} cannot hold: {what}", tensor.name));
+        let error = match tensor.out_dtype {
+            Dtype::F16 | Dtype::F8E4M3 | Dtype::F8E5M2 => {
+                error.hint("`--dtype bfloat16` or `float32` holds larger numbers")
+            }
+            _ => error.hint("sums or lengths of such large weights are beyond f32"),
+        };
+        Err(error.hint("`--non-finite base` takes the base's own element there"))
     }
 }
 
@@ -156,7 +162,10 @@ pub fn look(stream: &Stream<'_>, extent: &Extent, out: Option<&[u8]>) -> Result<
                     findings.inputs[source].count(value, at + i as u64);
                 }
                 if changed && !(value - base).is_finite() {
-                    findings.changed[source].count(if value.is_finite() { base } else { value }, at + i as u64);
+                    // Where the model is sound, the base is to blame.
+                    let (whose, value) =
+                        if value.is_finite() && !base.is_finite() { (0, base) } else { (source, value) };
+                    findings.changed[whose].count(value, at + i as u64);
                 }
             }
         }

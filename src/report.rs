@@ -108,8 +108,9 @@ impl Report {
             NonFinite::Base => "the base's own stand there",
             NonFinite::Error | NonFinite::Propagate => "what it learned there is lost",
         };
-        for (k, expert) in self.experts.iter().enumerate() {
-            let changed = |tensor: &TensorReport| tensor.not_finite.as_ref()?.changed.get(k + 1)?.first;
+        let experts = self.experts.iter().map(|expert| format!("`{expert}`"));
+        for (k, model) in std::iter::once("the base".to_owned()).chain(experts).enumerate() {
+            let changed = |tensor: &TensorReport| tensor.not_finite.as_ref()?.changed.get(k)?.first;
             let broken = |tensor: &&TensorReport| changed(tensor).is_some();
             let mut broken = self.tensors.iter().filter(broken);
             if let Some(first) = broken.next() {
@@ -117,9 +118,23 @@ impl Report {
                     0 => String::new(),
                     others => format!(" and in {others} more tensors"),
                 };
-                let what = format!("`{expert}` has numbers that are not finite in `{}`{more}", first.name);
+                let what = format!("{model} has numbers that are not finite in `{}`{more}", first.name);
                 self.warnings.push(format!("{what}: {fate}"));
             }
+        }
+        let endless =
+            |tensor: &&TensorReport| tensor.not_finite.is_none() && tensor.experts.iter().any(|norm| !norm.is_finite());
+        let mut endless = self.tensors.iter().filter(endless);
+        if let Some(first) = endless.next() {
+            let others = match endless.count() {
+                0 => String::new(),
+                others => format!(" and {others} more tensors"),
+            };
+            self.warnings.push(format!(
+                "task vectors of `{}`{others} are so large that their squares are beyond f32: what follows from their \
+                 lengths, calibration too, is not to be relied on there",
+                first.name
+            ));
         }
         let mut recovered = self.tensors.iter().filter(|tensor| tensor.recovered.is_some());
         if let Some(first) = recovered.next() {
@@ -136,6 +151,7 @@ impl Report {
             ));
         }
         type Count = fn(&TensorReport) -> u64;
+        let stand = if self.non_finite == NonFinite::Base { ", where the base's own stand" } else { "" };
         let kinds: [(&str, Count); 3] = [
             ("NaN", |tensor| tensor.nan),
             ("infinite", |tensor| tensor.infinite),
@@ -146,7 +162,7 @@ impl Report {
             if let Some(first) = hit.next() {
                 let (others, total) = (hit.count(), self.tensors.iter().map(count).sum::<u64>());
                 let more = if others > 0 { format!(" and {others} more tensors") } else { String::new() };
-                self.warnings.push(format!("{total} results are {kind}: in `{}`{more}", first.name));
+                self.warnings.push(format!("{total} results are {kind}{stand}: in `{}`{more}", first.name));
             }
         }
     }

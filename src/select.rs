@@ -2,7 +2,7 @@
 
 use log::debug;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernels::histogram::{BINS, DIGITS};
 use crate::kernels::trim::Threshold;
 use crate::kernels::{histogram, variance};
@@ -100,7 +100,12 @@ fn tied(stream: &Stream<'_>, (source, k): (Source, usize), key: u32, wanted: u64
         }
         left -= count;
     }
-    unreachable!("fewer entries are equal than were counted")
+    Err(contradiction("fewer entries are equal than were counted"))
+}
+
+/// The error of a device whose counts cannot all be true.
+fn contradiction(what: &str) -> Error {
+    Error::device(format!("the device counts wrongly: {what}")).hint("try another `--device`, or `--device cpu`")
 }
 
 /// The element after the `nth` of block `block` of plane `k` whose magnitude has the bits `key`.

@@ -92,9 +92,12 @@ impl Checkpoint {
                 let TensorInfo { name, dtype, shape, offset, bytes, .. } = tensor;
                 hash.update(format!("{name}\0{} {shape:?} {offset} {bytes}\n", dtype.header_name()));
             }
-            let (len, changed) = (part.stamp.len, part.stamp.changed());
+            let (len, changed, touched) = (part.stamp.len, part.stamp.changed(), part.stamp.touched());
             let header = &hex(&hash.finalize())[..16];
-            (format!("`{name}` of `{}`", self.name()), format!("{len} bytes, changed {changed}, header {header}"))
+            (
+                format!("`{name}` of `{}`", self.name()),
+                format!("{len} bytes, changed {changed}, its entry {touched}, header {header}"),
+            )
         });
         own.chain(below).collect()
     }

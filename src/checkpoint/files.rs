@@ -17,6 +17,8 @@ pub(super) struct Stamp {
     modified: Option<SystemTime>,
     #[cfg(unix)]
     id: Identity,
+    #[cfg(unix)]
+    touched: (i64, i64),
 }
 
 impl Stamp {
@@ -26,6 +28,8 @@ impl Stamp {
             modified: metadata.modified().ok(),
             #[cfg(unix)]
             id: unix_identity(metadata),
+            #[cfg(unix)]
+            touched: unix_touched(metadata),
         }
     }
 
@@ -39,6 +43,15 @@ impl Stamp {
     pub(super) fn changed(&self) -> String {
         let since = self.modified.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
         since.map_or("unknown".to_owned(), |since| format!("{}.{:09}", since.as_secs(), since.subsec_nanos()))
+    }
+
+    /// The same of its entry in the file system, which no program can set back; the time of [`changed`](Self::changed)
+    /// where there is none.
+    pub(super) fn touched(&self) -> String {
+        #[cfg(unix)]
+        return format!("{}.{:09}", self.touched.0, self.touched.1);
+        #[cfg(not(unix))]
+        self.changed()
     }
 }
 
@@ -54,6 +67,12 @@ pub(super) type Identity = (u64, u64);
 /// What two paths to one file or folder have in common.
 #[cfg(not(unix))]
 pub(super) type Identity = std::path::PathBuf;
+
+#[cfg(unix)]
+fn unix_touched(metadata: &Metadata) -> (i64, i64) {
+    use std::os::unix::fs::MetadataExt;
+    (metadata.ctime(), metadata.ctime_nsec())
+}
 
 #[cfg(unix)]
 fn unix_identity(metadata: &Metadata) -> Identity {

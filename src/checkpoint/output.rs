@@ -162,7 +162,7 @@ impl Output {
         if !there.is_dir() {
             return Err(Error::output(format!("`{}` is not a folder", text::path(there))));
         }
-        check_space(there, needed(layout, found.as_ref()), false)
+        check_space(there, needed(&dir, layout, found.as_ref()), false)
     }
 
     /// Makes or checks the folder `dir` for the files of `layout`. With what an unfinished merge has left there, if
@@ -207,7 +207,7 @@ impl Output {
         }
         output.old.iter().try_for_each(|path| output.check(path))?;
         output.clear(&names, layout, found.as_ref())?;
-        check_space(&output.dir, needed(layout, found.as_ref()), !output.old.is_empty())?;
+        check_space(&output.dir, needed(&output.dir, layout, found.as_ref()), !output.old.is_empty())?;
         Ok((output, found))
     }
 
@@ -331,10 +331,20 @@ fn acceptable(dir: &Path, inputs: &[&Checkpoint], access: &Access<'_>) -> Result
     Ok((names, None))
 }
 
-/// Bytes that the shards still need.
-fn needed(layout: &Layout, found: Option<&Found>) -> u64 {
-    let done = |found: &Found| layout.bytes_of(found.tensors.iter().map(|(name, _)| name.as_str()));
-    layout.file_bytes() - found.map_or(0, done)
+/// Bytes that the shards still need. What an unfinished merge has taken of the disk need not be free again.
+fn needed(dir: &Path, layout: &Layout, found: Option<&Found>) -> u64 {
+    let Some(found) = found else { return layout.file_bytes() };
+    let done = layout.bytes_of(found.tensors.iter().map(|(name, _)| name.as_str()));
+    let taken = layout.shards().map(|(name, _)| taken(&dir.join(temporary(name)))).sum();
+    layout.file_bytes().saturating_sub(done.max(taken))
+}
+
+/// Bytes of the disk that a file takes, holes left out.
+fn taken(path: &Path) -> u64 {
+    #[cfg(unix)]
+    return fs::metadata(path).map_or(0, |metadata| std::os::unix::fs::MetadataExt::blocks(&metadata) * 512);
+    #[cfg(not(unix))]
+    0
 }
 
 fn check_space(dir: &Path, needed: u64, replaces: bool) -> Result<()> {

@@ -41,6 +41,9 @@ fn merge(args: &Merge, global: &Global, printer: &Printer) -> Result<()> {
         return printer.data(&recipe.to_yaml());
     }
     let output = output(args)?;
+    if let (Some(recipe), Some(output)) = (&args.recipe, &output) {
+        keeps_recipe(recipe, &output.dir)?;
+    }
     let job = Job::new(recipe, folder.as_deref(), &global.wanted(args.calibration.fast_gemm))?;
     for checkpoint in &job.checkpoints {
         log::info!("{}: {} tensors, {} bytes", checkpoint.name(), checkpoint.tensors().len(), checkpoint.total_bytes());
@@ -50,6 +53,16 @@ fn merge(args: &Merge, global: &Global, printer: &Printer) -> Result<()> {
         return plan(&job, output.as_ref(), args.output.shard_size, printer);
     }
     write(&job, &output.ok_or_else(no_output)?, global, printer)
+}
+
+/// A recipe in the output folder would be replaced by the one that is written there.
+fn keeps_recipe(recipe: &Path, dir: &Path) -> Result<()> {
+    let folder = recipe.canonicalize().ok().and_then(|path| Some(path.parent()?.to_owned()));
+    if folder.is_none() || folder != dir.canonicalize().ok() {
+        return Ok(());
+    }
+    let what = format!("the recipe `{}` lies in the output folder, which a merge writes anew", recipe.display());
+    Err(Error::output(what).hint("choose another folder, or move the recipe elsewhere"))
 }
 
 /// A merge that was made by another program.

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Source, tied};
+use super::{Source, contradiction, tied};
 use crate::error::Result;
 use crate::kernels::histogram::{self, BINS, DIGITS};
 use crate::kernels::trim::Threshold;
@@ -43,7 +43,7 @@ pub fn search(stream: &Stream<'_>, source: Source, wanted: &[Option<u64>]) -> Re
         let totals: Vec<u64> = totals.into_iter().map(AtomicU64::into_inner).collect();
         for (search, bins) in searches.iter_mut().zip(totals.chunks(BINS as usize)) {
             if let Some(search) = search {
-                descend(search, bins, digit.bits);
+                descend(search, bins, digit.bits)?;
             }
         }
     }
@@ -89,15 +89,18 @@ fn equals(stream: &Stream<'_>, source: Source, searches: &[Option<Search>]) -> R
 }
 
 /// Takes the bin that holds the last wanted entry: one digit more is known.
-fn descend(search: &mut Search, bins: &[u64], bits: u32) {
+///
+/// # Errors
+/// Counts that contradict each other, which a device that works never gives.
+fn descend(search: &mut Search, bins: &[u64], bits: u32) -> Result<()> {
     for digit in (0..1 << bits).rev() {
         let count = bins[digit];
         if count >= search.wanted {
             search.prefix = search.prefix << bits | digit as u32;
             search.found = count;
-            return;
+            return Ok(());
         }
         search.wanted -= count;
     }
-    unreachable!("the bins hold fewer entries than were counted before");
+    Err(contradiction("bins hold fewer entries than were counted before"))
 }
