@@ -1,5 +1,6 @@
 // Where the entries of |tau[plane]| lie about two keys: counts of those above the higher, of those that equal either,
-// and a list of those strictly between, in any order. The key of a value is its magnitude's bits.
+// and of all that were looked at, and a list of those strictly between, in any order. The key of a value is its magnitude's
+// bits.
 
 const SPAN = 4096u;   // elements of a workgroup
 
@@ -13,7 +14,7 @@ struct Params {
 
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> tau: array<f32>;                     // [planes, n]
-@group(0) @binding(2) var<storage, read_write> found: array<atomic<u32>>;     // listed, [planes, 3] counts, [room, 2] list
+@group(0) @binding(2) var<storage, read_write> found: array<atomic<u32>>;     // listed, [planes, 4] counts, [room, 2] list
 
 var<workgroup> tally: array<atomic<u32>, 3>;
 
@@ -34,7 +35,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         if key > p.low && key < p.high {
             let place = atomicAdd(&found[0], 1u);
             if place < p.room {
-                let entry = 1u + 3u * p.dims.planes + 2u * place;
+                let entry = 1u + 4u * p.dims.planes + 2u * place;
                 atomicStore(&found[entry], key);
                 atomicStore(&found[entry + 1u], at);
             }
@@ -46,10 +47,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         }
     }
     workgroupBarrier();
+    if lane == 0u && start < end {
+        atomicAdd(&found[1u + 4u * p.plane + 3u], end - start);
+    }
     if lane < 3u {
         let count = atomicLoad(&tally[lane]);
         if count != 0u {
-            atomicAdd(&found[1u + 3u * p.plane + lane], count);
+            atomicAdd(&found[1u + 4u * p.plane + lane], count);
         }
     }
 }

@@ -51,6 +51,15 @@ pub struct Opened {
 
 /// Opens the device that is wanted. `auto` is the best hardware GPU, else the CPU.
 pub fn open(wanted: &Wanted) -> Result<Opened> {
+    open_as(wanted, true)
+}
+
+/// The same, with a device of its own: one that other work uses may be failing.
+pub fn open_anew(wanted: &Wanted) -> Result<Opened> {
+    open_as(wanted, false)
+}
+
+fn open_as(wanted: &Wanted, shared: bool) -> Result<Opened> {
     let host = limit("--memory", wanted.memory, HOST)?;
     let vram = limit("--vram", wanted.vram, VRAM)?;
     if wanted.threads.is_some_and(|threads| !(1..=MOST_THREADS).contains(&threads)) {
@@ -59,7 +68,7 @@ pub fn open(wanted: &Wanted) -> Result<Opened> {
     if wanted.device != "cpu" {
         let choice = if wanted.device.is_empty() { Choice::Auto } else { Choice::parse(&wanted.device) };
         let matrices = if wanted.fast_gemm { Matrices::Required } else { Matrices::Unused };
-        let options = gpu::Options { vram, shared: true, matrices, ..gpu::Options::default() };
+        let options = gpu::Options { vram, shared, matrices, ..gpu::Options::default() };
         if let Some(gpu) = Gpu::open(&choice, &options)? {
             return Ok(on_gpu(gpu, host, vram));
         }

@@ -49,7 +49,7 @@ pub fn attempt<T>(
     };
     log::warn!("`{}`: {failed}: again, in blocks half as large", tensor.name);
     let again = |executor: &Executor| work(&halved(tensor), &Engine { executor, ..*engine });
-    let failed = match device::open(wanted).and_then(|opened| again(&opened.executor)) {
+    let failed = match device::open_anew(wanted).and_then(|opened| again(&opened.executor)) {
         Err(error) if error.kind() == Kind::Device => error,
         done => return done.map(|value| (value, Some(Recovered::Halved))),
     };

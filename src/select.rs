@@ -3,10 +3,10 @@
 use log::debug;
 
 use crate::error::{Error, Result};
-use crate::kernels::histogram::{BINS, DIGITS};
+use crate::kernels::between::{self, Bracket, Found};
 use crate::kernels::trim::Threshold;
-use crate::kernels::{histogram, variance};
-use crate::recording::{Buf, Recording, Role, Size};
+use crate::kernels::{variance, witness};
+use crate::recording::{Buf, Extent, Recording, Role, Size};
 use crate::stack::{Stack, difference};
 use crate::stream::Stream;
 
@@ -46,6 +46,16 @@ impl Source {
         let (mut list, buf) = self.record(stream);
         list.buffers[buf.0].role = Role::Result;
         list
+    }
+
+    /// Adds what samples of a block can check: of counts they can say nothing.
+    fn witness(self, list: &mut Recording, buf: Buf) {
+        let planes = match self {
+            Self::Experts => list.planes - 1,
+            Self::Variance => 1,
+        };
+        let out = list.result("witness", Size::Rows(planes));
+        witness::record(list, buf, out);
     }
 
     /// A list that computes it, and the buffer whose planes it is.
@@ -114,7 +124,8 @@ fn element(stream: &Stream<'_>, source: Source, k: usize, block: usize, key: u32
     let found = stream.map(&list, block..block + 1, |extent, results| {
         let values = results.floats(0)[..extent.n as usize].iter();
         let mut equal = values.enumerate().filter(|(_, x)| x.to_bits() & 0x7fff_ffff == key).map(|(i, _)| i);
-        let at = equal.nth(nth as usize - 1).unwrap_or(extent.n as usize);
+        let at = equal.nth(nth as usize - 1);
+        let at = at.ok_or_else(|| contradiction("fewer entries are equal than were counted"))?;
         Ok(extent.first_row * u64::from(extent.row_len) + at as u64 + 1)
     })?;
     Ok(found[0])
@@ -123,8 +134,19 @@ fn element(stream: &Stream<'_>, source: Source, k: usize, block: usize, key: u32
 /// Entries of the first plane of `source` that are zero.
 pub fn zeros(stream: &Stream<'_>, source: Source) -> Result<u64> {
     let (mut list, buf) = source.record(stream);
-    let bins = list.result("bins", Size::Fixed(BINS * list.planes));
-    histogram::record(&mut list, buf, 0, 0, DIGITS[DIGITS.len() - 1], bins);
-    let zeros = stream.map(&list, 0..stream.tensor.blocks(), |_, results| Ok(u64::from(results.words(0)[0])))?;
+    let planes = list.planes;
+    let found = list.result("found", between::size(planes, 1));
+    between::record(&mut list, buf, 0, Bracket { low: 0, high: 0 }, found);
+    source.witness(&mut list, buf);
+    let zeros = stream.map(&list, 0..stream.tensor.blocks(), |extent, results| {
+        let found = Found::new(results.words(0), planes);
+        seen(&found, 0, extent)?;
+        Ok(u64::from(found.counts(0)[1]))
+    })?;
     Ok(zeros.iter().sum())
+}
+
+/// Checks that plane `k` of a block was looked at.
+fn seen(found: &Found<'_>, k: usize, extent: &Extent) -> Result<()> {
+    if found.seen(k) == extent.n { Ok(()) } else { Err(contradiction("it has not seen all entries")) }
 }

@@ -28,10 +28,10 @@ use magic_merge::kernels::{
     ALL, Kernel, activate, add, affine, attention, between, blend, checksum, clip, combine, consensus, delta,
     deviation, drop, drop_ranked, elect, factor, gate, gather, gram, gram_t, histogram, loss, mask, matmul,
     matmul_coop, matvec, matvec_t, normalize, patches, rank, rescale, residual, rope, row_scale, scale, transpose,
-    trim, variance, widen,
+    trim, variance, widen, witness,
 };
 use magic_merge::recording::{Buf, Buffer, Extent, GROUP_ROWS, Recording, Role, Size};
-use selection::{between, clip, consensus, drop_ranked, mask, rank, trim, variance};
+use selection::{between, clip, consensus, drop_ranked, mask, rank, trim, variance, witness};
 use sphere::{blend, gram, gram_rows, gram_t};
 
 /// What a result must be.
@@ -806,7 +806,7 @@ macro_rules! tests {
 }
 
 tests! {
-    delta widen histogram between trim drop rank drop_ranked combine elect variance mask consensus clip gram gram_rows gram_t blend norms statistics residual factor matvec matvec_t rescale scale transpose checksum gather
+    delta widen histogram between witness trim drop rank drop_ranked combine elect variance mask consensus clip gram gram_rows gram_t blend norms statistics residual factor matvec matvec_t rescale scale transpose checksum gather
     patches normalize affine matmul matmul_small matmul_skinny row_scale matmul_coop16 matmul_coop8 rope attention activate gate add loss deviation
 }
 

@@ -21,7 +21,7 @@ use crate::kernels::{
     Kernel, activate, add, affine, attention, between, blend, clip, combine, consensus, delta, deviation, drop,
     drop_ranked, elect, factor, gate, gather, gram, gram_t, histogram, loss, mask, matmul, matmul_coop, matvec,
     matvec_t, normalize, norms, patches, rank, rescale, residual, rope, row_scale, scale, transpose, trim, variance,
-    widen,
+    widen, witness,
 };
 use crate::recording::{Buf, Size};
 
@@ -84,6 +84,10 @@ pub static CASES: &[Case] = &[
         let (tau, found) = (s.tau(false), s.out(between::size(PLANES, 1)));
         let bracket = Bracket { low: 0.02f32.to_bits(), high: 0.02f32.to_bits() };
         each_plane(move |list, plane| between::record(list, tau, plane, bracket, found))
+    }),
+    case("witness", 3.0 * 8.0 / ROW as f64, Expect::Bits, |s| {
+        let (tau, out) = (s.tau(false), s.out(Size::Rows(EXPERTS)));
+        Box::new(move |list| witness::record(list, tau, out))
     }),
     case("trim", 32.0, Expect::Bits, |s| {
         let tau = s.tau(true);

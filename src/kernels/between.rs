@@ -35,9 +35,9 @@ pub static BETWEEN: Kernel = Kernel {
     twin,
 };
 
-/// Words before the list: its length, then three counts for each plane.
+/// Words before the list: its length, then four counts for each plane.
 fn head(planes: u32) -> u32 {
-    1 + 3 * planes
+    1 + 4 * planes
 }
 
 /// Size of what is found in `planes`, with a list of at most `room` entries.
@@ -66,8 +66,13 @@ impl<'a> Found<'a> {
 
     /// Entries of a plane above the higher key, those that equal it, and those that equal the lower one.
     pub fn counts(&self, plane: usize) -> [u32; 3] {
-        let counts = &self.words[1 + 3 * plane..];
+        let counts = &self.words[1 + 4 * plane..];
         [counts[0], counts[1], counts[2]]
+    }
+
+    /// Entries of a plane that were looked at: all, unless the device did not do its work.
+    pub fn seen(&self, plane: usize) -> u32 {
+        self.words[4 + 4 * plane]
     }
 
     /// Keys strictly between, each with its place in the planes, in any order; `None` if there was no room for all.
@@ -83,7 +88,8 @@ fn twin(args: &mut Args<'_>) {
     let tau = &args.read::<f32>(0)[first..][..n];
     let (head, list) = args.write::<u32>(1).split_at_mut(head(args.dims.planes) as usize);
     let (listed, counts) = head.split_at_mut(1);
-    let counts = &mut counts[3 * p.plane as usize..][..3];
+    let counts = &mut counts[4 * p.plane as usize..][..4];
+    counts[3] += n as u32;
     let list = &mut list.as_chunks_mut().0[..p.room as usize];
     for (i, piece) in tau.chunks(CHUNK).enumerate() {
         let (sums, inside) = look(piece, p.bracket);

@@ -44,6 +44,7 @@ pub mod trim;
 pub mod variance;
 pub(crate) mod vector;
 pub mod widen;
+pub mod witness;
 
 use crate::checkpoint::sha256;
 pub use crate::kernel::{Access, Args, Dims, Form, Kernel, Quad, Slot, WORKGROUP};
@@ -61,6 +62,7 @@ pub static ALL: &[&Kernel] = &[
     &widen::WIDEN,
     &histogram::HISTOGRAM,
     &between::BETWEEN,
+    &witness::WITNESS,
     &trim::TRIM,
     &drop::DROP,
     &rank::RANK,

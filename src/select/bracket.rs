@@ -4,7 +4,7 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Source, tied};
+use super::{Source, seen, tied};
 use crate::error::Result;
 use crate::kernels::between::{self, Bracket, Found};
 use crate::kernels::trim::Threshold;
@@ -92,8 +92,11 @@ fn blocks(stream: &Stream<'_>, source: Source, brackets: &[Option<Bracket>]) -> 
             between::record(&mut list, buf, k as u32, *bracket, found);
         }
     }
+    source.witness(&mut list, buf);
     let blocks = stream.map(&list, 0..stream.tensor.blocks(), |extent, results| {
         let found = Found::new(results.words(0), planes);
+        let looked = brackets.iter().enumerate().filter(|(_, bracket)| bracket.is_some());
+        looked.map(|(k, _)| k).try_for_each(|k| seen(&found, k, extent))?;
         let Some(entries) = found.listed() else { return Ok(None) };
         if kept.fetch_add(entries.len() as u64, Ordering::Relaxed) > stream.tensor.listed {
             return Ok(None);

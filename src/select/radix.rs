@@ -32,6 +32,7 @@ pub fn search(stream: &Stream<'_>, source: Source, wanted: &[Option<u64>]) -> Re
                 histogram::record(&mut list, buf, k as u32, search.prefix, digit, bins);
             }
         }
+        source.witness(&mut list, buf);
         // Summed as they come: a histogram for each block of a large tensor would not fit the memory.
         let totals: Vec<AtomicU64> = (0..BINS * list.planes).map(|_| AtomicU64::new(0)).collect();
         stream.map(&list, 0..stream.tensor.blocks(), |_, results| {
@@ -79,13 +80,19 @@ fn equals(stream: &Stream<'_>, source: Source, searches: &[Option<Search>]) -> R
             histogram::record(&mut list, buf, k as u32, search.prefix >> digit.bits, digit, bins);
         }
     }
-    stream.map(&list, 0..stream.tensor.blocks(), |_, results| {
+    source.witness(&mut list, buf);
+    let blocks: Vec<Vec<u64>> = stream.map(&list, 0..stream.tensor.blocks(), |_, results| {
         let equals = |(k, search): (usize, &Option<Search>)| {
             let bin = search.as_ref().map_or(0, |search| search.prefix & low);
             u64::from(results.words(0)[k * BINS as usize + bin as usize])
         };
         Ok(searches.iter().enumerate().map(equals).collect())
-    })
+    })?;
+    let all = |k: usize| blocks.iter().map(|block| block[k]).sum::<u64>();
+    if searches.iter().enumerate().any(|(k, search)| search.as_ref().is_some_and(|search| all(k) != search.found)) {
+        return Err(contradiction("other entries are equal than before"));
+    }
+    Ok(blocks)
 }
 
 /// Takes the bin that holds the last wanted entry: one digit more is known.
@@ -93,6 +100,9 @@ fn equals(stream: &Stream<'_>, source: Source, searches: &[Option<Search>]) -> R
 /// # Errors
 /// Counts that contradict each other, which a device that works never gives.
 fn descend(search: &mut Search, bins: &[u64], bits: u32) -> Result<()> {
+    if bins[..1 << bits].iter().sum::<u64>() != search.found {
+        return Err(contradiction("bins do not hold the entries that were counted before"));
+    }
     for digit in (0..1 << bits).rev() {
         let count = bins[digit];
         if count >= search.wanted {

@@ -38,9 +38,9 @@ pub fn between(check: &dyn Fn(&Case)) {
                 let (mut head, mut list) = (vec![0], Vec::new());
                 for (at, key) in planes.iter().flatten().map(|x| key(*x)).enumerate() {
                     if at % n == 0 {
-                        head.extend([0; 3]);
+                        head.extend([0, 0, 0, n as u32]);
                     }
-                    let counts = &mut head[1 + at / n * 3..];
+                    let counts = &mut head[1 + at / n * 4..];
                     counts[0] += u32::from(key > bracket.high);
                     counts[1] += u32::from(key == bracket.high);
                     counts[2] += u32::from(key == bracket.low);
@@ -54,6 +54,21 @@ pub fn between(check: &dyn Fn(&Case)) {
                 (0..3).for_each(|plane| between::record(&mut case.list, tau, plane, bracket, found));
                 check(&case);
             }
+        }
+    }
+}
+
+pub fn witness(check: &dyn Fn(&Case)) {
+    for extent in flat() {
+        for count in [1, 3] {
+            let planes = stack(3, extent.n as usize, 52);
+            let mut case = Case::new(extent, 3);
+            let tau = case.stack(&planes);
+            let first = |at: usize| planes[..count].iter().map(move |plane| plane[at].to_bits());
+            let wanted = (0..extent.n as usize).step_by(extent.row_len as usize).flat_map(first).collect();
+            let out = case.result(Size::Rows(count as u32), Wanted::Words(wanted));
+            witness::record(&mut case.list, tau, out);
+            check(&case);
         }
     }
 }
