@@ -45,7 +45,7 @@ pub struct Output {
     pub overwrite: bool,
     /// Whether an unfinished merge in the folder goes on.
     pub resume: bool,
-    /// Whether inputs, and shards of the output, of more than [`HASHED`] bytes are hashed too.
+    /// Whether inputs of more than [`HASHED`] bytes are hashed too, and the shards of their output.
     pub hash: bool,
 }
 

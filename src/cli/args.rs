@@ -241,11 +241,10 @@ pub struct OutputFlags {
     /// device or anything else that decides the bytes has changed, it is an error.
     #[arg(long, help_heading = "Output")]
     pub resume: bool,
-    /// Record the SHA-256 of inputs and of outputs of more than 1 GB too
+    /// Record the SHA-256 of inputs of more than 1 GB too, and of what comes of them
     ///
-    /// The receipt, magic.json, holds the size of every file that went in or came out. It holds the SHA-256 of inputs that
-    /// have at most 1 GB in all, and of shards that have at most 1 GB in all; with this flag always, which for large models
-    /// takes longer than the merge.
+    /// The receipt, magic.json, holds the size of every file that went in or came out, and its SHA-256 if the inputs have
+    /// at most 1 GB in all; with this flag always, which for large models takes longer than the merge.
     #[arg(long, help_heading = "Output")]
     pub hash: bool,
 }

@@ -14,8 +14,8 @@ use crate::progress::Progress;
 use crate::recipe::{Recipe, Sensitive, resolve};
 use crate::report::{Input, InputFile};
 
-/// Inputs up to this many bytes, all together, are always hashed, and so are the shards of an output; to hash more takes
-/// longer than to merge it.
+/// Inputs up to this many bytes, all together, are always hashed, and so is what comes of them; to hash more takes longer
+/// than to merge it.
 pub const HASHED: u64 = 1_000_000_000;
 
 impl Job {
@@ -28,12 +28,11 @@ impl Job {
         progress: &Progress,
     ) -> Result<(Vec<Input>, Vec<FileRecord>)> {
         let sources = self.sources();
-        let few = |bytes: u64| always || bytes <= HASHED;
-        let hash = few(sources.iter().map(|source| source.total_bytes()).sum());
+        let hash = always || sources.iter().map(|source| source.total_bytes()).sum::<u64>() <= HASHED;
         let input = |source: &&Checkpoint| input(source, hash, progress);
         let (inputs, files) = rayon::join(
             || sources.par_iter().map(input).collect::<Result<_>>(),
-            || writer.shard_records(few(writer.layout().file_bytes()), &|_| progress.check()),
+            || writer.shard_records(hash, &|_| progress.check()),
         );
         Ok((inputs?, files?))
     }
