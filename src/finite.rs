@@ -105,7 +105,7 @@ fn said(lost: &Lost, first: u64, shape: &[u64]) -> String {
 }
 
 /// Indices of element `at` of a tensor.
-pub fn place(mut at: u64, shape: &[u64]) -> Vec<u64> {
+fn place(mut at: u64, shape: &[u64]) -> Vec<u64> {
     let mut place: Vec<u64> = shape
         .iter()
         .rev()

@@ -23,6 +23,7 @@ use crate::recipe::NonFinite;
 use crate::recording::{Extent, Results, Size};
 use crate::recover;
 use crate::report::TensorReport;
+use crate::stack;
 use crate::stream::{Engine, Stream};
 
 /// Bytes copied at a time.
@@ -164,8 +165,7 @@ impl<'a> Prepared<'a> {
         let out = list.result("out", Size::Stored(tensor.out_dtype));
         let counts = list.result("counts", Size::Fixed(rescale::COUNTS));
         let (_, factors) = wsc::record(&mut list, &stack, self.xi, strength);
-        let rescale = if tensor.non_finite == NonFinite::Base { rescale::record_finite } else { rescale::record };
-        rescale(&mut list, stack.base, stack.tau, factors, out, counts);
+        stack::sum(&mut list, tensor.non_finite, [stack.base, stack.tau, factors, out, counts]);
         let take = |extent: &Extent, results: &Results| {
             let at = extent.first_row * u64::from(extent.row_len) * tensor.out_dtype.size() as u64;
             let bytes = results.bytes(0, extent.n as usize * tensor.out_dtype.size());

@@ -14,9 +14,9 @@ use crate::kernels::rescale::{self, Counts};
 use crate::kernels::{delta, scale, widen};
 use crate::merge::{Prepared, TauRows};
 use crate::plan::{Action, Plan, Source};
-use crate::recipe::NonFinite;
 use crate::recording::{Extent, Recording, Results, Size};
 use crate::report::TensorReport;
+use crate::stack;
 use crate::stream::Engine;
 
 /// Which parameters.
@@ -370,9 +370,7 @@ impl<'a> Open<'a> {
             let out = list.result("out", Size::Stored(out_dtype));
             let counts = list.result("counts", Size::Fixed(rescale::COUNTS));
             let xi = factors(&mut list, side, strength);
-            let base_stands = prepared.tensor.non_finite == NonFinite::Base;
-            let rescale = if base_stands { rescale::record_finite } else { rescale::record };
-            rescale(&mut list, base, tau, xi, out, counts);
+            stack::sum(&mut list, prepared.tensor.non_finite, [base, tau, xi, out, counts]);
             let mut results = Results::default();
             self.library.executor.run(&list, &side.extent, &loaded.inputs, &mut results)?;
             let bytes = results.bytes(0, side.extent.n as usize * out_dtype.size());

@@ -70,6 +70,11 @@ pub struct Report {
     pub seconds: f64,
 }
 
+/// What follows the name of the first of several tensors.
+fn more(and: &str, others: usize) -> String {
+    if others > 0 { format!("{and} {others} more tensors") } else { String::new() }
+}
+
 fn word<S: Serializer>(non_finite: &NonFinite, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(non_finite.as_str())
 }
@@ -114,10 +119,7 @@ impl Report {
             let broken = |tensor: &&TensorReport| changed(tensor).is_some();
             let mut broken = self.tensors.iter().filter(broken);
             if let Some(first) = broken.next() {
-                let more = match broken.count() {
-                    0 => String::new(),
-                    others => format!(" and in {others} more tensors"),
-                };
+                let more = more(" and in", broken.count());
                 let what = format!("{model} has numbers that are not finite in `{}`{more}", first.name);
                 self.warnings.push(format!("{what}: {fate}"));
             }
@@ -126,10 +128,7 @@ impl Report {
             |tensor: &&TensorReport| tensor.not_finite.is_none() && tensor.experts.iter().any(|norm| !norm.is_finite());
         let mut endless = self.tensors.iter().filter(endless);
         if let Some(first) = endless.next() {
-            let others = match endless.count() {
-                0 => String::new(),
-                others => format!(" and {others} more tensors"),
-            };
+            let others = more(" and", endless.count());
             self.warnings.push(format!(
                 "task vectors of `{}`{others} are so large that their squares are beyond f32: what follows from their \
                  lengths, calibration too, is not to be relied on there",
@@ -161,7 +160,7 @@ impl Report {
             let mut hit = self.tensors.iter().filter(|tensor| count(tensor) > 0);
             if let Some(first) = hit.next() {
                 let (others, total) = (hit.count(), self.tensors.iter().map(count).sum::<u64>());
-                let more = if others > 0 { format!(" and {others} more tensors") } else { String::new() };
+                let more = more(" and", others);
                 self.warnings.push(format!("{total} results are {kind}{stand}: in `{}`{more}", first.name));
             }
         }

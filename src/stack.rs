@@ -1,6 +1,6 @@
 //! The task-vector stack: what every merge's list of calls starts with.
 
-use crate::kernels::delta;
+use crate::kernels::{delta, rescale};
 use crate::plan::Tensor;
 use crate::recipe::NonFinite;
 use crate::recording::{Buf, Recording, Size};
@@ -38,6 +38,12 @@ impl Stack {
             difference(list, self.non_finite, self.base, expert, self.tau, k as u32);
         }
     }
+}
+
+/// Appends `out = base + xi · tau[last]`; what is not finite, or not in the output type, is what `non_finite` says.
+pub fn sum(list: &mut Recording, non_finite: NonFinite, [base, tau, xi, out, counts]: [Buf; 5]) {
+    let record = if non_finite == NonFinite::Base { rescale::record_finite } else { rescale::record };
+    record(list, base, tau, xi, out, counts);
 }
 
 /// Appends `tau[plane] = model − base`; what is not finite there is what `non_finite` says.
