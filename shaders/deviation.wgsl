@@ -1,9 +1,7 @@
-// Statistics of each row of a and c, in a fixed order: Σ|a|, Σ|c|, Σa², Σc², and Σa·c, max|a|, max|c|, 0. With `more`
-// they are combined with those that are there.
+// Statistics of each row of a and c, in a fixed order: Σ|a|, Σ|c|, Σa², Σc², and Σa·c, max|a|, max|c|, 0.
 
 struct Params {
     dims: Dims,
-    more: u32,
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
@@ -44,13 +42,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         }
     }
     if lane == 0u {
-        sum = sums[0];
-        other = rest[0];
-        if p.more != 0u {
-            sum += stats[2u * row];
-            other = joined(stats[2u * row + 1u], other);
-        }
-        stats[2u * row] = sum;
-        stats[2u * row + 1u] = other;
+        stats[2u * row] = sums[0];
+        stats[2u * row + 1u] = rest[0];
     }
 }

@@ -208,21 +208,28 @@ impl<'a> Runner<'a> {
         self.each_chunk(at, |own, open, loaded, column| {
             let formed = open.form(&mut own.pass, loaded, version)?;
             let mut list = Recording::new(1);
+            let mut old = Vec::new();
             for &batch in batches {
-                let mut add = column > 0;
-                if let (Op::Lookup { onto: Some(onto), .. }, 0) = (own.pass.network.ops[at], column) {
-                    own.pass.take_over(track, batch, onto, out);
-                    add = true;
-                }
+                // A table's rows are in one of its chunks: what is not yet known is added to what is.
+                let onto = match own.pass.network.ops[at] {
+                    Op::Lookup { .. } if column > 0 => {
+                        old.push(own.pass.renew(track, batch, out)?);
+                        old.last().copied()
+                    }
+                    Op::Lookup { onto, .. } => onto.map(|onto| own.pass.value(track, batch, onto)),
+                    _ => None,
+                };
+                let onto = onto.map(|id| own.pass.buf(&mut list, id));
                 let id = own.pass.make(track, batch, out)?;
                 let buf = own.pass.buf(&mut list, id);
                 let index = own.index(&mut list, at, batch, loaded);
                 let stride = own.pass.shape(batch, out).1;
                 let cols = own.columns(at, batch, loaded);
                 let place = Place { buf, stride, column: if index.is_some() { 0 } else { column } };
-                own.pass.apply(&mut list, (track, at, batch), formed, (0, cols), (index, add), place);
+                own.pass.apply(&mut list, (track, at, batch), formed, (0, cols), (index, onto), place);
             }
             own.pass.run(&list)?;
+            old.into_iter().for_each(|id| own.pass.kept.give(id));
             if let Some(&batch) = batches.first() {
                 own.pass.compare(track, at, batch, formed, own.columns(at, batch, loaded))?;
             }
@@ -275,11 +282,11 @@ impl<'a> Runner<'a> {
                     for from in (0..cols).step_by(step.max(1) as usize) {
                         let piece = (from, step.min(cols - from));
                         let place = |buf| Place { buf, stride: piece.1, column: 0 };
-                        own.pass.apply(&mut list, (track, at, batch), merged, piece, (index, false), place(c));
+                        own.pass.apply(&mut list, (track, at, batch), merged, piece, (index, None), place(c));
                         for (_, tau) in &formed {
-                            own.pass.apply(&mut list, (track, at, batch), *tau, piece, (index, false), place(a));
+                            own.pass.apply(&mut list, (track, at, batch), *tau, piece, (index, None), place(a));
                             let stats = list.result("deviation", Size::Fixed(rows * deviation::WIDTH));
-                            deviation::record(&mut list, (rows, piece.1), a, c, false, stats);
+                            deviation::record(&mut list, (rows, piece.1), a, c, stats);
                         }
                     }
                     let results = own.pass.run(&list)?;
@@ -326,7 +333,7 @@ impl<'a> Runner<'a> {
                 let mut list = Recording::new(1);
                 let (a, m) = (own.pass.buf(&mut list, tau.weight), own.pass.buf(&mut list, merged.weight));
                 let stats = list.result("deviation", Size::Fixed(c * deviation::WIDTH));
-                deviation::record(&mut list, (c, 1), a, m, false, stats);
+                deviation::record(&mut list, (c, 1), a, m, stats);
                 let parts: &[Deviation] = bytemuck::cast_slice(own.pass.run(&list)?.words(0));
                 channels.push(parts.iter().map(Position::of).collect());
                 open.unform(&mut own.pass, tau);
@@ -374,7 +381,7 @@ impl<'a> Runner<'a> {
                     let id = own.pass.value(track, batch, x);
                     let table = Weight { buf: own.pass.buf(&mut list, id), from: 0 };
                     let some = list.scratch("rows", Size::Fixed(count * depth));
-                    gather::record(&mut list, (count, depth), table, index, false, some);
+                    gather::record(&mut list, (count, depth), table, index, None, some);
                     let weight = Weight { buf: own.pass.buf(&mut list, formed.weight), from: 0 };
                     let bias = formed.bias.map(|id| Weight { buf: own.pass.buf(&mut list, id), from: 0 });
                     let logits = list.scratch("logits", Size::Fixed(count * cols));

@@ -29,9 +29,11 @@ use crate::parameters::Library;
 use crate::plan::Plan;
 use crate::progress::Progress;
 use crate::recipe::{Recipe, Sensitive, Space, resolve};
+use crate::recover;
 use crate::report::{Bytes, FeatureReport, Report, SCHEMA, TensorReport};
 use crate::sensitivity::{Metric, Probe, Sensitivity};
 use crate::stream::Engine;
+use crate::written::Written;
 use resume::unfinished;
 
 /// Where and how a merge is written.
@@ -252,9 +254,10 @@ impl Job {
     ) -> Result<(Vec<(usize, TensorReport)>, Outcome)> {
         let started = Instant::now();
         let engine = Engine { checkpoints: &self.checkpoints, executor: &self.opened.executor, progress };
-        let mut outcome = self.measure(&engine, Some(sink), progress)?;
+        let written = Written::new(sink);
+        let outcome = self.measure(&engine, Some(&written), progress)?;
         log::info!("pass: {:.3} s", started.elapsed().as_secs_f64());
-        let mut made = std::mem::take(&mut outcome.written);
+        let mut made = written.into_reports();
         let done: HashSet<usize> = made.iter().map(|(tensor, _)| *tensor).collect();
         let missing = |tensor: &usize| sink.wants(*tensor) && !done.contains(tensor);
         let rest: Vec<usize> = (0..self.plan.tensors.len()).filter(missing).collect();
@@ -302,6 +305,7 @@ impl Job {
                 fast_gemm: self.opened.executor.fast_gemm().and_then(FastGemm::report),
             }),
             lora: None,
+            recovered: outcome.recovered,
             ignored: self.plan.ignored.clone(),
             fingerprint: Fingerprint::new(),
             kept: 0,
@@ -337,23 +341,28 @@ impl Job {
     }
 
     /// Feature space: what becomes of every tensor's ξ, and the tensors that are written on the way.
-    fn measure(&self, engine: &Engine<'_>, sink: Option<&dyn Sink>, progress: &Progress) -> Result<Outcome> {
+    fn measure(&self, engine: &Engine<'_>, sink: Option<&Written<'_>>, progress: &Progress) -> Result<Outcome> {
         let Some(features) = &self.features else {
             let strengths = vec![Strength::FULL; self.plan.tensors.len()];
             return Ok(Outcome { strengths, ..Outcome::default() });
         };
-        let library = self.library(engine);
-        let pass = FeaturePass {
-            library: &library,
-            plan: &self.plan,
-            network: &features.network,
-            sets: &features.sets,
-            calibrate: &self.recipe.calibrate,
-            sensitive: self.sensitive.as_ref(),
-            progress,
+        let run = |engine: &Engine<'_>, again: bool| {
+            let mut library = self.library(engine);
+            library.budget /= if again { 2 } else { 1 };
+            let pass = FeaturePass {
+                library: &library,
+                plan: &self.plan,
+                network: &features.network,
+                sets: &features.sets,
+                calibrate: &self.recipe.calibrate,
+                sensitive: self.sensitive.as_ref(),
+                progress,
+            };
+            if self.recipe.calibrate.space == Space::Auto { pass.choose() } else { pass.run(sink) }
         };
-        let run = || if self.recipe.calibrate.space == Space::Auto { pass.choose() } else { pass.run(sink) };
-        self.plan.memory.pool()?.install(run)
+        let pool = self.plan.memory.pool()?;
+        let done = pool.install(|| recover::attempt(&self.wanted, "the pass through the network", engine, run));
+        done.map(|(outcome, recovered)| Outcome { recovered, ..outcome })
     }
 
     /// Which tensors the merge is sensitive to, on the recipe's samples. Nothing is written.
@@ -383,7 +392,7 @@ impl Job {
         Library {
             checkpoints: &self.checkpoints,
             head: None,
-            executor: &self.opened.executor,
+            executor: engine.executor,
             merge: Some((&self.plan, engine)),
             budget: self.plan.memory.parameters(),
         }

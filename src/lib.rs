@@ -76,5 +76,6 @@ pub mod stack;
 pub mod stream;
 pub mod totals;
 pub mod verify;
+pub mod written;
 
 pub use error::{Error, Result};

@@ -111,7 +111,7 @@ impl Merge<'_> {
         let work = |tensor: &Tensor, engine: &Engine<'_>| {
             Prepared::new(self.plan, engine, index, tensor)?.write(self.sink, strength)
         };
-        let (mut report, recovered) = recover::attempt(self.wanted, &self.plan.tensors[index], &self.engine, work)?;
+        let (mut report, recovered) = recover::tensor(self.wanted, &self.plan.tensors[index], &self.engine, work)?;
         report.recovered = recovered;
         Ok(report)
     }

@@ -2,8 +2,9 @@
 //! an expert's, the merged ones at any strength, and the task vectors themselves.
 
 use std::ops::Range;
+use std::sync::atomic::Ordering;
 
-use crate::checkpoint::{Checkpoint, Sink};
+use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::executor::{Executor, Inputs};
 use crate::forward::is_head;
@@ -14,10 +15,11 @@ use crate::kernels::rescale::{self, Counts};
 use crate::kernels::{delta, scale, widen};
 use crate::merge::{Prepared, TauRows};
 use crate::plan::{Action, Plan, Source};
+use crate::progress::Progress;
 use crate::recording::{Extent, Recording, Results, Size};
-use crate::report::TensorReport;
 use crate::stack;
 use crate::stream::Engine;
+use crate::written::Written;
 
 /// Which parameters.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -81,7 +83,6 @@ pub enum Chunk {
 pub struct Loaded {
     /// Which rows.
     pub chunk: Chunk,
-    inputs: Inputs,
     weight: Side,
     bias: Option<Side>,
 }
@@ -89,8 +90,8 @@ pub struct Loaded {
 /// What was loaded of one tensor.
 struct Side {
     extent: Extent,
-    /// Its first input.
-    first: usize,
+    /// The stored elements of all its sources, then τ_m where it is merged.
+    inputs: Inputs,
     /// Bytes of an element in all inputs.
     element_bytes: u64,
     rows: TauRows,
@@ -253,50 +254,33 @@ impl<'a> Open<'a> {
                 if bias.prepared.is_some() {
                     rows.tau = rows.tau[part.start as usize..part.end as usize].to_vec();
                 }
-                Some(rows)
+                Some(self.side(bias, &Chunk::Range(part.clone()), (1, part.end - part.start), rows)?)
             }
             None => None,
         };
-        let elements = Chunk::Range(part.clone());
-        let mut loads = Vec::new();
-        for (tensor, rows, tau) in
-            [(Some(&self.weight), &chunk, Some(&weight)), (self.bias.as_ref(), &elements, bias.as_ref())]
-        {
-            let (Some(tensor), Some(tau)) = (tensor, tau) else { continue };
-            let unit = if std::ptr::eq(tensor, &self.weight) { tensor.row_len } else { 1 };
-            for source in &tensor.sources {
-                let row_bytes = unit * source.dtype.size() as u64;
-                loads.push(Load::Stored { checkpoint: source.checkpoint, tensor: source.tensor, row_bytes, rows });
-            }
-            if tensor.prepared.is_some() {
-                loads.push(Load::Tau(&tau.tau));
-            }
+        let weight = self.side(&self.weight, &chunk, (chunk.len(), self.weight.row_len), weight)?;
+        Ok(Loaded { weight, bias, chunk })
+    }
+
+    /// Loads `chunk` of a tensor, which has the shape `rows` × `row_len`: its rows, or elements of a bias.
+    fn side(&self, tensor: &Tensor<'_>, chunk: &Chunk, (rows, row_len): (u64, u64), mut tau: TauRows) -> Result<Side> {
+        let unit = rows * row_len / chunk.len().max(1);
+        let stored = |source: &Source| Load::Stored {
+            checkpoint: source.checkpoint,
+            tensor: source.tensor,
+            row_bytes: unit * source.dtype.size() as u64,
+            rows: chunk,
+        };
+        let mut loads: Vec<Load> = tensor.sources.iter().map(stored).collect();
+        if tensor.prepared.is_some() {
+            loads.push(Load::Tau(&tau.tau));
         }
         let sizes: Vec<usize> = loads.iter().map(Load::bytes).collect();
-        let inputs =
-            self.library.executor.load(&sizes, &mut |i, offset, buffer| self.read(&loads[i], offset, buffer))?;
-        drop(loads);
-        let (mut weight, mut bias) = (weight, bias);
-        weight.tau = Vec::new(); // loaded now
-        bias.iter_mut().for_each(|bias| bias.tau = Vec::new());
-        let extent = |rows: u64, row_len: u64| Extent {
-            first_row: 0,
-            rows: rows as u32,
-            row_len: row_len as u32,
-            n: (rows * row_len) as u32,
-        };
-        let first = self.weight.sources.len() + usize::from(self.weight.prepared.is_some());
-        Ok(Loaded {
-            weight: Side {
-                extent: extent(chunk.len(), self.weight.row_len),
-                first: 0,
-                element_bytes: self.weight.element_bytes(),
-                rows: weight,
-            },
-            bias: bias.map(|rows| Side { extent: extent(1, part.end - part.start), first, element_bytes: 16, rows }),
-            chunk,
-            inputs,
-        })
+        let mut read = |i: usize, offset: u64, buffer: &mut [u8]| self.read(&loads[i], offset, buffer);
+        let inputs = self.library.executor.load(&sizes, &mut read)?;
+        tau.tau = Vec::new(); // loaded now
+        let extent = Extent { first_row: 0, rows: rows as u32, row_len: row_len as u32, n: (rows * row_len) as u32 };
+        Ok(Side { extent, inputs, element_bytes: tensor.element_bytes(), rows: tau })
     }
 
     fn read(&self, load: &Load<'_>, offset: u64, buffer: &mut [u8]) -> Result<()> {
@@ -332,9 +316,9 @@ impl<'a> Open<'a> {
             Version::Perturbed(strength) => (Version::Merged(strength), Version::Merged(Strength::FULL)),
             version => (version, version),
         };
-        let weight = form(pass, loaded, &self.weight, &loaded.weight, version)?;
+        let weight = form(pass, &self.weight, &loaded.weight, version)?;
         let bias = match (&self.bias, &loaded.bias) {
-            (Some(tensor), Some(side)) => Some(form(pass, loaded, tensor, side, of_bias)?),
+            (Some(tensor), Some(side)) => Some(form(pass, tensor, side, of_bias)?),
             _ => None,
         };
         Ok(Formed { weight, bias })
@@ -348,15 +332,15 @@ impl<'a> Open<'a> {
 
     /// Gives a chunk's memory back.
     pub fn unload(&self, loaded: Loaded) {
-        self.library.executor.unload(loaded.inputs);
+        let sides = [Some(loaded.weight), loaded.bias];
+        sides.into_iter().flatten().for_each(|side| self.library.executor.unload(side.inputs));
     }
 
-    /// Writes θ_0 + ξ∘τ_m of a leaf that was loaded whole; nothing if it was not, and none that the sink does not want.
-    pub fn write(&self, loaded: &Loaded, sink: &dyn Sink, strength: Strength) -> Result<Vec<(usize, TensorReport)>> {
+    /// Writes θ_0 + ξ∘τ_m of a leaf that was loaded whole; nothing if it was not, and none that is not wanted.
+    pub fn write(&self, loaded: &Loaded, sink: &Written<'_>, strength: Strength, progress: &Progress) -> Result<()> {
         if self.listed || self.chunks.len() > 1 {
-            return Ok(Vec::new());
+            return Ok(());
         }
-        let mut reports = Vec::new();
         for (tensor, side) in [(Some(&self.weight), Some(&loaded.weight)), (self.bias.as_ref(), loaded.bias.as_ref())] {
             let (Some(tensor), Some(side)) = (tensor, side) else { continue };
             let Some(prepared) = &tensor.prepared else { continue };
@@ -365,22 +349,23 @@ impl<'a> Open<'a> {
             }
             let out_dtype = prepared.tensor.out_dtype;
             let mut list = Recording::new(1);
-            let base = list.input("base", side.first, tensor.sources[0].dtype);
-            let tau = list.input("tau", side.first + tensor.sources.len(), crate::checkpoint::Dtype::F32);
+            let base = list.input("base", 0, tensor.sources[0].dtype);
+            let tau = list.input("tau", tensor.sources.len(), crate::checkpoint::Dtype::F32);
             let out = list.result("out", Size::Stored(out_dtype));
             let counts = list.result("counts", Size::Fixed(rescale::COUNTS));
             let xi = factors(&mut list, side, strength);
             stack::sum(&mut list, prepared.tensor.non_finite, [base, tau, xi, out, counts]);
             let mut results = Results::default();
-            self.library.executor.run(&list, &side.extent, &loaded.inputs, &mut results)?;
+            self.library.executor.run(&list, &side.extent, &side.inputs, &mut results)?;
             let bytes = results.bytes(0, side.extent.n as usize * out_dtype.size());
-            sink.write_at(prepared.index, 0, bytes)?;
+            sink.write(prepared.index, bytes)?;
             let counts = bytemuck::cast_slice::<u32, Counts>(results.words(1))[0];
             let report = prepared.report(&side.rows, strength, counts, Some(bytes))?;
-            sink.complete(prepared.index, &|| report.record())?;
-            reports.push((prepared.index, report));
+            sink.complete(prepared.index, report)?;
+            progress.bytes.fetch_add(prepared.tensor.bytes_moved(), Ordering::Relaxed);
+            progress.tensors.fetch_add(1, Ordering::Relaxed);
         }
-        Ok(reports)
+        Ok(())
     }
 }
 
@@ -413,12 +398,11 @@ fn factors(list: &mut Recording, side: &Side, strength: Strength) -> crate::reco
     }
 }
 
-fn form(pass: &mut Pass<'_>, loaded: &Loaded, tensor: &Tensor<'_>, side: &Side, version: Version) -> Result<usize> {
+fn form(pass: &mut Pass<'_>, tensor: &Tensor<'_>, side: &Side, version: Version) -> Result<usize> {
     let id = pass.kept.take(pass.executor, side.extent.n.max(1))?;
     let mut list = Recording::new(1);
-    let input = |list: &mut Recording, k: usize| list.input("stored", side.first + k, tensor.sources[k].dtype);
-    let tau =
-        |list: &mut Recording| list.input("tau", side.first + tensor.sources.len(), crate::checkpoint::Dtype::F32);
+    let input = |list: &mut Recording, k: usize| list.input("stored", k, tensor.sources[k].dtype);
+    let tau = |list: &mut Recording| list.input("tau", tensor.sources.len(), crate::checkpoint::Dtype::F32);
     let base = input(&mut list, 0);
     let merged = tensor.prepared.is_some();
     match version {
@@ -453,6 +437,6 @@ fn form(pass: &mut Pass<'_>, loaded: &Loaded, tensor: &Tensor<'_>, side: &Side, 
             widen::record(&mut list, base, out, 0);
         }
     }
-    pass.run_over(&list, &side.extent, &loaded.inputs)?;
+    pass.run_over(&list, &side.extent, &side.inputs)?;
     Ok(id)
 }

@@ -99,6 +99,28 @@ pub struct Call {
     pub args: Vec<Buf>,
     /// Rows and columns of what it computes, where that is not the block.
     pub grid: Option<Extent>,
+    /// What it sets of the buffer that it writes, whatever was there; known where `grid` is.
+    pub sets: Option<Region>,
+}
+
+/// Words of a buffer: `width` of every `stride`, `rows` times.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Region {
+    /// The first.
+    pub from: u32,
+    /// From one row to the next.
+    pub stride: u32,
+    /// Words of a row.
+    pub width: u32,
+    /// Rows.
+    pub rows: u32,
+}
+
+impl Region {
+    /// Whole rows at the beginning.
+    pub fn rows(rows: u32, width: u32) -> Self {
+        Self { from: 0, stride: width, width, rows }
+    }
 }
 
 /// A list of kernel calls over declared buffers.
@@ -177,6 +199,7 @@ impl Recording {
             params: bytemuck::pod_collect_to_vec(bytemuck::bytes_of(params)),
             args: args.to_vec(),
             grid: None,
+            sets: None,
         });
     }
 
@@ -192,6 +215,12 @@ impl Recording {
         self.call(kernel, constants, params, args);
         let last = self.calls.last_mut().expect("just pushed");
         last.grid = Some(Extent { first_row: 0, rows, row_len, n: rows * row_len });
+        last.sets = Some(Region::rows(rows, row_len));
+    }
+
+    /// Says what the last call sets, where that is not a word for each element of its shape.
+    pub fn sets(&mut self, region: Region) {
+        self.calls.last_mut().expect("a call was appended").sets = Some(region);
     }
 
     /// The buffers that come back, in order of declaration.

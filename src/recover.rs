@@ -1,5 +1,5 @@
-//! What becomes of a tensor whose device failed: once more on the device, opened anew if it is lost, in blocks half as
-//! large; then on the CPU, if that is allowed. No result depends on the size of blocks.
+//! What becomes of work whose device failed: once more on the device, opened anew if it is lost, in blocks half as large;
+//! then on the CPU, if that is allowed. A tensor is such work, and so is a pass through a network.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +11,7 @@ use crate::plan::Tensor;
 use crate::recording::GROUP_ROWS;
 use crate::stream::Engine;
 
-/// How a tensor came about after a failure.
+/// How a tensor, or what was measured, came about after a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Recovered {
     /// In blocks half as large.
@@ -37,18 +37,34 @@ impl Recovered {
 ///
 /// # Errors
 /// Those of `work`; the device's own when all has been tried.
-pub fn attempt<T>(
+pub fn tensor<T>(
     wanted: &Wanted,
     tensor: &Tensor,
     engine: &Engine<'_>,
     work: impl Fn(&Tensor, &Engine<'_>) -> Result<T>,
 ) -> Result<(T, Option<Recovered>)> {
-    let failed = match work(tensor, engine) {
+    attempt(wanted, &format!("`{}`", tensor.name), engine, |engine, again| match again {
+        true => work(&halved(tensor), engine),
+        false => work(tensor, engine),
+    })
+}
+
+/// The same for `what`, which is no single tensor; `work` is told whether to take less at a time.
+///
+/// # Errors
+/// As [`tensor`].
+pub fn attempt<T>(
+    wanted: &Wanted,
+    what: &str,
+    engine: &Engine<'_>,
+    work: impl Fn(&Engine<'_>, bool) -> Result<T>,
+) -> Result<(T, Option<Recovered>)> {
+    let failed = match work(engine, false) {
         Err(error) if error.kind() == Kind::Device && matches!(engine.executor, Executor::Gpu(_)) => error,
         done => return done.map(|value| (value, None)),
     };
-    log::warn!("`{}`: {failed}: again, in blocks half as large", tensor.name);
-    let again = |executor: &Executor| work(&halved(tensor), &Engine { executor, ..*engine });
+    log::warn!("{what}: {failed}: again, in blocks half as large");
+    let again = |executor: &Executor| work(&Engine { executor, ..*engine }, true);
     let failed = match device::open_anew(wanted).and_then(|opened| again(&opened.executor)) {
         Err(error) if error.kind() == Kind::Device => error,
         done => return done.map(|value| (value, Some(Recovered::Halved))),
@@ -56,7 +72,7 @@ pub fn attempt<T>(
     if !wanted.fallback {
         return Err(told(failed));
     }
-    log::warn!("`{}`: {failed}: again, on the CPU", tensor.name);
+    log::warn!("{what}: {failed}: again, on the CPU");
     again(&Executor::Cpu(Cpu::default())).map(|value| (value, Some(Recovered::OnCpu)))
 }
 

@@ -56,6 +56,9 @@ pub struct Report {
     pub bytes: Bytes,
     /// What decided the bytes, by name: another merge with all of it the same is this merge.
     pub fingerprint: Fingerprint,
+    /// How what was measured or factored came about, if the device had failed at it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recovered: Option<Recovered>,
     /// Tensors that an earlier run had written, before it was interrupted.
     #[serde(skip)]
     pub kept: usize,
@@ -134,6 +137,9 @@ impl Report {
                  lengths, calibration too, is not to be relied on there",
                 first.name
             ));
+        }
+        if let Some(how) = self.recovered {
+            self.warnings.push(format!("the device failed on the way: its work was done again {}", how.as_str()));
         }
         let mut recovered = self.tensors.iter().filter(|tensor| tensor.recovered.is_some());
         if let Some(first) = recovered.next() {

@@ -8,7 +8,7 @@ mod common;
 use cli::{Run, Sandbox, say};
 
 /// Failures, as `MAGIC_TEST_GPU_FAULT` names them.
-const FAULTS: [&str; 6] = ["lost", "memory", "skip", "zero", "tail", "stale"];
+const FAULTS: [&str; 6] = ["lost", "memory", "skip0", "zero", "tail", "stale"];
 
 /// Merges that read tensors once, and several times.
 const METHODS: [&[&str]; 5] = [
@@ -59,7 +59,7 @@ fn a_run_that_fails_is_done_again_to_the_same_bytes() {
         assert!(runs >= 4, "{runs}");
         // What only counts proves itself otherwise: that is about launches.
         let selects = method[1] != "linear" && method[1] != "dare_ties";
-        for fault in FAULTS.into_iter().filter(|fault| !selects || *fault == "skip") {
+        for fault in FAULTS.into_iter().filter(|fault| !selects || *fault == "skip0") {
             for run in 0..runs {
                 // The end of a histogram may be zero as it is, and a buffer hold from before what was not computed.
                 let found = faulty(fault, run);
@@ -93,6 +93,88 @@ fn a_device_that_goes_on_failing_ends_the_merge_or_the_cpu_takes_over() {
         assert!(recovered(&sandbox).iter().any(|how| how.contains("on the CPU")), "{fault}: {}", run.stderr);
         // All from the first on: what the CPU computes is what it computes alone.
         merge(&sandbox, "gpu", METHODS[0], &["--fallback", "cpu"], Some(&format!("{fault}:0+"))).good();
+        assert!(sandbox.read("out/model.safetensors") == wanted, "{fault}");
+    }
+}
+
+/// A small network, its experts and their samples.
+fn measured(sandbox: &Sandbox, device: &str, space: &str, more: &[&str], fault: Option<&str>) -> Run {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/fsc/llama");
+    let at = |name: &str| root.join(name).to_str().expect("UTF-8").to_owned();
+    let mut words: Vec<String> = ["merge", "--device", device, "--method", "linear", "--calibrate", space, "--base"]
+        .map(str::to_owned)
+        .into_iter()
+        .chain([at("base")])
+        .collect();
+    for k in 0..3 {
+        words.extend(["--model".into(), at(&format!("expert{k}"))]);
+        words.extend(["--data".into(), at(&format!("task{k}.safetensors"))]);
+    }
+    words.extend(["--out", "out", "--overwrite"].iter().chain(more).map(|word| (*word).to_owned()));
+    let mut command = sandbox.command(&words.iter().map(String::as_str).collect::<Vec<_>>());
+    if let Some(fault) = fault {
+        command.env("MAGIC_TEST_GPU_FAULT", fault);
+    }
+    command.output().expect("the program starts").into()
+}
+
+#[test]
+fn a_pass_through_a_network_that_fails_is_done_again_to_the_same_bytes() {
+    if common::gpu().is_none() {
+        return;
+    }
+    let sandbox = Sandbox::empty();
+    measured(&sandbox, "gpu", "dsc", &[], None).good();
+    let wanted = sandbox.read("out/model.safetensors");
+    let found = |fault: &str| {
+        let done = measured(&sandbox, "gpu", "dsc", &[], Some(fault)).good();
+        assert!(sandbox.read("out/model.safetensors") == wanted, "{fault}: {}", done.stderr);
+        done.stderr.contains("warning: the device failed")
+    };
+    // Where memory ends is always found.
+    let (mut runs, mut beyond) = (1, 1024);
+    assert!(found("memory:1") && !found("memory:1024"));
+    while beyond - runs > 1 {
+        let middle = usize::midpoint(runs, beyond);
+        *(if found(&format!("memory:{middle}")) { &mut runs } else { &mut beyond }) = middle;
+    }
+    // A prime step meets runs of every kind; `MAGIC_TEST_LONG` takes each.
+    let long = std::env::var_os("MAGIC_TEST_LONG").is_some();
+    let mut counts =
+        [("skip0", 0, 0), ("skip1", 0, 0), ("lost", 0, 0), ("zero", 0, 0), ("stale", 0, 0), ("tail", 0, 0)];
+    for (i, run) in (0..=runs).step_by(if long { 1 } else { 11 }).enumerate() {
+        let kinds = counts.len();
+        let (fault, tried, missed) = &mut counts[i % kinds];
+        *tried += 1;
+        *missed += usize::from(!found(&format!("{fault}:{run}")));
+    }
+    let all: usize = counts.iter().map(|(_, tried, _)| tried).sum();
+    let missed: usize = counts.iter().map(|(_, _, missed)| missed).sum();
+    say(&format!(
+        "faults in feature space: {all} injected into {runs} runs of one pass, the same bytes every time, {missed} harmless"
+    ));
+    // What a run leaves unwritten may be what it was to write; a first call that is skipped shows in every list.
+    assert!(runs > 100 && counts[0].1 > 2 && counts[0].2 == 0, "{runs} {counts:?}");
+    assert!(missed * 4 < all, "{counts:?}");
+}
+
+#[test]
+fn a_device_that_goes_on_failing_in_feature_space_ends_the_merge_or_the_cpu_takes_over() {
+    if common::gpu().is_none() {
+        return;
+    }
+    let sandbox = Sandbox::empty();
+    measured(&sandbox, "cpu", "fsc", &[], None).good();
+    let wanted = sandbox.read("out/model.safetensors");
+    for fault in ["skip0", "lost", "memory"] {
+        std::fs::remove_dir_all(sandbox.path("out")).expect("the last result can be removed");
+        let run = measured(&sandbox, "gpu", "fsc", &[], Some(&format!("{fault}:90+")));
+        assert_eq!(run.code, Some(1), "{fault}: {}", run.stderr);
+        assert!(run.stderr.contains("hint: `--fallback cpu`"), "{fault}: {}", run.stderr);
+        assert!(!sandbox.path("out/model.safetensors").exists(), "{fault}");
+        // All from the first on: what the CPU computes is what it computes alone.
+        let run = measured(&sandbox, "gpu", "fsc", &["--fallback", "cpu"], Some(&format!("{fault}:0+"))).good();
+        assert!(run.stderr.contains("on the CPU"), "{fault}: {}", run.stderr);
         assert!(sandbox.read("out/model.safetensors") == wanted, "{fault}");
     }
 }

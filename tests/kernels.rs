@@ -6,6 +6,8 @@ mod common;
 mod formats;
 #[path = "kernels/forward.rs"]
 mod forward;
+#[path = "kernels/proof.rs"]
+mod proof;
 #[path = "kernels/rows.rs"]
 mod rows;
 #[path = "kernels/selection.rs"]
@@ -27,12 +29,13 @@ use magic_merge::kernels::matmul::{Place, Weight};
 use magic_merge::kernels::norms::{self, Stats};
 use magic_merge::kernels::trim::Threshold;
 use magic_merge::kernels::{
-    ALL, Kernel, activate, add, affine, attention, between, blend, checksum, clip, combine, consensus, delta,
-    deviation, drop, drop_ranked, elect, factor, gate, gather, gram, gram_t, histogram, loss, mask, matmul,
-    matmul_coop, matvec, matvec_t, normalize, patches, rank, rescale, residual, rope, row_scale, scale, transpose,
-    trim, variance, widen, witness,
+    ALL, Kernel, activate, add, affine, attention, between, blend, clip, combine, consensus, delta, deviation, drop,
+    drop_ranked, elect, factor, gate, gather, gram, gram_t, histogram, loss, mask, matmul, matmul_coop, matvec,
+    matvec_t, normalize, patches, rank, rescale, residual, rope, row_scale, scale, transpose, trim, variance, widen,
+    witness,
 };
 use magic_merge::recording::{Buf, Buffer, Extent, GROUP_ROWS, Recording, Role, Size};
+use proof::{canary, checksum};
 use rows::{SUMS, factor, matvec, matvec_t, norms, residual, statistics, sums_of};
 use selection::{between, clip, consensus, drop_ranked, mask, rank, trim, variance, witness};
 use sphere::{blend, gram, gram_rows, gram_t};
@@ -573,26 +576,6 @@ fn rescale(check: &dyn Fn(&Case)) {
     }
 }
 
-fn checksum(check: &dyn Fn(&Case)) {
-    for n in SIZES {
-        for (epoch, slot) in [(1, 1), (0xdead_beef, 2)] {
-            let mut case = Case::new(extent(n, 64), 1);
-            let data: Vec<u32> = words(u64::from(n)).take(n as usize).collect();
-            let mix = |(i, word): (u32, &u32)| {
-                let mut h = (word ^ i.wrapping_mul(0x9e37_79b1).wrapping_add(epoch)).wrapping_mul(0x85eb_ca6b);
-                h = (h ^ h >> 15).wrapping_mul(0xc2b2_ae35);
-                h ^ h >> 13
-            };
-            let mut wanted = vec![epoch, 0, 0];
-            wanted[slot as usize] = (0..).zip(&data).map(mix).fold(0u32, u32::wrapping_add);
-            let data = case.list.constant("words", &data);
-            let trailer = case.result(Size::Fixed(3), Wanted::Words(wanted));
-            case.list.call(&checksum::CHECKSUM, &[], &checksum::Params { epoch, slot }, &[data, trailer]);
-            check(&case);
-        }
-    }
-}
-
 macro_rules! tests {
     ($($kernel:ident)*) => {
         const TESTED: &[&str] = &[$(stringify!($kernel)),*];
@@ -609,7 +592,7 @@ macro_rules! tests {
 }
 
 tests! {
-    delta widen histogram between witness trim drop rank drop_ranked combine elect variance mask consensus clip gram gram_rows gram_t blend norms statistics residual factor matvec matvec_t rescale scale transpose checksum gather
+    delta widen histogram between witness trim drop rank drop_ranked combine elect variance mask consensus clip gram gram_rows gram_t blend norms statistics residual factor matvec matvec_t rescale scale transpose checksum canary gather
     patches normalize affine matmul matmul_small matmul_skinny row_scale matmul_coop16 matmul_coop8 rope attention activate gate add loss deviation
 }
 

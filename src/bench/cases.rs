@@ -10,6 +10,7 @@ use crate::kernels::activate::Act;
 use crate::kernels::attention::Heads;
 use crate::kernels::between::Bracket;
 use crate::kernels::blend::Along;
+use crate::kernels::canary::{CANARY, Params as Marks};
 use crate::kernels::checksum::{CHECKSUM, Params as Sum};
 use crate::kernels::drop_ranked::Chances;
 use crate::kernels::factor::{Bounds, Factor, Rule, Strength};
@@ -236,13 +237,26 @@ pub static CASES: &[Case] = &[
             list.call(&CHECKSUM, &[], &Sum { epoch: 7, slot: 1 + k }, &[words[k as usize], trailer]);
         })
     }),
+    Case {
+        note: "marks of 2048 words",
+        work: None,
+        ..case("canary", 0.0, Expect::Bits, |s| {
+            let (words, trailer) = (s.outs(Size::Planes(1)), s.out(Size::Fixed(2)));
+            each_plane(move |list, k| {
+                for look in [0, 1] {
+                    let params = Marks { epoch: 7, slot: 1, from: 0, stride: ROW, look };
+                    list.call_over((1, ROW), &CANARY, &[], &params, &[words[k as usize], trailer]);
+                }
+            })
+        })
+    },
     case("gather", 32.0, Expect::Bits, |s| {
         let rows = s.n / ROW;
         let index: Vec<u32> = (0..rows).map(|r| r * 7 % rows).collect();
         let (table, index, out) = (s.f32, s.list.constant("index", &index), s.outs(Size::Planes(1)));
         each_plane(move |list, k| {
             let table = Weight { buf: table[k as usize], from: 0 };
-            gather::record(list, (rows, ROW), table, index, false, out[k as usize]);
+            gather::record(list, (rows, ROW), table, index, None, out[k as usize]);
         })
     }),
     case("patches", 32.0, Expect::Bits, |s| {
@@ -298,10 +312,9 @@ pub static CASES: &[Case] = &[
         ..case("matmul_coop8", 0.0, NEAR, |s| cooperative(s, &matmul_coop::MATMUL_COOP8))
     },
     case("rope", 8.0, NEAR, |s| {
-        // A turn that can be repeated: its cosine and sine are of length one.
-        let (x, rows) = (s.tau(true), s.n / ROW);
+        let (x, out, rows) = (s.f32, s.outs(Size::Planes(1)), s.n / ROW);
         let table = s.list.floats("table", &[[0.6; 64], [0.8; 64]].as_flattened().repeat(rows as usize));
-        Box::new(move |list| rope::record(list, rows, ROW / 128, 128, table, x))
+        each_plane(move |list, k| rope::record(list, rows, ROW / 128, 128, table, x[k as usize], out[k as usize]))
     }),
     Case {
         note: "16 heads of 64, up to 512 keys",
@@ -350,7 +363,7 @@ pub static CASES: &[Case] = &[
         let stats = s.outs(Size::Fixed(rows * deviation::WIDTH));
         each_plane(move |list, k| {
             let (k, other) = (k as usize, (k as usize + 1) % 4);
-            deviation::record(list, (rows, ROW), x[k], x[other], false, stats[k]);
+            deviation::record(list, (rows, ROW), x[k], x[other], stats[k]);
         })
     }),
 ];

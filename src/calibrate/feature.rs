@@ -2,13 +2,11 @@
 
 use std::collections::HashSet;
 use std::ops::Range;
-use std::sync::atomic::Ordering;
 
 use serde::Serialize;
 
 use crate::calibrate::candidate::{Candidate, Factors};
 use crate::calibrate::fsc::Measured;
-use crate::checkpoint::Sink;
 use crate::error::{Error, Result};
 use crate::features::{Runner, Sets};
 use crate::forward::network::{Leaf, Op, Rows, Value};
@@ -22,7 +20,8 @@ use crate::plan::Plan;
 use crate::progress::Progress;
 use crate::recipe::{Calibrate, Fit, Propagate, Space};
 use crate::recording::{Buf, Recording, Size};
-use crate::report::TensorReport;
+use crate::recover::Recovered;
+use crate::written::Written;
 
 /// What was measured at a leaf.
 #[derive(Clone, Debug, Serialize)]
@@ -65,14 +64,14 @@ pub struct CandidateReport {
 pub struct Outcome {
     /// What becomes of the ξ of each tensor of the plan.
     pub strengths: Vec<Strength>,
-    /// Tensors that are written already.
-    pub written: Vec<(usize, TensorReport)>,
     /// Leaves in network order.
     pub leaves: Vec<LeafReport>,
     /// Candidates, the nearest first.
     pub candidates: Vec<CandidateReport>,
     /// Most bytes of activations at a time.
     pub activation_bytes: u64,
+    /// How all this came about, if the device had failed at it.
+    pub recovered: Option<Recovered>,
 }
 
 /// All that a pass needs.
@@ -137,7 +136,7 @@ impl FeaturePass<'_> {
     }
 
     /// FSC and DSC: one pass, in which each leaf that was loaded whole is written at once, if there is a sink.
-    pub fn run(&self, sink: Option<&dyn Sink>) -> Result<Outcome> {
+    pub fn run(&self, sink: Option<&Written<'_>>) -> Result<Outcome> {
         let batches = self.sets.batches(self.network);
         let (network, norm, fit) = (self.network, self.calibrate.feature_norm, self.calibrate.fit);
         let mut runner = Runner::new(self.library, network, &batches, &self.sets.of, &[], false, self.progress)?;
@@ -169,11 +168,8 @@ impl FeaturePass<'_> {
             self.tensors(leaf).into_iter().for_each(|tensor| outcome.strengths[tensor] = strength);
             let (open, loaded) = runner.take(at)?;
             if let Some(loaded) = loaded {
-                let written = sink.map_or(Ok(Vec::new()), |sink| open.write(&loaded, sink, strength))?;
-                for (tensor, report) in written {
-                    self.progress.bytes.fetch_add(self.plan.tensors[tensor].bytes_moved(), Ordering::Relaxed);
-                    self.progress.tensors.fetch_add(1, Ordering::Relaxed);
-                    outcome.written.push((tensor, report));
+                if let Some(sink) = sink {
+                    open.write(&loaded, sink, strength, self.progress)?;
                 }
                 open.unload(loaded);
             }
@@ -277,7 +273,7 @@ impl FeaturePass<'_> {
         let mut table: Vec<_> = (0..candidates.len()).map(report).collect();
         table.sort_by(|a, b| a.distance.total_cmp(&b.distance));
         let activation_bytes = runner.pass.kept.peak();
-        Ok(Outcome { strengths, written: Vec::new(), leaves, candidates: table, activation_bytes })
+        Ok(Outcome { strengths, leaves, candidates: table, activation_bytes, recovered: None })
     }
 
     /// mean over experts and samples of what `distance` gives for a candidate, an expert's track, the expert and a batch.
@@ -387,7 +383,7 @@ fn apart(
     let difference = list.scratch("difference", Size::Fixed(shape.0 * shape.1));
     let stats = list.result("deviation", Size::Fixed(shape.0 * deviation::WIDTH));
     add::record(&mut list, shape, 1.0, x, -1.0, y, difference);
-    deviation::record(&mut list, shape, difference, y, false, stats);
+    deviation::record(&mut list, shape, difference, y, stats);
     let results = runner.pass.run(&list)?;
     let rows: &[Deviation] = bytemuck::cast_slice(results.words(0));
     let of = |span: Range<u32>| {

@@ -137,7 +137,7 @@ impl<'a> Device<'a> {
         let mut list = Recording::new(1);
         let x_buf = self.buf(&mut list, x);
         let stats = list.result("norms", Size::Fixed(deviation::WIDTH * x.rows as u32));
-        deviation::record(&mut list, x.sides(), x_buf, x_buf, false, stats);
+        deviation::record(&mut list, x.sides(), x_buf, x_buf, stats);
         self.run(&list)?;
         let rows: &[deviation::Deviation] = bytemuck::cast_slice(self.results.words(0));
         Ok(rows.iter().map(|row| f64::from(row.square_a)).sum::<f64>().sqrt())

@@ -113,10 +113,11 @@ impl<'a> Pass<'a> {
         Ok(self.buf(list, id))
     }
 
-    /// The result of an operation takes over the buffer of what it changes.
-    pub fn take_over(&mut self, track: usize, batch: usize, from: Value, to: Value) {
-        let id = self.values.remove(&(track, batch, from)).expect("changed by the track that made it");
-        self.values.insert((track, batch, to), id);
+    /// Another buffer for a value that is there; returns that of its contents, which the caller gives back.
+    pub fn renew(&mut self, track: usize, batch: usize, value: Value) -> Result<usize> {
+        let old = self.values.remove(&(track, batch, value)).expect("made by this track");
+        self.make(track, batch, value)?;
+        Ok(old)
     }
 
     /// Frees what `track` needs no more after operation `at`.
@@ -181,7 +182,7 @@ impl<'a> Pass<'a> {
                 let table = Weight { buf: self.read(list, track, batch, x), from: 0 };
                 let shape = self.shape(batch, out);
                 let out = self.write(list, track, batch, out)?;
-                gather::record(list, shape, table, index, false, out);
+                gather::record(list, shape, table, index, None, out);
             }
             Op::Normalize { kind, eps, width, x, out } => {
                 let shape = self.split(batch, x, width);
@@ -197,9 +198,9 @@ impl<'a> Pass<'a> {
                 }
                 let table = list.floats("rope", &words);
                 let rows = self.shape(batch, x).0;
-                self.take_over(track, batch, x, out);
-                let x = self.read(list, track, batch, out);
-                rope::record(list, rows, heads, dim, table, x);
+                let x = self.read(list, track, batch, x);
+                let out = self.write(list, track, batch, out)?;
+                rope::record(list, rows, heads, dim, table, x, out);
             }
             Op::Attention { heads, qkv, sight, out } => {
                 let ranges = list.constant("ranges", &own.sight(sight));
@@ -255,14 +256,14 @@ impl<'a> Pass<'a> {
     }
 
     /// Appends the leaf's map of operation `at`: columns `piece.0`, `piece.1` of them, of those that `formed` holds the
-    /// parameters of. For a table, `index` tells where in `formed` each row is, and `add` whether to add it.
+    /// parameters of. For a table, `index` tells where in `formed` each row is, and `onto` what they are added to.
     pub fn apply(
         &self,
         list: &mut Recording,
         (track, at, batch): (usize, usize, usize),
         formed: Formed,
         (first, cols): (u32, u32),
-        (index, add): (Option<Buf>, bool),
+        (index, onto): (Option<Buf>, Option<Buf>),
         out: Place,
     ) {
         let weight = self.buf(list, formed.weight);
@@ -284,7 +285,7 @@ impl<'a> Pass<'a> {
             }
             Op::Lookup { .. } => {
                 let (weight, shape) = (Weight { buf: weight, from: 0 }, self.features(at, batch));
-                gather::record(list, shape, weight, index.expect("tables are looked up"), add, out.buf);
+                gather::record(list, shape, weight, index.expect("tables are looked up"), onto, out.buf);
             }
             _ => unreachable!("only leaves have parameters"),
         }
@@ -317,7 +318,7 @@ impl<'a> Pass<'a> {
         matmul::record(&mut list, shape, from, weight, None, place(exact));
         add::record(&mut list, (shape.rows, cols), 1.0, near, -1.0, exact, off);
         let stats = list.result("deviation", Size::Fixed(shape.rows * deviation::WIDTH));
-        deviation::record(&mut list, (shape.rows, cols), off, exact, false, stats);
+        deviation::record(&mut list, (shape.rows, cols), off, exact, stats);
         let rows: &[Deviation] = bytemuck::cast_slice(self.run(&list)?.words(0));
         let sum = |of: fn(&Deviation) -> f32| rows.iter().map(|row| f64::from(of(row))).sum();
         fast.add(&leaf.name, sum(|row| row.square_a), sum(|row| row.square_c));

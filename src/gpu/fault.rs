@@ -38,7 +38,8 @@ impl Fault {
     }
 }
 
-/// What `MAGIC_TEST_GPU_FAULT=WHAT:RUN` or `WHAT:RUN+` asks for: a failure at that run of the process, or from it on.
+/// What `MAGIC_TEST_GPU_FAULT=WHAT:RUN` or `WHAT:RUN+` asks for: a failure at that run of the process, or from it on. Of
+/// `skip`, a number says which call.
 struct Script {
     what: What,
     run: u32,
@@ -63,11 +64,10 @@ fn script() -> Option<&'static Script> {
         let what = match what {
             "lost" => What::Lost,
             "memory" => What::Memory,
-            "skip" => What::Fault(Fault::SkipCall(0)),
             "zero" => What::Fault(Fault::ZeroReadBack),
             "tail" => What::Fault(Fault::ZeroTail),
             "stale" => What::Fault(Fault::StaleReadBack),
-            _ => return None,
+            _ => What::Fault(Fault::SkipCall(what.strip_prefix("skip")?.parse().ok()?)),
         };
         Some(Script { what, run: run.trim_end_matches('+').parse().ok()?, stays: run.ends_with('+') })
     };

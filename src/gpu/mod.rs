@@ -8,6 +8,7 @@ pub mod adapter;
 mod buffers;
 mod device;
 mod fault;
+mod peek;
 mod pipeline;
 mod proof;
 mod run;
@@ -15,6 +16,7 @@ mod sample;
 mod staging;
 mod time;
 mod upload;
+mod watch;
 
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -238,8 +240,8 @@ impl Gpu {
         })
     }
 
-    /// [`Gpu::run`] for a list that uses buffers which live from run to run. Rows of their shapes cannot be computed
-    /// again apart from all others, so that the proof is the checksum of what is read back.
+    /// [`Gpu::run`] for a list that uses buffers which live from run to run. Where it fills them from inputs, a sample is
+    /// computed again; where not, what each launch was to set is watched.
     pub fn run_kept(
         &self,
         recording: &Recording,
@@ -248,7 +250,10 @@ impl Gpu {
         kept: &[Option<DeviceBuffer>],
         results: &mut Results,
     ) -> Result<()> {
-        run::run(self, recording, extent, inputs, kept, results)
+        self.with_script(|| {
+            run::run(self, recording, extent, inputs, kept, results)?;
+            sample::check_kept(self, recording, extent, inputs, kept)
+        })
     }
 
     /// Makes everything ready to run `recording` again and again, and to time its calls from `first` on.

@@ -16,13 +16,15 @@ use crate::recording::{Dims, Results};
 /// Words that are copied and summed at a time, in the innermost cache.
 const SPAN: usize = 4096;
 
-/// The trailer of one run: the epoch, then a sum for each result.
+/// The trailer of one run: the epoch, a sum for each result, and what launches were seen to set.
 pub struct Proof {
     epoch: u32,
     trailer: Lease,
     trailer_bytes: u64,
     /// One for each result.
     params: Vec<Params>,
+    /// Words that were watched, and set.
+    seen: u32,
 }
 
 impl Proof {
@@ -31,15 +33,35 @@ impl Proof {
         let run = gpu.runs.fetch_add(1, Ordering::Relaxed);
         // Odd times odd: never zero, and no two of 2³¹ runs alike.
         let epoch = (2 * run + 1).wrapping_mul(0x9e37_79b1);
-        let trailer_bytes = 4 * (1 + written.len() as u64);
+        let trailer_bytes = 4 * (2 + written.len() as u64);
         let trailer = gpu.pool.take(&gpu.core.device, Kind::Storage, trailer_bytes, "magic.trailer")?;
         let params = (1..=written.len() as u32).map(|slot| Params { epoch, slot }).collect();
-        Ok(Self { epoch, trailer, trailer_bytes, params })
+        Ok(Self { epoch, trailer, trailer_bytes, params, seen: 0 })
+    }
+
+    /// A number that no other run has.
+    pub fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// Where in the trailer the words are counted that launches were seen to set.
+    pub fn slot(&self) -> u32 {
+        1 + self.params.len() as u32
+    }
+
+    /// Has `seen` words counted there.
+    pub fn expect(&mut self, seen: u32) {
+        self.seen = seen;
+    }
+
+    /// The trailer.
+    pub fn trailer(&self) -> Bound<'_> {
+        Bound { buffer: &self.trailer, bytes: self.trailer_bytes }
     }
 
     /// The launches that fill the trailer.
     pub fn steps<'a>(&'a self, written: &[Bound<'a>]) -> impl Iterator<Item = Step<'a>> {
-        let trailer = Bound { buffer: &self.trailer, bytes: self.trailer_bytes };
+        let trailer = self.trailer();
         written.iter().copied().zip(&self.params).map(move |(result, params)| Step {
             calls: 0..0,
             shader: Shader::Kernel(&CHECKSUM, &[]),
@@ -47,6 +69,7 @@ impl Proof {
             dims: Dims { n: (result.bytes / 4) as u32, rows: 1, ..bytemuck::Zeroable::zeroed() },
             args: vec![result, trailer],
             groups: result.bytes.div_ceil(4 * u64::from(PER_GROUP)),
+            sets: Vec::new(),
         })
     }
 
@@ -57,7 +80,7 @@ impl Proof {
 
     /// Copies results and trailer, one after the other, into one buffer for the host.
     pub fn copy(&self, gpu: &Gpu, written: &[Bound], encoder: &mut wgpu::CommandEncoder) -> Result<Lease> {
-        let trailer = Bound { buffer: &self.trailer, bytes: self.trailer_bytes };
+        let trailer = self.trailer();
         let parts = written.iter().copied().chain([trailer]);
         let total: u64 = parts.clone().map(|part| part.bytes).sum();
         if total > gpu.limits().max_results_bytes {
@@ -102,12 +125,14 @@ impl Proof {
             at += 4 * result.len();
             result.truncate(words);
         }
+        sums.push(self.seen);
         let mut trailer = vec![0u32; sums.len()];
         bytemuck::cast_slice_mut(&mut trailer).copy_from_slice(&view[at..at + self.trailer_bytes as usize]);
         let wrong = trailer.iter().zip(&sums).position(|(device, host)| device != host);
         match wrong {
             None => Ok(()),
             Some(0) => Err(gpu.core.device.error("did not do its work: what came back is not of this run")),
+            Some(i) if i == sums.len() - 1 => Err(gpu.core.device.error("did not do all of its work")),
             Some(i) => Err(gpu.core.device.error(format!("did not hand back what it computed (result {})", i - 1))),
         }
     }

@@ -1,16 +1,17 @@
 //! Running a recording over a loaded block: one submission, one read-back.
 
 use std::ops::Range;
-use std::sync::mpsc;
-use std::time::Duration;
 
 use super::buffers::{Kind, Lease};
+use super::peek::submit;
 use super::pipeline::Shader;
 use super::proof::Proof;
+use super::watch::{Watch, watched, watches};
 use super::{DeviceInputs, Fault, Gpu};
+use crate::checkpoint::Dtype;
 use crate::error::{Error, Result};
 use crate::kernel::{Access, Form};
-use crate::recording::{Buf, Dims, Extent, Recording, Results, Role, Size, rows_of};
+use crate::recording::{Buf, Dims, Extent, Recording, Region, Results, Role, Size, rows_of};
 use crate::shader::{self, Built, Launch, Run};
 
 /// Invocations that share a row: two or four subgroups of what GPUs have.
@@ -49,6 +50,8 @@ pub struct Step<'a> {
     pub args: Vec<Bound<'a>>,
     /// Workgroups.
     pub groups: u64,
+    /// What it sets for sure.
+    pub sets: Vec<(Bound<'a>, Region)>,
 }
 
 pub fn run(
@@ -68,9 +71,17 @@ pub fn run(
     let own = own_buffers(gpu, recording, extent, &program)?;
     let bound = bind(gpu, recording, extent, inputs, kept, &own)?;
     let written: Vec<Bound> = recording.results().map(|(buf, _)| bound[buf.0].expect("results are bound")).collect();
-    let proof = Proof::new(gpu, &written)?;
+    let mut proof = Proof::new(gpu, &written)?;
 
-    let steps: Vec<Step> = program.steps(recording, extent, &bound).chain(proof.steps(&written)).collect();
+    let mut steps: Vec<Step> = program.steps(recording, extent, &bound).collect();
+    // Of all other lists, samples are computed again.
+    let watches = if kept.is_empty() { Vec::new() } else { watches(&steps, proof.epoch(), proof.slot()) };
+    let marks = watches.iter().flatten().map(Watch::marks).sum();
+    if !kept.is_empty() {
+        proof.expect(marks);
+        steps = watched(steps, &watches, proof.trailer());
+    }
+    steps.extend(proof.steps(&written));
     let launches = Launches::new(gpu, &steps)?;
 
     let desc = wgpu::CommandEncoderDescriptor { label: Some("magic.run") };
@@ -90,23 +101,13 @@ pub fn run(
         let skipped = skipped.and_then(|call| steps.iter().position(|step| step.calls.end > call));
         launches.encode(&mut pass, 0..steps.len(), |step| skipped == Some(step));
     }
-    if written.is_empty() {
-        // What it leaves is read by later lists, whose results are proved.
+    if written.is_empty() && marks == 0 {
         let submission = gpu.core.device.queue.submit([encoder.finish()]);
         results.buffers.clear();
-        return gpu.core.device.wait(submission);
+        return gpu.core.device.wait(submission); // there was nothing to do
     }
     let back = proof.copy(gpu, &written, &mut encoder)?;
-    let submission = gpu.core.device.queue.submit([encoder.finish()]);
-
-    let (done, mapped) = mpsc::sync_channel(1);
-    back.map_async(wgpu::MapMode::Read, .., move |outcome| drop(done.try_send(outcome)));
-    gpu.core.device.wait(submission)?;
-    // Another thread's wait may be the one that calls back, a moment later.
-    if !matches!(mapped.recv_timeout(Duration::from_secs(60)), Ok(Ok(()))) {
-        back.discard();
-        return Err(gpu.core.device.error("cannot map what it computed"));
-    }
+    let back = submit(gpu, encoder, back)?;
     let words = recording.results().map(|(_, buffer)| buffer.size.words(extent));
     let proved = proof.read(gpu, &back, words, results);
     back.unmap();
@@ -147,18 +148,34 @@ impl<'a> Program<'a> {
         self.launches.iter().zip(&self.bindings).map(|(launch, (buffers, bindings))| {
             let arg = |buf: &Buf| bound[buf.0].expect("what is used is bound");
             let (calls, args) = (launch.calls.clone(), buffers.iter().map(arg));
+            let written = buffers.iter().zip(bindings).filter(|(_, access)| **access == Access::Write);
+            let own = match &launch.run {
+                Run::Kernel(call) => call.sets,
+                Run::Built(_) => None,
+            };
+            let sets = written
+                .filter_map(|(buf, _)| Some((arg(buf), own.or_else(|| whole(&recording.buffers[buf.0], extent))?)))
+                .collect();
             match &launch.run {
                 Run::Kernel(call) => {
                     let dims = Dims::new(call.grid.as_ref().unwrap_or(extent), recording.planes);
                     let Form::Shader(groups) = call.kernel.form else { unreachable!("not a shader of its own") };
                     let shader = Shader::Kernel(call.kernel, &call.constants);
-                    Step { calls, shader, params: &call.params, dims, args: args.collect(), groups: groups(&dims) }
+                    Step {
+                        calls,
+                        shader,
+                        params: &call.params,
+                        dims,
+                        args: args.collect(),
+                        groups: groups(&dims),
+                        sets,
+                    }
                 }
                 Run::Built(Built { label, text, params, extent, groups, .. }) => {
                     let dims = Dims::new(extent, recording.planes);
                     let args = args.map(Bound::rounded).collect();
                     let shader = Shader::Built { label, text, bindings };
-                    Step { calls, shader, params, dims, args, groups: *groups }
+                    Step { calls, shader, params, dims, args, groups: *groups, sets }
                 }
             }
         })
@@ -168,6 +185,13 @@ impl<'a> Program<'a> {
     fn uses(&self, buf: Buf) -> bool {
         self.bindings.iter().any(|(buffers, _)| buffers.contains(&buf))
     }
+}
+
+/// All of what a launch that goes over the block sets of a buffer that lasts; `None` for sums over the block.
+fn whole(buffer: &crate::recording::Buffer, extent: &Extent) -> Option<Region> {
+    let lasts = matches!(buffer.role, Role::Kept(_) | Role::Result);
+    let words = matches!(buffer.size, Size::Planes(_) | Size::Stored(Dtype::F32));
+    (lasts && words).then(|| Region::rows(1, buffer.size.words(extent) as u32))
 }
 
 /// Buffers that live as long as the run: `None` for inputs, and for what no launch sees.

@@ -3,6 +3,8 @@
 
 use std::ops::Range;
 
+use super::buffers::Lease;
+use super::peek::{Piece, peek};
 use super::{DeviceInputs, Gpu};
 use crate::checkpoint::Dtype;
 use crate::error::Result;
@@ -136,14 +138,58 @@ pub fn check(
     Ok(())
 }
 
-/// True where some rows can be computed without the others.
-fn samples(recording: &Recording, extent: &Extent, inputs: &DeviceInputs) -> bool {
-    let sized = recording.buffers.iter().all(|b| match (&b.role, b.size) {
+/// The same for a list that fills buffers which live from run to run; nothing where it has no inputs.
+pub fn check_kept(
+    gpu: &Gpu,
+    recording: &Recording,
+    extent: &Extent,
+    inputs: &DeviceInputs,
+    kept: &[Option<Lease>],
+) -> Result<()> {
+    if inputs.bytes.is_empty() || !loaded(recording, extent, inputs) {
+        return Ok(());
+    }
+    let filled: Vec<usize> = recording
+        .buffers
+        .iter()
+        .filter_map(|buffer| match (&buffer.role, buffer.size) {
+            (Role::Kept(id), Size::Planes(1) | Size::Stored(Dtype::F32)) => Some(*id),
+            _ => None,
+        })
+        .collect();
+    let mut host = vec![Vec::new(); kept.len()];
+    for place in 0..2 {
+        let Some((first, part, words)) = inputs.sample.rows(place, extent, false) else { continue };
+        let (from, len) = (first * extent.row_len as usize, part.n as usize);
+        filled.iter().for_each(|&id| host[id].resize(len, 0));
+        gpu.cpu.run_kept(recording, &part, &words, &mut host, &mut Results::default());
+        let buffer = |&id: &usize| kept[id].as_ref().expect("in use");
+        let pieces: Vec<Piece> = filled.iter().map(|id| Piece { buffer: buffer(id), from, words: len }).collect();
+        let scale = scale(recording, &words, len);
+        for (found, id) in peek(gpu, &pieces)?.iter().zip(&filled) {
+            let (again, found) = (bytemuck::cast_slice(&host[*id][..len]), bytemuck::cast_slice(found));
+            if !(same(Dtype::F32, scale, again, found) && near(again, found)) {
+                let rows = part.first_row..part.first_row + u64::from(part.rows);
+                let message = format!("computed parameters wrongly in rows {}..{}", rows.start, rows.end);
+                return Err(gpu.core.device.error(message));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// True where all inputs were loaded as the list wants them.
+fn loaded(recording: &Recording, extent: &Extent, inputs: &DeviceInputs) -> bool {
+    recording.buffers.iter().all(|b| match (&b.role, b.size) {
         (Role::Input(model), Size::Stored(dtype)) => {
             inputs.bytes.get(*model) == Some(&(extent.n as usize * dtype.size()))
         }
         _ => true,
-    });
+    })
+}
+
+/// True where some rows can be computed without the others.
+fn samples(recording: &Recording, extent: &Extent, inputs: &DeviceInputs) -> bool {
     // What is summed over rows can be handed back, but nothing may be made of it in the same list.
     let summed = |buf: &crate::recording::Buf| {
         let buffer = &recording.buffers[buf.0];
@@ -155,7 +201,7 @@ fn samples(recording: &Recording, extent: &Extent, inputs: &DeviceInputs) -> boo
     });
     // Sums over all rows cannot be told from a few.
     let shown = recording.results().any(|(_, b)| !matches!(b.size, Size::Fixed(_)));
-    sized && apart && shown
+    loaded(recording, extent, inputs) && apart && shown
 }
 
 /// True if `found`, of all rows, has what `again` has, of the rows of `part` alone.

@@ -15,6 +15,7 @@ use crate::lora::factor::{self, Factored};
 use crate::lora::target::{self, Out, Target};
 use crate::merge::{Prepared, TauRows};
 use crate::progress::Progress;
+use crate::recover;
 use crate::report::{LoraReport, LowRank, Report, TensorReport};
 use crate::stream::Engine;
 
@@ -67,10 +68,16 @@ impl Job {
         let started = Instant::now();
         self.check(output)?;
         let engine = Engine { checkpoints: &self.checkpoints, executor: &self.opened.executor, progress };
-        let outcome = self.measure(&engine, None, progress)?;
-        let mut spill = Spill::new(&output.dir)?;
-        let (reports, left) =
-            self.plan.memory.pool()?.install(|| self.factors(out, &engine, &outcome, &mut spill, output))?;
+        let mut outcome = self.measure(&engine, None, progress)?;
+        let factors = |engine: &Engine<'_>, _: bool| {
+            let mut spill = Spill::new(&output.dir)?;
+            let (reports, left) = self.factors(out, engine, &outcome, &mut spill, output)?;
+            Ok((reports, left, spill))
+        };
+        let pool = self.plan.memory.pool()?;
+        let done = pool.install(|| recover::attempt(&self.wanted, "the adapter", &engine, factors))?;
+        let ((reports, left, mut spill), recovered) = done;
+        outcome.recovered = outcome.recovered.or(recovered);
         let lora = summed(&reports);
 
         let mut tensors: Vec<OutTensor> = Vec::new();

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 pub use super::matmul::Place as Column;
 use super::vector::{Matrix, exp, largest, product, sum};
 use super::{Access, Args, Form, Kernel, holds};
-use crate::recording::{Buf, Recording};
+use crate::recording::{Buf, Recording, Region};
 
 /// Shape of the heads.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -78,6 +78,7 @@ pub fn record(list: &mut Recording, rows: u32, heads: Heads, q: Column, k: Colum
         v_column: v.column,
     };
     list.call_over((rows, heads), &ATTENTION, &[], &params, &[q.buf, k.buf, v.buf, ranges, out]);
+    list.sets(Region::rows(rows, heads * dim));
 }
 
 /// Rows of queries, and keys, that the twin takes at a time.

@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::vector::{LANES, SPAN, each_row};
 use super::{Access, Args, Form, Kernel, holds, per_row};
-use crate::recording::{Buf, Recording};
+use crate::recording::{Buf, Recording, Region};
 
 /// Statistics of a row a and a row c; twin of the two `vec4` in `shaders/deviation.wgsl`.
 #[repr(C)]
@@ -31,13 +31,6 @@ pub struct Deviation {
 /// Words of a [`Deviation`].
 pub const WIDTH: u32 = 8;
 
-/// Own parameters; twin of `Params` in `shaders/deviation.wgsl`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-struct Params {
-    add: u32,
-}
-
 /// Bindings: a and c (`[rows, row_len]`), stats (`[rows]`).
 pub static DEVIATION: Kernel = Kernel {
     name: "deviation",
@@ -48,17 +41,17 @@ pub static DEVIATION: Kernel = Kernel {
     twin,
 };
 
-/// Appends `stats[r]` = the [`Deviation`] of rows r; with `add` of these and those whose statistics are there.
-pub fn record(list: &mut Recording, (rows, row_len): (u32, u32), a: Buf, c: Buf, add: bool, stats: Buf) {
+/// Appends `stats[r]` = the [`Deviation`] of rows r.
+pub fn record(list: &mut Recording, (rows, row_len): (u32, u32), a: Buf, c: Buf, stats: Buf) {
     holds(list, a, 0, rows, row_len);
     holds(list, c, 0, rows, row_len);
     holds(list, stats, 0, rows, WIDTH);
-    list.call_over((rows, row_len), &DEVIATION, &[], &Params { add: u32::from(add) }, &[a, c, stats]);
+    list.call_over((rows, row_len), &DEVIATION, &[], &(), &[a, c, stats]);
+    list.sets(Region::rows(rows, WIDTH));
 }
 
 fn twin(args: &mut Args<'_>) {
     let (rows, len) = (args.dims.rows as usize, args.dims.row_len as usize);
-    let add = args.params::<Params>().add != 0;
     let (a, c) = (args.read::<f32>(0), args.read::<f32>(1));
     let stats = &mut args.write::<Deviation>(2)[..rows];
     // As many rows to a task as of the features, not of the statistics.
@@ -66,8 +59,7 @@ fn twin(args: &mut Args<'_>) {
     each_row(stats, group, |i, stats| {
         for (j, stats) in stats.iter_mut().enumerate() {
             let row = (i * group + j) * len;
-            let found = deviation(&a[row..][..len], &c[row..][..len]);
-            *stats = if add { sum(stats, &found) } else { found };
+            *stats = deviation(&a[row..][..len], &c[row..][..len]);
         }
     });
 }
@@ -75,19 +67,6 @@ fn twin(args: &mut Args<'_>) {
 #[inline(always)]
 fn larger(a: f32, b: f32) -> f32 {
     if b > a { b } else { a }
-}
-
-fn sum(a: &Deviation, b: &Deviation) -> Deviation {
-    Deviation {
-        l1_a: a.l1_a + b.l1_a,
-        l1_c: a.l1_c + b.l1_c,
-        square_a: a.square_a + b.square_a,
-        square_c: a.square_c + b.square_c,
-        dot: a.dot + b.dot,
-        largest_a: larger(a.largest_a, b.largest_a),
-        largest_c: larger(a.largest_c, b.largest_c),
-        pad: 0.0,
-    }
 }
 
 fn deviation(a: &[f32], c: &[f32]) -> Deviation {

@@ -5,7 +5,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::vector::{each_row, exp, largest, sum};
 use super::{Access, Args, Form, Kernel, holds, per_row};
-use crate::recording::{Buf, Recording};
+use crate::recording::{Buf, Recording, Region};
 
 /// Bindings: logits (`[rows, row_len]`), targets (`[rows]`), out (`[rows]` of [`Part`]).
 pub static LOSS: Kernel = Kernel {
@@ -40,6 +40,7 @@ pub fn record(list: &mut Recording, (rows, row_len): (u32, u32), logits: Buf, ta
     holds(list, targets, 0, 1, rows);
     holds(list, out, 0, rows, WIDTH);
     list.call_over((rows, row_len), &LOSS, &[], &(), &[logits, targets, out]);
+    list.sets(Region::rows(rows, WIDTH));
 }
 
 fn twin(args: &mut Args<'_>) {

@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::vector::{Matrix, each_row, product};
 use super::{Access, Args, Dims, Form, Kernel, holds};
-use crate::recording::{Buf, Recording};
+use crate::recording::{Buf, Recording, Region};
 
 /// Sides of a product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +35,13 @@ pub struct Place {
     pub stride: u32,
     /// The first column.
     pub column: u32,
+}
+
+impl Place {
+    /// These columns of `rows` rows.
+    pub(super) fn region(&self, rows: u32, cols: u32) -> Region {
+        Region { from: self.column, stride: self.stride, width: cols, rows }
+    }
 }
 
 /// Own parameters; twin of `Params` in `shaders/matmul.wgsl` and its kin.
@@ -132,6 +139,7 @@ pub fn record_with(
 ) {
     let (params, bias) = Params::new(list, shape, x, w, bias, out);
     list.call_over((shape.rows, shape.cols), kernel, &[], &params, &[x, w.buf, bias, out.buf]);
+    list.sets(out.region(shape.rows, shape.cols));
 }
 
 fn twin(args: &mut Args<'_>) {

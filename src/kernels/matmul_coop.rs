@@ -54,6 +54,7 @@ pub fn record(
     row_scale::record(list, (rows, depth), x, 0, of_x);
     row_scale::record(list, (cols, depth), w.buf, w.from, of_w);
     list.call_over((rows, cols), kernel, &[], &params, &[x, w.buf, bias, of_x, of_w, out.buf]);
+    list.sets(out.region(rows, cols));
 }
 
 fn twin(args: &mut Args<'_>) {

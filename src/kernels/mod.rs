@@ -8,6 +8,7 @@ pub mod affine;
 pub mod attention;
 pub mod between;
 pub mod blend;
+pub mod canary;
 pub mod checksum;
 pub mod clip;
 pub mod combine;
@@ -87,6 +88,7 @@ pub static ALL: &[&Kernel] = &[
     &scale::SCALE,
     &transpose::TRANSPOSE,
     &checksum::CHECKSUM,
+    &canary::CANARY,
     &gather::GATHER,
     &patches::PATCHES,
     &normalize::NORMALIZE,

@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::vector::each_row;
 use super::{Access, Args, Form, Kernel, holds, per_row};
-use crate::recording::{Buf, Recording};
+use crate::recording::{Buf, Recording, Region};
 
 /// Own parameters; twin of `Params` in `shaders/row_scale.wgsl`.
 #[repr(C)]
@@ -31,6 +31,7 @@ pub fn record(list: &mut Recording, (rows, row_len): (u32, u32), x: Buf, from: u
     holds(list, x, from, rows, row_len);
     holds(list, scales, 0, rows, WIDTH);
     list.call_over((rows, row_len), &ROW_SCALE, &[], &Params { from }, &[x, scales]);
+    list.sets(Region::rows(rows, WIDTH));
 }
 
 fn twin(args: &mut Args<'_>) {

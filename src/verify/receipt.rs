@@ -26,6 +26,7 @@ pub struct Receipt {
     /// What decided the bytes.
     pub fingerprint: Fingerprint,
     lora: Option<serde::de::IgnoredAny>,
+    recovered: Option<serde::de::IgnoredAny>,
 }
 
 /// What is said of a tensor. A number that is none is not written as one.
@@ -55,6 +56,11 @@ impl Receipt {
             true => Ok(receipt),
             false => Err(bad(format!("its schema is `{}`, not `{SCHEMA}`", shown(&receipt.schema)))),
         }
+    }
+
+    /// Whether the device had failed at what was measured.
+    pub fn was_recovered(&self) -> bool {
+        self.recovered.is_some()
     }
 
     /// Whether the output is an adapter.

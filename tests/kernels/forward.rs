@@ -217,10 +217,11 @@ pub fn gather(check: &dyn Fn(&Case)) {
             };
             let wanted = Wanted::Near((0..rows * len).map(y).collect());
             let mut case = shaped();
-            let out = case.filled(&before, wanted);
+            let onto = case.list.floats("onto", &before);
+            let out = case.result(Size::Fixed((rows * len) as u32), wanted);
             let (table, index) = (case.list.floats("table", &table), case.list.constant("index", &index));
             let table = Weight { buf: table, from: from as u32 };
-            gather::record(&mut case.list, (rows as u32, len as u32), table, index, add, out);
+            gather::record(&mut case.list, (rows as u32, len as u32), table, index, add.then_some(onto), out);
             check(&case);
         }
     }
@@ -239,9 +240,9 @@ pub fn rope(check: &dyn Fn(&Case)) {
             }
         }
         let mut case = shaped();
-        let x = case.filled(&x, Wanted::Near(wanted));
-        let table = case.list.floats("table", &table);
-        rope::record(&mut case.list, rows as u32, heads as u32, dim as u32, table, x);
+        let (table, x) = (case.list.floats("table", &table), case.list.floats("x", &x));
+        let out = case.result(Size::Fixed((rows * heads * dim) as u32), Wanted::Near(wanted));
+        rope::record(&mut case.list, rows as u32, heads as u32, dim as u32, table, x, out);
         check(&case);
     }
 }
@@ -491,34 +492,23 @@ pub fn loss(check: &dyn Fn(&Case)) {
 
 pub fn deviation(check: &dyn Fn(&Case)) {
     for (rows, len) in [(1, 1), (3, 5001), (65, 33), (130, 257), (20_000, 3), (1, 70_001), (66_000, 1)] {
-        for chunks in [1, 3] {
-            let (a, c) = (values(rows * len, 1.0, 49), values(rows * len, 1.0, 50));
-            let (mut a, c) = (tame(a), tame(c));
-            if rows > 2 {
-                a[len] = f32::NAN;
-            }
-            let mut wanted = Vec::new();
-            for (a, c) in a.chunks(len).zip(c.chunks(len)) {
-                let ([l1_a, square_a, largest_a, dot], [l1_c, square_c, largest_c, _]) = (sums_of(a, c), sums_of(c, a));
-                // Beside a NaN, the largest is not specified.
-                let any = |(largest, near)| if f64::is_nan(largest) { (0.0, f64::INFINITY) } else { (largest, near) };
-                wanted.extend([l1_a, l1_c, square_a, square_c, dot, any(largest_a), any(largest_c), (0.0, 0.0)]);
-            }
-            let mut case = shaped();
-            let n = rows as u32 * deviation::WIDTH;
-            let stats = case.filled(&vec![0.25; n as usize], Wanted::Near(wanted));
-            let mut start = 0;
-            for chunk in 0..chunks {
-                let end = (len * (chunk + 1) / chunks).max(start + 1).min(len);
-                if start < end {
-                    let columns = |x: &[f32]| x.chunks(len).flat_map(|x| x[start..end].to_vec()).collect::<Vec<_>>();
-                    let (a, c) = (case.list.floats("a", &columns(&a)), case.list.floats("c", &columns(&c)));
-                    let shape = (rows as u32, (end - start) as u32);
-                    deviation::record(&mut case.list, shape, a, c, chunk > 0, stats);
-                }
-                start = end;
-            }
-            check(&case);
+        let (a, c) = (values(rows * len, 1.0, 49), values(rows * len, 1.0, 50));
+        let (mut a, c) = (tame(a), tame(c));
+        if rows > 2 {
+            a[len] = f32::NAN;
         }
+        let mut wanted = Vec::new();
+        for (a, c) in a.chunks(len).zip(c.chunks(len)) {
+            let ([l1_a, square_a, largest_a, dot], [l1_c, square_c, largest_c, _]) = (sums_of(a, c), sums_of(c, a));
+            // Beside a NaN, the largest is not specified.
+            let any = |(largest, near)| if f64::is_nan(largest) { (0.0, f64::INFINITY) } else { (largest, near) };
+            wanted.extend([l1_a, l1_c, square_a, square_c, dot, any(largest_a), any(largest_c), (0.0, 0.0)]);
+        }
+        let mut case = shaped();
+        let n = rows as u32 * deviation::WIDTH;
+        let stats = case.result(Size::Fixed(n), Wanted::Near(wanted));
+        let (a, c) = (case.list.floats("a", &a), case.list.floats("c", &c));
+        deviation::record(&mut case.list, (rows as u32, len as u32), a, c, stats);
+        check(&case);
     }
 }
