@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::calibrate::feature::{FeaturePass, Outcome};
 use crate::card;
+use crate::checkpoint::text::list;
 use crate::checkpoint::{Checkpoint, Dtype, Fingerprint, Layout, RECEIPT, Sink, Writer, side_files, with_dtype};
 use crate::device::{self, Opened, Wanted};
 use crate::error::{Error, Kind, Result};
@@ -328,6 +329,14 @@ impl Job {
         writer.file(CARD, card::text(&self.recipe, self.plan.method, &report).into_bytes());
         if self.plan.method.name != GIVEN.name {
             writer.file(RECIPE, self.resolved.to_yaml().into_bytes());
+        }
+        let strangers = writer.strangers()?;
+        if !strangers.is_empty() {
+            report.warnings.push(format!(
+                "the output folder holds files that are not of this merge: {}; programs may take them for a part of the \
+                 model",
+                list(strangers.iter().map(String::as_str), 4)
+            ));
         }
         report.seconds = started.elapsed().as_secs_f64();
         report.files.extend(writer.side_records());

@@ -322,8 +322,7 @@ fn acceptable(dir: &Path, inputs: &[&Checkpoint], access: &Access<'_>) -> Result
             None => Err(found.refuse(dir)),
         };
     }
-    let own = |name: &str| is_leftover(name) || name == LOCK || name == JOURNAL;
-    let foreign: Vec<&str> = names.iter().map(String::as_str).filter(|name| !own(name)).collect();
+    let foreign: Vec<&str> = names.iter().map(String::as_str).filter(|name| !is_own(name)).collect();
     if !foreign.is_empty() && !access.overwrite {
         return Err(Error::output(format!("the output folder `{at}` is not empty: it has {}", list(foreign, 4)))
             .hint("choose another folder, or replace the result that is in it with `--overwrite`"));
@@ -413,6 +412,11 @@ pub(super) fn temporary(name: &str) -> String {
 /// True for a name that [`temporary`] gives.
 pub(super) fn is_leftover(name: &str) -> bool {
     name.starts_with(".model") && name.ends_with(".tmp")
+}
+
+/// True for what is there only while a merge is not finished.
+pub(super) fn is_own(name: &str) -> bool {
+    is_leftover(name) || name == LOCK || name == JOURNAL
 }
 
 /// As `create_dir_all`, and notes what it makes.

@@ -16,7 +16,7 @@ use super::flush::Flush;
 use super::index::plain_name;
 use super::journal::{Found, JOURNAL, Journal, recorded};
 use super::layout::{INDEX, Layout, SINGLE, Shard};
-use super::output::{Access, Output, temporary};
+use super::output::{Access, Output, RECEIPT, is_own, names, temporary};
 use super::reader::Checkpoint;
 use super::receipt::FileRecord;
 use super::text::{self, shown};
@@ -199,6 +199,20 @@ impl Writer {
     fn names(&self) -> impl Iterator<Item = &str> {
         let index = (self.layout.shards.len() > 1).then_some(INDEX);
         self.layout.shards().map(|(name, _)| name).chain(index).chain(self.side.iter().map(|(name, _)| name.as_str()))
+    }
+
+    /// Files in the folder that stay there and are not of this output, as far as its files are known.
+    ///
+    /// # Errors
+    /// A folder that cannot be read.
+    pub(crate) fn strangers(&mut self) -> Result<Vec<String>> {
+        let new: Vec<String> = self.names().chain([RECEIPT]).map(str::to_owned).collect();
+        self.output.add_stale(&new);
+        let mut names = names(&self.output.dir)?;
+        let goes = |name: &String| self.output.old.contains(&self.output.dir.join(name));
+        names.retain(|name| !is_own(name) && !new.contains(name) && !goes(name));
+        names.sort_unstable();
+        Ok(names)
     }
 
     /// What is to be recorded of the shards; with their SHA-256 if `hash` says so, taken from all of them at a time,

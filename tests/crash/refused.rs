@@ -85,3 +85,17 @@ fn an_output_replaces_and_follows_nothing_that_is_not_its_own() {
     assert_eq!(sandbox.read("precious"), b"mine");
     say(&format!("crash: {count} outputs refused, nothing lost"));
 }
+
+#[test]
+fn what_stays_beside_a_new_result_and_is_not_of_it_is_named() {
+    let sandbox = Sandbox::new();
+    let merge = || sandbox.merge(&["--method", "linear", "--out", "out", "--overwrite"]).good();
+    assert!(!merge().stderr.contains("not of this merge"));
+    // Over a result of its own, of which nothing stays.
+    assert!(!merge().stderr.contains("not of this merge"));
+    sandbox.write("out/pytorch_model.bin", "mine");
+    let run = merge();
+    assert!(run.stderr.contains("not of this merge: `pytorch_model.bin`;"), "{}", run.stderr);
+    assert_eq!(sandbox.read("out/pytorch_model.bin"), b"mine");
+    assert!(String::from_utf8(sandbox.read("out/magic.json")).unwrap().contains("not of this merge"));
+}
