@@ -1,6 +1,7 @@
 //! A merge from recipe to finished folder: open, plan, run, write.
 
 mod adapter;
+mod origin;
 mod provenance;
 pub(crate) mod resume;
 
@@ -52,6 +53,7 @@ pub struct Output {
     pub hash: bool,
 }
 
+pub use origin::Origin;
 pub use provenance::HASHED;
 
 /// Name of the model card.
@@ -87,6 +89,10 @@ pub struct Job {
     sensitive: Option<HashSet<String>>,
     /// The recipe with absolute paths, so that it can be run again from anywhere.
     resolved: Recipe,
+    /// What was measured in feature space, if that is known.
+    measured: Option<Outcome>,
+    /// What has computed the tensors, if not this device.
+    origin: Option<Origin>,
 }
 
 impl Job {
@@ -169,6 +175,8 @@ impl Job {
             given,
             sensitive,
             resolved,
+            measured: None,
+            origin: None,
         })
     }
 
@@ -267,6 +275,32 @@ impl Job {
         Ok((made, outcome))
     }
 
+    /// Computes the tensors `which` alone, hands them to `sink`, and returns what is to be said of them, in that order.
+    /// What takes feature space must have been [measured](Self::take_measured).
+    pub(crate) fn compute_some(&self, sink: &dyn Sink, which: &[usize], progress: &Progress) -> Result<Vec<Value>> {
+        let engine = Engine { checkpoints: &self.checkpoints, executor: &self.opened.executor, progress };
+        let strengths = &self.measure(&engine, None, progress)?.strengths;
+        let mut reports = Merge { plan: &self.plan, engine, sink, strengths, wanted: &self.wanted }.run(which)?;
+        reports.sort_by_key(|(tensor, _)| *tensor);
+        Ok(reports.iter().map(|(_, report)| report.record()).collect())
+    }
+
+    /// Measures in feature space, and writes nothing.
+    pub(crate) fn measure_all(&self, progress: &Progress) -> Result<Outcome> {
+        let engine = Engine { checkpoints: &self.checkpoints, executor: &self.opened.executor, progress };
+        self.measure(&engine, None, progress)
+    }
+
+    /// Takes over what was measured elsewhere.
+    pub(crate) fn take_measured(&mut self, outcome: Outcome) {
+        self.measured = Some(outcome);
+    }
+
+    /// The recipe with absolute paths.
+    pub(crate) fn resolved_yaml(&self) -> String {
+        self.resolved.to_yaml()
+    }
+
     fn inputs(&self) -> Vec<&Checkpoint> {
         self.checkpoints.iter().collect()
     }
@@ -281,6 +315,9 @@ impl Job {
         progress: &Progress,
     ) -> Result<Report> {
         let (inputs, files) = self.hashed(writer, output.hash, progress)?;
+        let origin = self.origin();
+        let chosen = outcome.candidates.iter().find(|candidate| candidate.chosen);
+        let fit = chosen.map_or_else(|| self.recipe.calibrate.fit.as_str().into(), |chosen| chosen.fit.clone());
         let mut report = Report {
             schema: SCHEMA,
             version: env!("CARGO_PKG_VERSION"),
@@ -288,7 +325,7 @@ impl Job {
             calibrate: self.recipe.calibrate.space.to_string(),
             seed: self.plan.seed,
             non_finite: self.recipe.non_finite,
-            device: self.opened.name.clone(),
+            device: origin.name,
             inputs,
             tensors,
             experts: experts(&self.recipe, self.plan.method)
@@ -297,7 +334,7 @@ impl Job {
                 .collect(),
             features: self.features.as_ref().map(|features| FeatureReport {
                 family: features.network.family.clone(),
-                fit: outcome.candidates.iter().find(|c| c.chosen).map_or(self.recipe.calibrate.fit.as_str(), |c| c.fit),
+                fit,
                 norm: self.recipe.calibrate.feature_norm.as_str(),
                 data: features.data(),
                 activation_bytes: outcome.activation_bytes,
@@ -311,7 +348,7 @@ impl Job {
             fingerprint: Fingerprint::new(),
             kept: 0,
             bytes: Bytes { read: self.plan.bytes_in(), written: writer.layout().total_bytes() },
-            wgsl_sha256: self.wgsl_sha256(),
+            wgsl_sha256: origin.wgsl_sha256,
             files,
             warnings: [
                 &self.plan.warnings[..],
@@ -351,6 +388,9 @@ impl Job {
 
     /// Feature space: what becomes of every tensor's ξ, and the tensors that are written on the way.
     fn measure(&self, engine: &Engine<'_>, sink: Option<&Written<'_>>, progress: &Progress) -> Result<Outcome> {
+        if let Some(measured) = &self.measured {
+            return Ok(measured.clone());
+        }
         let Some(features) = &self.features else {
             let strengths = vec![Strength::FULL; self.plan.tensors.len()];
             return Ok(Outcome { strengths, ..Outcome::default() });

@@ -44,6 +44,7 @@ pub mod cpu;
 pub mod data;
 pub mod decompose;
 pub mod device;
+pub mod distribute;
 pub mod error;
 pub mod evaluate;
 pub mod executor;

@@ -1,5 +1,6 @@
 //! What a merge leaves behind besides tensors: `magic.json`.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize, Serializer};
@@ -203,7 +204,7 @@ pub struct FeatureReport {
     /// `model_type`.
     pub family: String,
     /// How features were read.
-    pub fit: &'static str,
+    pub fit: Cow<'static, str>,
     /// Their norm.
     pub norm: &'static str,
     /// Samples, a set for all experts or one for each.

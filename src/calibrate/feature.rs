@@ -1,9 +1,10 @@
 //! Calibration in feature space while the network streams by: merge, measure, fold and write, leaf by leaf.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::ops::Range;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::calibrate::candidate::{Candidate, Factors};
 use crate::calibrate::fsc::Measured;
@@ -24,7 +25,7 @@ use crate::recover::Recovered;
 use crate::written::Written;
 
 /// What was measured at a leaf.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LeafReport {
     /// Name of its module.
     pub leaf: String,
@@ -35,14 +36,14 @@ pub struct LeafReport {
 }
 
 /// A candidate and its score.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct CandidateReport {
     /// As a person reads it.
     pub name: String,
     /// Space.
-    pub space: &'static str,
+    pub space: Cow<'static, str>,
     /// Fit.
-    pub fit: &'static str,
+    pub fit: Cow<'static, str>,
     /// Strength.
     pub strength: f64,
     /// Scale.
@@ -53,16 +54,17 @@ pub struct CandidateReport {
     /// ‖h − h_t‖ / ‖h_t‖ of what a head sees of the last hidden state.
     pub hidden: f64,
     /// The same of what expert t's own classifier makes of it.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub logits: Option<f64>,
     /// Whether it was taken.
     pub chosen: bool,
 }
 
 /// What a pass leaves.
-#[derive(Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Outcome {
     /// What becomes of the ξ of each tensor of the plan.
+    #[serde(skip)]
     pub strengths: Vec<Strength>,
     /// Leaves in network order.
     pub leaves: Vec<LeafReport>,
@@ -261,8 +263,8 @@ impl FeaturePass<'_> {
         }
         let report = |i: usize| CandidateReport {
             name: candidates[i].name(),
-            space: candidates[i].space.as_str(),
-            fit: candidates[i].fit.as_str(),
+            space: candidates[i].space.as_str().into(),
+            fit: candidates[i].fit.as_str().into(),
             strength: candidates[i].strength,
             scale: candidates[i].scale,
             distance: total(i),

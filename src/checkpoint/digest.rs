@@ -87,19 +87,30 @@ impl Checkpoint {
         let below = self.read_from().into_iter().flat_map(Self::stamps);
         let own = self.parts.iter().enumerate().map(|(number, part)| {
             let name = part.path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
-            let mut hash = Sha256::new();
-            for tensor in self.tensors().iter().filter(|tensor| tensor.file == number) {
-                let TensorInfo { name, dtype, shape, offset, bytes, .. } = tensor;
-                hash.update(format!("{name}\0{} {shape:?} {offset} {bytes}\n", dtype.header_name()));
-            }
             let (len, changed, touched) = (part.stamp.len, part.stamp.changed(), part.stamp.touched());
-            let header = &hex(&hash.finalize())[..16];
+            let header = self.header_digest(number);
             (
                 format!("`{name}` of `{}`", self.name()),
                 format!("{len} bytes, changed {changed}, its entry {touched}, header {header}"),
             )
         });
         own.chain(below).collect()
+    }
+
+    /// What shows that its own files are the same on another machine: path, size, and a digest of what the header says.
+    pub(crate) fn contents(&self) -> Vec<(&Path, u64, String)> {
+        let own = self.parts.iter().enumerate();
+        own.map(|(number, part)| (&*part.path, part.stamp.len, self.header_digest(number))).collect()
+    }
+
+    /// A digest of what the header of file number `file` says.
+    fn header_digest(&self, file: usize) -> String {
+        let mut hash = Sha256::new();
+        for tensor in self.tensors().iter().filter(|tensor| tensor.file == file) {
+            let TensorInfo { name, dtype, shape, offset, bytes, .. } = tensor;
+            hash.update(format!("{name}\0{} {shape:?} {offset} {bytes}\n", dtype.header_name()));
+        }
+        hex(&hash.finalize())[..16].to_owned()
     }
 }
 

@@ -46,7 +46,7 @@ enum Entry {
 }
 
 /// A tensor whose bytes are in its file, and what is to be said of it.
-pub(super) type Record = (String, Value);
+pub(crate) type Record = (String, Value);
 
 /// What a journal says.
 #[derive(Debug)]

@@ -134,6 +134,17 @@ impl Layout {
         self.places.iter().map(|place| place.bytes).sum()
     }
 
+    /// Shard number `shard` as a layout of its own, and the numbers of its tensors.
+    ///
+    /// # Errors
+    /// As [`Layout::new`].
+    pub(crate) fn part(&self, shard: usize) -> Result<(Self, Vec<usize>)> {
+        let members: Vec<usize> =
+            (0..self.tensors.len()).filter(|number| self.places[*number].shard == shard).collect();
+        let tensors = members.iter().map(|number| self.tensors[*number].clone()).collect();
+        Ok((Self::single(tensors, &self.shards[shard].name)?, members))
+    }
+
     /// Where everything lies, in a few words and a digest.
     pub(crate) fn describe(&self) -> String {
         describe(self.shards.len(), self.shards.iter().flat_map(|shard| shard.header.iter().copied()).collect())

@@ -17,6 +17,7 @@ mod journal;
 mod json;
 mod layout;
 mod output;
+mod parts;
 mod reader;
 mod receipt;
 mod side;
@@ -31,7 +32,10 @@ pub use journal::Fingerprint;
 pub(crate) use journal::{difference, recorded};
 pub use layout::{Layout, OutTensor};
 pub use output::Access;
-pub(crate) use output::{RECEIPT, finished};
+pub(crate) use output::{RECEIPT, finished, temporary};
+pub(crate) use parts::{
+    FACTORS, PLAN, create_folder, put, read_document, remove, remove_folder, settle, write_journal,
+};
 pub(crate) use reader::Overlay;
 pub use reader::{Checkpoint, TensorInfo};
 pub use receipt::FileRecord;

@@ -404,7 +404,7 @@ pub(super) fn names(dir: &Path) -> Result<Vec<String>> {
 }
 
 /// Name of a file while it is being written. The same in every run, so that one can go on with what another left.
-pub(super) fn temporary(name: &str) -> String {
+pub(crate) fn temporary(name: &str) -> String {
     let kind = if name.starts_with("model") { "" } else { "model-" };
     format!(".{kind}{name}.tmp")
 }

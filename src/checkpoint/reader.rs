@@ -228,6 +228,12 @@ impl Checkpoint {
         &self.parts[self.tensors[tensor].file].path
     }
 
+    /// The file that holds tensor number `tensor`, and where in it; `None` for one that is computed.
+    pub(crate) fn range_of(&self, tensor: usize) -> Option<(&Path, std::ops::Range<u64>)> {
+        let TensorInfo { offset, bytes, .. } = self.tensors[tensor];
+        self.overlay.is_none().then(|| (self.file_of(tensor), offset..offset + bytes))
+    }
+
     /// Bytes of all tensors; of an adapter, of its own files.
     pub fn total_bytes(&self) -> u64 {
         if self.overlay.is_some() {

@@ -17,6 +17,7 @@ use super::index::plain_name;
 use super::journal::{Found, JOURNAL, Journal, recorded};
 use super::layout::{INDEX, Layout, SINGLE, Shard};
 use super::output::{Access, Output, RECEIPT, is_own, names, temporary};
+use super::parts::is_shared;
 use super::reader::Checkpoint;
 use super::receipt::FileRecord;
 use super::text::{self, shown};
@@ -210,7 +211,7 @@ impl Writer {
         self.output.add_stale(&new);
         let mut names = names(&self.output.dir)?;
         let goes = |name: &String| self.output.old.contains(&self.output.dir.join(name));
-        names.retain(|name| !is_own(name) && !new.contains(name) && !goes(name));
+        names.retain(|name| !is_own(name) && !is_shared(name) && !new.contains(name) && !goes(name));
         names.sort_unstable();
         Ok(names)
     }

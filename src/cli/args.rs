@@ -57,6 +57,21 @@ pub enum Command {
     /// which `--device auto` means here if it is there; on another within 1e-5 of each task vector and one rounding.
     /// Exit code 1 if anything differs.
     Verify(Verify),
+    /// Plan a merge for several machines
+    ///
+    /// Takes what `magic merge` takes, and writes plan.json into a folder that all machines see. Then, in any order and
+    /// anywhere: `magic work DIR --shard I` for each shard, and at the end `magic finalize DIR`. What comes of it is byte
+    /// for byte what `magic merge` writes.
+    Plan(Box<Merge>),
+    /// Measure the factors of feature space for a plan; once, before the work
+    Measure(Measure),
+    /// Make one shard of a plan
+    ///
+    /// Does nothing if the shard is there and its receipt and digest stand. Any number of workers may run at a time, on
+    /// the same shard too; one that is killed leaves nothing that counts.
+    Work(Work),
+    /// Complete a planned merge: check every receipt and shard, and give the files their names
+    Finalize(Finalize),
     /// Show names, types and shapes of the tensors of models
     Inspect(Inspect),
     /// List the devices that a merge can run on
@@ -114,6 +129,39 @@ pub struct Global {
     /// Log what is done; twice, also what the GPU libraries say
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
+}
+
+/// `magic measure`.
+#[derive(Debug, clap::Args)]
+pub struct Measure {
+    /// The folder of the plan
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+}
+
+/// `magic work`.
+#[derive(Debug, clap::Args)]
+pub struct Work {
+    /// The folder of the plan
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Number of the shard, from 0 [default: `SLURM_ARRAY_TASK_ID`, `JOB_COMPLETION_INDEX` or `RANK`]
+    #[arg(long, value_name = "I")]
+    pub shard: Option<usize>,
+}
+
+/// `magic finalize`.
+#[derive(Debug, clap::Args)]
+pub struct Finalize {
+    /// The folder of the plan
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Take shards that different devices have made, whose last bits may differ from those of one
+    #[arg(long)]
+    pub mixed: bool,
+    /// Record SHA-256 of inputs of more than 1 GB too
+    #[arg(long)]
+    pub hash: bool,
 }
 
 /// `magic merge`.

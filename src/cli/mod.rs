@@ -6,6 +6,7 @@ mod args;
 mod bench;
 mod demo;
 mod devices;
+mod distribute;
 mod dry_run;
 mod environment;
 mod folder;

@@ -16,7 +16,7 @@ use super::args::{Args, CalibrateArgs, Command, Global, Inspect, Merge, OutputFl
 use super::devices::Devices;
 use super::output::Printer;
 use super::progress::{Bar, Total};
-use super::{bench, demo, dry_run, inspect, interrupt, measure, methods, summary, verify};
+use super::{bench, demo, distribute, dry_run, inspect, interrupt, measure, methods, summary, verify};
 
 /// Does what the command line says.
 pub fn run(args: &Args, printer: &Printer) -> Result<()> {
@@ -26,6 +26,10 @@ pub fn run(args: &Args, printer: &Printer) -> Result<()> {
         Command::Eval(eval) => measure::eval(eval, &args.global, printer),
         Command::Sensitivity(sensitivity) => measure::sensitivity(sensitivity, &args.global, printer),
         Command::Verify(verify) => verify::run(verify, &args.global, printer),
+        Command::Plan(merge) => distribute::plan(merge, &args.global, printer),
+        Command::Measure(measure) => distribute::measure(measure, &args.global, printer),
+        Command::Work(work) => distribute::work(work, &args.global, printer),
+        Command::Finalize(finalize) => distribute::finalize(finalize, &args.global, printer),
         Command::Inspect(inspect) => self::inspect(inspect, printer),
         Command::Devices => devices(printer),
         Command::Methods => methods(printer),
@@ -150,7 +154,7 @@ fn plan(job: &Job, output: Option<&Output>, shard_size: u64, printer: &Printer) 
 }
 
 /// The recipe from its file or from flags, and the folder that the file lies in.
-fn recipe(args: &Merge) -> Result<(Recipe, Option<PathBuf>)> {
+pub(super) fn recipe(args: &Merge) -> Result<(Recipe, Option<PathBuf>)> {
     let quick = args.quick();
     let Some(path) = &args.recipe else {
         if quick == Quick::default() {

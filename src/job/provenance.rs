@@ -8,8 +8,6 @@ use rayon::prelude::*;
 use super::Job;
 use crate::checkpoint::{Checkpoint, FileRecord, Writer};
 use crate::error::Result;
-use crate::executor::Executor;
-use crate::kernels;
 use crate::progress::Progress;
 use crate::recipe::{Recipe, Sensitive, resolve};
 use crate::report::{Input, InputFile};
@@ -38,7 +36,7 @@ impl Job {
     }
 
     /// The models that have files, each once: the base, the experts, and what only adapters stand on.
-    fn sources(&self) -> Vec<&Checkpoint> {
+    pub(crate) fn sources(&self) -> Vec<&Checkpoint> {
         let mut sources: Vec<&Checkpoint> = self.checkpoints[usize::from(self.zeros)..].iter().collect();
         let mut next = 0;
         while let Some(source) = sources.get(next) {
@@ -55,11 +53,6 @@ impl Job {
     /// Where the files of the inputs are, from the root.
     pub(crate) fn input_paths(&self) -> Vec<String> {
         self.sources().into_iter().flat_map(Checkpoint::files).map(absolute).collect()
-    }
-
-    /// SHA-256 of what a GPU runs, if one does.
-    pub(super) fn wgsl_sha256(&self) -> Option<String> {
-        matches!(self.opened.executor, Executor::Gpu(_)).then(kernels::wgsl_sha256)
     }
 }
 

@@ -52,7 +52,7 @@ impl Job {
     }
 
     /// Everything that decides the bytes of the output, by name.
-    pub(super) fn fingerprint(&self, output: &Output) -> Result<Fingerprint> {
+    pub(crate) fn fingerprint(&self, output: &Output) -> Result<Fingerprint> {
         let mut print = self.decisive()?;
         print.insert("layout".into(), self.layout(output.shard_size)?.describe());
         Ok(print)
@@ -60,20 +60,16 @@ impl Job {
 
     /// Everything that decides the bytes of the tensors, by name.
     pub(crate) fn decisive(&self) -> Result<Fingerprint> {
-        let device = match &self.opened.executor {
-            // Neither threads nor memory decide anything.
-            Executor::Cpu(_) => "CPU".to_owned(),
-            Executor::Gpu(_) => self.opened.name.clone(),
-        };
+        let origin = self.origin();
         let decomposes = self.plan.tensors.iter().any(|tensor| matches!(tensor.combine, Combine::Decompose(_)));
         let mut print = Fingerprint::from([
             ("version".into(), env!("CARGO_PKG_VERSION").to_owned()),
             ("recipe".into(), self.resolved.to_yaml()),
             ("seed".into(), self.plan.seed.to_string()),
-            ("device".into(), format!("{device} on {}", std::env::consts::ARCH)),
+            ("device".into(), origin.device),
         ]);
         let mut add = |name: &str, value: String| print.insert(name.to_owned(), value);
-        if let Some(kernels) = self.wgsl_sha256() {
+        if let Some(kernels) = origin.wgsl_sha256 {
             add(KERNELS, kernels);
         }
         if let Some(merged) = self.given {

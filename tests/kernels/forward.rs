@@ -15,17 +15,6 @@ fn finite(values: &[f32]) -> Vec<f64> {
     values.iter().map(|x| f64::from(*x)).collect()
 }
 
-impl Case {
-    /// A buffer to write, and to look at afterwards, of the given contents.
-    fn filled(&mut self, values: &[f32], wanted: Wanted) -> Buf {
-        let from = self.list.floats("from", values);
-        let n = values.len() as u32;
-        let buf = self.result(Size::Fixed(n), wanted);
-        add::record(&mut self.list, (1, n), 1.0, from, 0.0, from, buf);
-        buf
-    }
-}
-
 /// `x · wᵀ + bias` by `kernel`, or by the one that is chosen, inside of a wider matrix or alone.
 fn product(
     check: &dyn Fn(&Case),

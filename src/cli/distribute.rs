@@ -1,0 +1,147 @@
+//! `magic plan`, `measure`, `work` and `finalize`: a merge by several machines.
+
+use std::env;
+use std::path::Path;
+use std::sync::Arc;
+
+use magic_merge::distribute::{self, Manifest};
+use magic_merge::job::Job;
+use magic_merge::progress::Progress;
+use magic_merge::{Error, Result};
+
+use super::args::{Finalize, Global, Measure, Merge, Work};
+use super::output::Printer;
+use super::progress::{Bar, Total};
+use super::run::recipe;
+use super::tables::pairs;
+use super::text::{bytes, harmless, plural};
+use super::{interrupt, summary};
+
+/// Where engines say which of their jobs this is.
+const RANKS: [&str; 3] = ["SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX", "RANK"];
+
+/// Plans a merge.
+pub fn plan(args: &Merge, global: &Global, printer: &Printer) -> Result<()> {
+    let useless = [
+        ("--dry-run", args.dry_run),
+        ("--emit-recipe", args.emit_recipe),
+        ("--resume", args.output.resume),
+        ("--overwrite", args.output.overwrite),
+        ("--hash", args.output.hash),
+    ];
+    if let Some((flag, _)) = useless.iter().find(|(_, given)| *given) {
+        return Err(Error::usage(format!("`{flag}` means nothing to a plan, which computes and replaces nothing"))
+            .hint("leave it out"));
+    }
+    let (recipe, folder) = recipe(args)?;
+    let dir = args.output.out.as_ref().ok_or_else(|| {
+        Error::usage("no folder for the plan").hint("add `--out DIR`, a folder that all machines see")
+    })?;
+    let job = Job::new(recipe, folder.as_deref(), &global.wanted(args.calibration.fast_gemm))?;
+    let manifest = Manifest::new(&job, args.output.shard_size)?;
+    let id = manifest.write(&job, dir)?;
+    printer.warnings(&job.plan.warnings);
+    if printer.json() {
+        let document = serde_json::json!({"schema": "magic-planned/1", "plan": id, "out": dir, "shards": manifest.shards.len(),
+            "tensors": manifest.tensors, "measure": manifest.measured, "bytes": {"read": manifest.read, "written": manifest.written},
+            "memory": {"host": manifest.host_memory, "device": manifest.device_memory},
+            "largest": manifest.largest.as_ref().map(|(name, blocks)| serde_json::json!({"tensor": name, "blocks": blocks}))});
+        return printer.document(&document);
+    }
+    printer.summary(&said(&manifest, &id, dir))
+}
+
+/// What was planned, and the commands that do it.
+fn said(manifest: &Manifest, id: &str, dir: &Path) -> String {
+    let last = manifest.shards.len() - 1;
+    let largest = manifest.largest.as_ref().map(|(name, blocks)| format!("{name}, in {}", plural(*blocks, "block")));
+    let mut facts = vec![
+        ("plan", id[..16].to_owned()),
+        ("tensors", manifest.tensors.to_string()),
+        ("read", bytes(manifest.read)),
+        ("written", format!("{} in {}", bytes(manifest.written), plural(manifest.shards.len(), "shard"))),
+        ("memory", format!("{} a worker", bytes(manifest.host_memory + manifest.device_memory))),
+    ];
+    facts.extend(largest.map(|largest| ("largest", largest)));
+    let at = dir.display();
+    let measure =
+        if manifest.measured { format!("  magic measure {at}              once, first\n") } else { String::new() };
+    harmless(&format!(
+        "{}\n{measure}  magic work {at} --shard I     for I = 0 to {last}, in any order, anywhere\n  magic finalize {at}             when all are done\n",
+        pairs(facts)
+    ))
+}
+
+/// Measures the factors of feature space of a plan.
+pub fn measure(args: &Measure, global: &Global, printer: &Printer) -> Result<()> {
+    let progress = Arc::new(Progress::default());
+    interrupt::stops(&progress)?;
+    let bar = Bar::start(global, &progress, Total { tensors: 0, bytes: 0 });
+    let done = distribute::measure(&args.dir, &global.wanted(false), &progress);
+    drop(bar);
+    let done = done?;
+    if printer.json() {
+        return printer.document(&serde_json::json!({"schema": "magic-measured/1", "measured": done}));
+    }
+    let how = if done.already { "measured already" } else { "measured" };
+    printer.summary(&harmless(&format!("{how}: {} on {}\n", plural(done.leaves, "factor"), done.device)))
+}
+
+/// Makes a shard.
+pub fn work(args: &Work, global: &Global, printer: &Printer) -> Result<()> {
+    let shard = match args.shard {
+        Some(shard) => shard,
+        None => rank()?,
+    };
+    let progress = Arc::new(Progress::default());
+    interrupt::stops(&progress)?;
+    let (manifest, _) = Manifest::read(&args.dir)?;
+    let own = manifest.shard(shard)?;
+    let total = Total { tensors: own.tensors.len() as u64, bytes: own.read + own.bytes };
+    let bar = Bar::start(global, &progress, total);
+    let done = distribute::work(&args.dir, shard, &global.wanted(false), &progress);
+    drop(bar);
+    let done = done?;
+    if printer.json() {
+        return printer.document(&serde_json::json!({"schema": "magic-worked/1", "worked": done}));
+    }
+    printer.summary(&harmless(&match done.already {
+        true => format!("shard {shard} is done already: {}\n", done.file),
+        false => format!(
+            "shard {shard}: {}, {} read and {} written in {:.2} s on {}\n",
+            done.file,
+            bytes(done.read),
+            bytes(done.bytes),
+            done.seconds,
+            done.device
+        ),
+    }))
+}
+
+/// The number of this job among those of an engine.
+fn rank() -> Result<usize> {
+    for name in RANKS {
+        let Some(value) = env::var_os(name) else { continue };
+        let number = value.to_str().and_then(|value| value.parse().ok());
+        return number.ok_or_else(|| {
+            Error::usage(format!("`{name}` is `{}`, which is no shard", value.to_string_lossy()))
+                .hint("add `--shard I`")
+        });
+    }
+    Err(Error::usage("which shard?").hint(format!("add `--shard I`, or set one of {}", RANKS.join(", "))))
+}
+
+/// Completes a planned merge.
+pub fn finalize(args: &Finalize, global: &Global, printer: &Printer) -> Result<()> {
+    let progress = Arc::new(Progress::default());
+    interrupt::stops(&progress)?;
+    let bar = Bar::start(global, &progress, Total { tensors: 0, bytes: 0 });
+    let report = distribute::finalize(&args.dir, args.mixed, args.hash, &global.wanted(false), &progress);
+    drop(bar);
+    let report = report?;
+    printer.warnings(&report.warnings);
+    if printer.json() {
+        return printer.document(&report);
+    }
+    printer.summary(&summary::line(&report, &args.dir.display().to_string()))
+}

@@ -1,0 +1,254 @@
+//! `plan.json`: what is to be done, and of what.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::checkpoint::text::{path, shown};
+use crate::checkpoint::{PLAN, Writer, create_folder, put, read_document, sha256};
+use crate::device::Wanted;
+use crate::error::{Error, Result};
+use crate::job::Job;
+use crate::recipe::Recipe;
+
+/// Name and version of the document.
+const SCHEMA: &str = "magic-plan/1";
+/// What to do about a plan that does not fit.
+const AGAIN: &str = "plan the merge again, in another folder: `magic plan RECIPE.yml --out DIR`";
+
+/// The plan of a merge by several machines.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Version of the program that planned it, and that has to do the work.
+    pub version: String,
+    /// The recipe, with paths from the root.
+    pub recipe: String,
+    /// Most bytes of a shard.
+    pub shard_size: u64,
+    /// Whether factors of feature space are to be measured before there is work.
+    pub measured: bool,
+    /// Number of tensors.
+    pub tensors: usize,
+    /// Bytes of all files that are read.
+    pub read: u64,
+    /// Bytes of all shards.
+    pub written: u64,
+    /// Most host memory that a worker takes, in bytes, on the device that it was planned for.
+    pub host_memory: u64,
+    /// Most device memory, in bytes.
+    pub device_memory: u64,
+    /// The largest tensor: its name, and in how many blocks it is merged.
+    pub largest: Option<(String, usize)>,
+    /// All files that are read.
+    pub inputs: Vec<InputFile>,
+    /// The shards of the output.
+    pub shards: Vec<Shard>,
+    /// Where everything lies in them, as a digest.
+    layout: String,
+}
+
+/// A file that is read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InputFile {
+    /// The model, as it was named.
+    pub model: String,
+    /// Where it is.
+    pub path: String,
+    /// Its size.
+    pub bytes: u64,
+    /// A digest of what its header says.
+    pub header: String,
+}
+
+impl InputFile {
+    /// Whether both are the same file with the same contents, as far as a look at it can tell.
+    fn is(&self, other: &Self) -> bool {
+        self.path == other.path && self.bytes == other.bytes && self.header == other.header
+    }
+}
+
+/// A shard of the output.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Shard {
+    /// Name of its file.
+    pub file: String,
+    /// Size of its file.
+    pub bytes: u64,
+    /// Bytes that are read for it, once.
+    pub read: u64,
+    /// Its tensors.
+    pub tensors: Vec<Tensor>,
+}
+
+/// A tensor of a shard.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Tensor {
+    /// Name.
+    pub name: String,
+    /// Its bytes in the output.
+    pub bytes: u64,
+    /// What it is made from: input file, first byte, and byte after the last. Tensors that an adapter computes have none.
+    pub ranges: Vec<(usize, u64, u64)>,
+}
+
+/// The document.
+#[derive(Serialize, Deserialize)]
+struct Document {
+    schema: String,
+    /// Of the text of `plan`.
+    sha256: String,
+    plan: Box<RawValue>,
+}
+
+impl Manifest {
+    /// The plan of `job`, in shards of at most `shard_size` bytes.
+    ///
+    /// # Errors
+    /// A job whose result is an adapter.
+    pub fn new(job: &Job, shard_size: u64) -> Result<Self> {
+        if job.recipe.lora_out.is_some() || job.zeros {
+            return Err(Error::usage("an adapter is laid out when all of it is computed: it cannot be planned")
+                .hint("use `magic merge`"));
+        }
+        let layout = job.layout(shard_size)?;
+        let inputs = inputs(job);
+        let place = |checkpoint: usize, tensor: usize| {
+            let (path, range) = job.checkpoints[checkpoint].range_of(tensor)?;
+            let path = absolute(path);
+            Some((inputs.iter().position(|input| input.path == path)?, range.start, range.end))
+        };
+        let mut shards: Vec<Shard> = layout
+            .shards()
+            .map(|(file, bytes)| Shard { file: file.to_owned(), bytes, read: 0, tensors: Vec::new() })
+            .collect();
+        for (number, tensor) in job.plan.tensors.iter().enumerate() {
+            let ranges: Vec<_> =
+                tensor.sources.iter().filter_map(|source| place(source.checkpoint, source.tensor)).collect();
+            let shard = &mut shards[layout.shard_of(number)];
+            shard.read += ranges.iter().map(|(_, start, end)| end - start).sum::<u64>();
+            shard.tensors.push(Tensor { name: tensor.name.clone(), bytes: layout.tensor_bytes(number), ranges });
+        }
+        let largest = job.plan.tensors.iter().max_by_key(|tensor| tensor.elements);
+        Ok(Self {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            recipe: job.resolved_yaml(),
+            shard_size,
+            measured: job.features.is_some(),
+            tensors: job.plan.tensors.len(),
+            read: inputs.iter().map(|input| input.bytes).sum(),
+            written: layout.file_bytes(),
+            host_memory: job.plan.memory.host_peak(),
+            device_memory: job.plan.memory.device_peak(),
+            largest: largest.map(|tensor| (tensor.name.clone(), tensor.blocks())),
+            inputs,
+            shards,
+            layout: layout.describe(),
+        })
+    }
+
+    /// Writes it into `dir`, which is made if it is not there; returns its digest, by which all work names it.
+    ///
+    /// # Errors
+    /// A folder that holds something else, a failed write.
+    pub fn write(&self, job: &Job, dir: &Path) -> Result<String> {
+        let plan = serde_json::value::to_raw_value(self).expect("a plan is plain data");
+        let id = sha256(plan.get());
+        if dir.join(PLAN).exists() {
+            return match Self::read(dir)?.1 == id {
+                true => Ok(id),
+                false => Err(Error::output(format!("`{}` holds the plan of another merge", path(dir)))
+                    .hint("choose another folder, or remove it")),
+            };
+        }
+        let layout = job.layout(self.shard_size)?;
+        let inputs: Vec<_> = job.checkpoints.iter().collect();
+        Writer::check(dir, &layout, &inputs, &Default::default())?;
+        create_folder(dir)?;
+        let document = Document { schema: SCHEMA.to_owned(), sha256: id.clone(), plan };
+        put(dir, PLAN, &serde_json::to_vec(&document).expect("a plan is plain data"))?;
+        Ok(id)
+    }
+
+    /// Reads the plan in `dir`, and its digest.
+    ///
+    /// # Errors
+    /// No plan, or one that has been changed.
+    pub fn read(dir: &Path) -> Result<(Self, String)> {
+        let at = path(&dir.join(PLAN));
+        let bytes = read_document(dir, PLAN)?.ok_or_else(|| {
+            Error::usage(format!("there is no `{PLAN}` in `{}`", path(dir)))
+                .hint("make one: `magic plan RECIPE.yml --out DIR`")
+        })?;
+        let bad = |what: String| Error::input(format!("`{at}` {what}")).hint(AGAIN);
+        let document: Document =
+            serde_json::from_slice(&bytes).map_err(|e| bad(format!("is damaged: {}", shown(&e.to_string()))))?;
+        if document.schema != SCHEMA {
+            return Err(bad(format!("has the schema `{}`, not `{SCHEMA}`", shown(&document.schema))));
+        }
+        let id = sha256(document.plan.get());
+        if id != document.sha256 {
+            return Err(bad("was changed after it was made: its digest is another".into()));
+        }
+        let plan = serde_json::from_str(document.plan.get())
+            .map_err(|e| bad(format!("is damaged: {}", shown(&e.to_string()))))?;
+        Ok((plan, id))
+    }
+
+    /// The merge, opened on the device that is `wanted`.
+    ///
+    /// # Errors
+    /// Another version of the program, inputs that are no longer what was planned with, and all that opening a merge can
+    /// end with.
+    pub fn job(&self, wanted: &Wanted) -> Result<Job> {
+        let version = env!("CARGO_PKG_VERSION");
+        if self.version != version {
+            let what = format!("the plan is of version {}, and this is {version}", shown(&self.version));
+            return Err(Error::usage(what).hint("all machines need the same version"));
+        }
+        let job = Job::new(Recipe::from_yaml(&self.recipe, PLAN)?, None, wanted)?;
+        let now = inputs(&job);
+        if let Some(input) = self.inputs.iter().find(|input| !now.iter().any(|other| other.is(input))) {
+            let what = format!("the input `{}` is not what the merge was planned with", shown(&input.path));
+            let error = Error::input(what);
+            return Err(match now.iter().find(|other| other.path == input.path) {
+                Some(other) if other.bytes != input.bytes => {
+                    error.hint(format!("it has {} bytes, and had {}", other.bytes, input.bytes)).hint(AGAIN)
+                }
+                Some(_) => error.hint("its header says something else than then").hint(AGAIN),
+                None => error.hint("all machines need to see the inputs under the same paths"),
+            });
+        }
+        if job.layout(self.shard_size)?.describe() != self.layout {
+            return Err(Error::input("the output would be laid out in another way than was planned").hint(AGAIN));
+        }
+        Ok(job)
+    }
+
+    /// Shard number `shard`.
+    ///
+    /// # Errors
+    /// One that there is not.
+    pub fn shard(&self, shard: usize) -> Result<&Shard> {
+        self.shards.get(shard).ok_or_else(|| {
+            let last = self.shards.len() - 1;
+            Error::usage(format!("there is no shard {shard}: the plan has shards 0 to {last}"))
+                .hint(format!("an array of jobs would have the indices 0-{last}"))
+        })
+    }
+}
+
+/// All files that `job` reads.
+fn inputs(job: &Job) -> Vec<InputFile> {
+    let mut files = Vec::new();
+    for source in job.sources() {
+        for (path, bytes, header) in source.contents() {
+            files.push(InputFile { model: source.name().to_owned(), path: absolute(path), bytes, header });
+        }
+    }
+    files
+}
+
+fn absolute(path: &Path) -> String {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).to_string_lossy().into_owned()
+}

@@ -1,0 +1,250 @@
+//! A merge by several machines, as its users run it: the same bytes in whatever order, however often and whoever is killed.
+
+#[allow(dead_code, reason = "each test uses its own part")]
+#[path = "common/cli.rs"]
+mod cli;
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use cli::{Run, Sandbox, say};
+use serde_json::Value;
+
+/// Tensors of a model that makes sixteen shards.
+const SHARDS: usize = 16;
+
+/// Base and two experts, each of sixteen tensors of 32 KB.
+fn sandbox() -> Sandbox {
+    let sandbox = Sandbox::empty();
+    for (seed, name) in ["base", "a", "b"].into_iter().enumerate() {
+        model(&sandbox, name, seed as u32, &[]);
+        sandbox.write(&format!("{name}/config.json"), r#"{"model_type": "llama", "torch_dtype": "float32"}"#);
+    }
+    sandbox
+}
+
+fn model(sandbox: &Sandbox, name: &str, seed: u32, more: &[&str]) {
+    let names: Vec<String> = (0..SHARDS).map(|i| format!("model.layers.{i}.mlp.up_proj.weight")).collect();
+    let names = names.iter().map(String::as_str).chain(more.iter().copied());
+    let tensors: Vec<_> = names.map(|name| (name, &[128usize, 64][..], seed)).collect();
+    sandbox.model(name, "model.safetensors", &tensors);
+}
+
+const FLAGS: [&str; 16] = [
+    "--device",
+    "cpu",
+    "--base",
+    "base",
+    "--model",
+    "a",
+    "--model",
+    "b",
+    "--method",
+    "dare_ties",
+    "--param",
+    "density=0.5",
+    "--calibrate",
+    "wsc",
+    "--shard-size",
+    "40KB",
+];
+
+fn shards(sandbox: &Sandbox, dir: &str) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut files: Vec<_> =
+        fs::read_dir(sandbox.path(dir)).expect("a folder").map(|e| e.expect("an entry").path()).collect();
+    files.retain(|path| path.file_name().is_some_and(|name| name.to_string_lossy().contains("safetensors")));
+    files.sort_unstable();
+    files.into_iter().map(|path| (path.file_name().expect("a name").into(), fs::read(&path).expect("a file"))).collect()
+}
+
+/// Names of the files beside them.
+fn others(sandbox: &Sandbox, dir: &str) -> Vec<String> {
+    let entries = fs::read_dir(sandbox.path(dir)).expect("a folder");
+    let names = entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned());
+    let mut names: Vec<String> = names.filter(|name| !name.contains("safetensors")).collect();
+    names.sort_unstable();
+    names
+}
+
+fn plan(sandbox: &Sandbox, dir: &str) -> Value {
+    sandbox.run(&[&["plan"], &FLAGS[..], &["--out", dir, "--json"]].concat()).good().json()
+}
+
+fn work(sandbox: &Sandbox, dir: &str, shard: usize) -> Run {
+    sandbox.run(&["work", dir, "--shard", &shard.to_string(), "--device", "cpu"])
+}
+
+fn finalize(sandbox: &Sandbox, dir: &str) -> Run {
+    sandbox.run(&["finalize", dir, "--device", "cpu"])
+}
+
+fn started(sandbox: &Sandbox, dir: &str, shard: usize) -> Child {
+    let mut command = sandbox.command(&["work", dir, "--shard", &shard.to_string(), "--device", "cpu", "-q"]);
+    command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the program starts")
+}
+
+/// Numbers that look random, the same in every run.
+fn random(state: &mut u64) -> usize {
+    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    (*state >> 33) as usize
+}
+
+#[test]
+fn any_order_duplicates_and_kills_make_no_other_byte() {
+    let rounds = if std::env::var_os("MAGIC_TEST_LONG").is_some() { 100 } else { 20 };
+    let sandbox = sandbox();
+    sandbox.run(&[&["merge"], &FLAGS[..], &["--out", "one"]].concat()).good();
+    let wanted = shards(&sandbox, "one");
+    assert_eq!(wanted.len(), SHARDS + 1, "shards and their index");
+    let (mut state, mut killed) = (7, 0);
+    for round in 0..rounds {
+        let planned = plan(&sandbox, "many");
+        assert_eq!(planned["shards"], SHARDS as u64);
+        let mut order: Vec<usize> = (0..SHARDS).collect();
+        (1..SHARDS).rev().for_each(|i| order.swap(i, random(&mut state) % (i + 1)));
+        // Some are begun and killed first, some by two at once.
+        for &shard in &order[..3] {
+            let mut child = started(&sandbox, "many", shard);
+            std::thread::sleep(Duration::from_micros(random(&mut state) as u64 % 30_000));
+            child.kill().expect("it can be killed");
+            killed += usize::from(!child.wait().expect("it ended").success());
+        }
+        assert_eq!(finalize(&sandbox, "many").code, Some(1), "round {round}: not all is done");
+        for pair in order.chunks(2) {
+            let children: Vec<Child> =
+                pair.iter().chain(&pair[..1]).map(|&shard| started(&sandbox, "many", shard)).collect();
+            for mut child in children {
+                assert!(child.wait().expect("it ended").success(), "round {round}, {pair:?}");
+            }
+        }
+        let again = work(&sandbox, "many", order[0]).good();
+        assert!(again.stdout.contains("done already"), "{}", again.stdout);
+        finalize(&sandbox, "many").good();
+        assert!(shards(&sandbox, "many") == wanted, "round {round}");
+        assert_eq!(others(&sandbox, "many"), others(&sandbox, "one"), "what is left of the plan");
+        let verified = sandbox.run(&["verify", "many", "--all"]);
+        assert_eq!(verified.code, Some(0), "round {round}: {}{}", verified.stdout, verified.stderr);
+        fs::remove_dir_all(sandbox.path("many")).expect("it can be removed");
+    }
+    say(&format!(
+        "distribute: {rounds} rounds of {SHARDS} shards in random order, {killed} workers killed, no other byte"
+    ));
+}
+
+#[test]
+fn the_end_refuses_what_is_missing_damaged_or_of_another_plan_by_name() {
+    let sandbox = sandbox();
+    plan(&sandbox, "out");
+    for shard in 0..SHARDS {
+        work(&sandbox, "out", shard).good();
+    }
+    let part =
+        |shard: usize, end: &str| sandbox.path(&format!("out/parts/model-{:05}-of-00016.safetensors{end}", shard + 1));
+    let (receipt, file) = (part(5, ".json"), part(5, ""));
+    let (good_receipt, good_file) = (fs::read(&receipt).expect("a receipt"), fs::read(&file).expect("a shard"));
+    let refused = |what: &str| {
+        let run = finalize(&sandbox, "out");
+        assert_eq!(run.code, Some(1), "{what}: {}", run.stderr);
+        assert!(run.stderr.contains("1 of 16 shards are not done: shard 5: "), "{what}: {}", run.stderr);
+        assert!(run.stderr.contains(what) && run.stderr.contains("--shard 5`"), "{what}: {}", run.stderr);
+        assert!(!sandbox.path("out/model.safetensors.index.json").exists(), "{what}");
+    };
+    fs::remove_file(&receipt).expect("removed");
+    refused("is missing");
+    fs::write(&receipt, &good_receipt[..good_receipt.len() / 2]).expect("written");
+    refused("is damaged");
+    fs::copy(part(6, ".json"), &receipt).expect("copied");
+    refused("is that of another merge");
+    // Of another plan for the same shard.
+    sandbox.run(&[&["plan"], &FLAGS[..], &["--seed", "1", "--out", "other"]].concat()).good();
+    work(&sandbox, "other", 5).good();
+    fs::copy(sandbox.path("other/parts/model-00006-of-00016.safetensors.json"), &receipt).expect("copied");
+    refused("is that of another merge");
+    fs::write(&receipt, &good_receipt).expect("written");
+    let mut bad = good_file.clone();
+    *bad.last_mut().expect("not empty") ^= 1;
+    fs::write(&file, &bad).expect("written");
+    refused("SHA-256");
+    fs::write(&file, &good_file[1..]).expect("written");
+    refused("were recorded");
+    fs::remove_file(&file).expect("removed");
+    refused("is missing");
+    // Done again, all is well.
+    work(&sandbox, "out", 5).good();
+    assert!(fs::read(&file).expect("a shard") == good_file);
+    finalize(&sandbox, "out").good();
+    let done = finalize(&sandbox, "out");
+    assert!(done.code == Some(2) && done.stderr.contains("finished already"), "{}", done.stderr);
+}
+
+#[test]
+fn a_plan_is_for_one_merge_and_one_set_of_inputs() {
+    let sandbox = sandbox();
+    plan(&sandbox, "out");
+    plan(&sandbox, "out"); // the same once more is the same
+    let other = sandbox.run(&[&["plan"], &FLAGS[..], &["--seed", "1", "--out", "out"]].concat());
+    assert!(other.code == Some(1) && other.stderr.contains("plan of another merge"), "{}", other.stderr);
+    let none = work(&sandbox, "out", SHARDS);
+    assert!(none.code == Some(2) && none.stderr.contains("0 to 15") && none.stderr.contains("0-15"), "{}", none.stderr);
+    let which = sandbox.run(&["work", "out", "--device", "cpu"]);
+    assert!(which.code == Some(2) && which.stderr.contains("--shard I"), "{}", which.stderr);
+    for engine in ["SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX", "RANK"] {
+        let output = sandbox.command(&["work", "out", "--device", "cpu"]).env(engine, "3").output().expect("it starts");
+        let run = Run::from(output).good();
+        assert!(run.stdout.contains("shard 3"), "{engine}: {}", run.stdout);
+    }
+    // An edited plan, and inputs that are others now.
+    let text = String::from_utf8(sandbox.read("out/plan.json")).expect("UTF-8");
+    sandbox.write("out/plan.json", &text.replace("density: 0.5", "density: 0.6"));
+    let edited = work(&sandbox, "out", 1);
+    assert!(edited.code == Some(1) && edited.stderr.contains("was changed after it was made"), "{}", edited.stderr);
+    sandbox.write("out/plan.json", &text);
+    model(&sandbox, "a", 1, &["more"]);
+    let changed = work(&sandbox, "out", 1);
+    assert_eq!(changed.code, Some(1), "{}", changed.stderr);
+    assert!(
+        changed.stderr.contains("a/model.safetensors` is not what the merge was planned with"),
+        "{}",
+        changed.stderr
+    );
+    let nowhere = work(&sandbox, "base", 1);
+    assert!(nowhere.code == Some(2) && nowhere.stderr.contains("magic plan"), "{}", nowhere.stderr);
+}
+
+#[test]
+fn feature_space_is_measured_once_and_the_work_applies_it() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/fsc/llama");
+    let at = |name: &str| root.join(name).to_str().expect("UTF-8").to_owned();
+    let mut flags: Vec<String> =
+        ["--device", "cpu", "--method", "linear", "--calibrate", "dsc", "--shard-size", "20KB", "--base"]
+            .map(str::to_owned)
+            .into_iter()
+            .chain([at("base")])
+            .collect();
+    for k in 0..3 {
+        flags.extend(["--model".into(), at(&format!("expert{k}"))]);
+        flags.extend(["--data".into(), at(&format!("task{k}.safetensors"))]);
+    }
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let sandbox = Sandbox::empty();
+    sandbox.run(&[&["merge"], &flags[..], &["--out", "one"]].concat()).good();
+    let planned = sandbox.run(&[&["plan"], &flags[..], &["--out", "many", "--json"]].concat()).good().json();
+    assert_eq!(planned["measure"], true);
+    let early = work(&sandbox, "many", 0);
+    assert!(early.code == Some(2) && early.stderr.contains("magic measure"), "{}", early.stderr);
+    sandbox.run(&["measure", "many", "--device", "cpu"]).good();
+    let again = sandbox.run(&["measure", "many", "--device", "cpu"]).good();
+    assert!(again.stdout.contains("measured already"), "{}", again.stdout);
+    let count = planned["shards"].as_u64().expect("a number") as usize;
+    assert!(count > 3, "{count}");
+    (0..count).rev().for_each(|shard| drop(work(&sandbox, "many", shard).good()));
+    finalize(&sandbox, "many").good();
+    assert!(shards(&sandbox, "many") == shards(&sandbox, "one"));
+    let features = |dir: &str| {
+        let receipt: Value = serde_json::from_slice(&sandbox.read(&format!("{dir}/magic.json"))).expect("a receipt");
+        receipt["features"]["leaves"].clone()
+    };
+    assert_eq!(features("many"), features("one"));
+}
