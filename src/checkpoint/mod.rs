@@ -31,7 +31,7 @@ pub use journal::Fingerprint;
 pub(crate) use journal::{difference, recorded};
 pub use layout::{Layout, OutTensor};
 pub use output::Access;
-pub(crate) use output::{RECEIPT, finished};
+pub(crate) use output::{RECEIPT, REPORT, finished};
 pub(crate) use reader::Overlay;
 pub use reader::{Checkpoint, TensorInfo};
 pub use receipt::FileRecord;

@@ -57,6 +57,11 @@ pub enum Command {
     /// which `--device auto` means here if it is there; on another within 1e-5 of each task vector and one rounding.
     /// Exit code 1 if anything differs.
     Verify(Verify),
+    /// Write the page about a finished merge, report.html, anew
+    ///
+    /// Every merge writes one beside its result: norms, factors and directions along the depth of the network, what stands
+    /// out, what went in. It is made from magic.json alone, and needs neither network nor scripts to be read.
+    Report(Report),
     /// Show names, types and shapes of the tensors of models
     Inspect(Inspect),
     /// List the devices that a merge can run on
@@ -356,6 +361,14 @@ pub struct Verify {
     /// calibrated in feature space always all.
     #[arg(long)]
     pub all: bool,
+}
+
+/// `magic report`.
+#[derive(Debug, clap::Args)]
+pub struct Report {
+    /// Output folder of a merge
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
 }
 
 /// `magic inspect`.

@@ -15,6 +15,7 @@ mod measure;
 mod methods;
 mod output;
 mod progress;
+mod report;
 mod run;
 mod summary;
 mod tables;

@@ -16,7 +16,7 @@ use super::args::{Args, CalibrateArgs, Command, Global, Inspect, Merge, OutputFl
 use super::devices::Devices;
 use super::output::Printer;
 use super::progress::{Bar, Total};
-use super::{bench, demo, dry_run, inspect, interrupt, measure, methods, summary, verify};
+use super::{bench, demo, dry_run, inspect, interrupt, measure, methods, report, summary, verify};
 
 /// Does what the command line says.
 pub fn run(args: &Args, printer: &Printer) -> Result<()> {
@@ -26,6 +26,7 @@ pub fn run(args: &Args, printer: &Printer) -> Result<()> {
         Command::Eval(eval) => measure::eval(eval, &args.global, printer),
         Command::Sensitivity(sensitivity) => measure::sensitivity(sensitivity, &args.global, printer),
         Command::Verify(verify) => verify::run(verify, &args.global, printer),
+        Command::Report(report) => report::run(report, printer),
         Command::Inspect(inspect) => self::inspect(inspect, printer),
         Command::Devices => devices(printer),
         Command::Methods => methods(printer),
