@@ -391,7 +391,7 @@ fn a_merge_ends_with_a_table_on_stdout() {
         assert!(run.stdout.contains(word), "{word} in {}", run.stdout);
     }
     assert_eq!(run.stderr, "");
-    let names = ["README.md", "config.json", "magic.json", "model.safetensors", "recipe.yml"];
+    let names = ["README.md", "config.json", "magic.json", "model.safetensors", "recipe.yml", "report.html"];
     for name in names {
         assert!(sandbox.path("out").join(name).is_file(), "{name}");
     }

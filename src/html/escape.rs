@@ -21,9 +21,10 @@ pub fn escape(text: &str) -> String {
     out
 }
 
-/// A name in a fixed-width face.
+/// A name in a fixed-width face. A line may end behind its dots and slashes.
 pub fn code(name: &str) -> String {
-    format!("<code>{}</code>", escape(name))
+    let parts: Vec<String> = shown(name).split_inclusive(['.', '/']).map(escape).collect();
+    format!("<code>{}</code>", parts.join("<wbr/>"))
 }
 
 /// A sentence, with what is between back quotes as names.
@@ -51,7 +52,8 @@ mod tests {
         assert_eq!(escape("a\u{0}\u{1b}[2J\u{202e}b\u{2066}\r\n"), r"a\u{0}\u{1b}[2J\u{202e}b\u{2066}\u{d}\u{a}");
         assert_eq!(escape("\u{ffff}‖τ‖ 模型"), "\u{fffd}‖τ‖ 模型");
         assert!(escape(&"<".repeat(1 << 20)).len() < 2000);
-        assert_eq!(code("a.b"), "<code>a.b</code>");
+        assert_eq!(code("a/b.<c>"), "<code>a/<wbr/>b.<wbr/>&lt;c&gt;</code>");
+        assert!(code(&".".repeat(1 << 20)).len() < 5000);
         assert_eq!(prose("in `<a>` and `b`"), "in <code>&lt;a&gt;</code> and <code>b</code>");
         assert_eq!(prose("in `<a> alone"), "in `&lt;a&gt; alone");
         assert_eq!(lines("a: 1\r\nb: <\n"), "a: 1\nb: &lt;\n");

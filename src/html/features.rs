@@ -57,6 +57,7 @@ fn stages(document: &Document, features: &Features) -> Vec<Stage> {
     stages.push(Stage { name, of: Box::new(move |leaf| reciprocal(&leaf.experts)) });
     let factor: Option<Box<dyn Fn(f64) -> f64>> = match chosen {
         None => Some(Box::new(|xi| xi)),
+        Some(Candidate { scale: 1.0, .. }) if matches!(space, "none" | "wsc") => None,
         Some(Candidate { strength, scale, .. }) => {
             let (strength, scale) = (*strength, *scale);
             match (weighed, strength == 1.0) {
@@ -69,7 +70,7 @@ fn stages(document: &Document, features: &Features) -> Vec<Stage> {
     };
     if let Some(factor) = factor {
         let of = move |leaf: &Leaf| leaf.experts.iter().map(|ratio| factor(leaf.xi) / ratio).collect();
-        stages.push(Stage { name: "after feature space, computed", of: Box::new(of) });
+        stages.push(Stage { name: "after all factors, computed", of: Box::new(of) });
     }
     stages
 }

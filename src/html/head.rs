@@ -26,19 +26,26 @@ pub fn header(document: &Document) -> String {
         format!("<p class=\"formula\">{}</p>\n<p class=\"note\">{}</p>\n", escape(method.formula), escape(method.paper))
     });
     let moved = document.bytes.read.saturating_add(document.bytes.written) as f64;
-    let speed = moved / 1e9 / document.seconds.max(1e-9);
+    // Of less, the time is that of everything else.
+    let speed = match moved > 1e8 {
+        true => format!(", {:.2} GB/s", moved / 1e9 / document.seconds.max(1e-9)),
+        false => String::new(),
+    };
     let kind = if document.lora.is_some() { "adapter" } else { "model" };
     let calibration = match (document.calibrate.as_str(), &document.features) {
         ("none", _) => "none".to_owned(),
         (space, None) => space.to_owned(),
-        (space, Some(features)) => format!("{space}, on features of {}", features.family),
+        (space, Some(features)) => match features.candidates.iter().find(|candidate| candidate.chosen) {
+            Some(taken) => format!("{space}, which took {}, on features of {}", taken.name, features.family),
+            None => format!("{space}, on features of {}", features.family),
+        },
     };
     let facts = [
         ("Result", format!("{kind}, {}, {}", plural(document.tensors.len(), "tensor"), bytes(document.bytes.written))),
         ("Calibration", calibration),
         ("Device", document.device.clone()),
-        ("Time", format!("{:.2} s", document.seconds)),
-        ("Read", format!("{}, {speed:.2} GB/s in all", bytes(document.bytes.read))),
+        ("Read", bytes(document.bytes.read)),
+        ("Time", format!("{:.2} s{speed}", document.seconds)),
         ("Made by", format!("magic {}", document.version)),
     ];
     let facts: String =
@@ -116,8 +123,12 @@ pub fn models(document: &Document) -> String {
         rows.push(vec![Cell::Text("base".into()), Cell::Name(base.clone()), at(&[], 0), at(&[], 0)].into());
     }
     for (k, expert) in document.experts.iter().enumerate() {
-        let cells =
-            vec![Cell::Text(format!("expert {}", k + 1)), Cell::Name(expert.clone()), at(&norms, k), at(&cosines, k)];
+        let cells = vec![
+            Cell::Text(format!("expert\u{a0}{}", k + 1)),
+            Cell::Name(expert.clone()),
+            at(&norms, k),
+            at(&cosines, k),
+        ];
         rows.push(cells.into());
     }
     let (rows, more) = capped(rows, MOST);

@@ -20,12 +20,13 @@ pub fn section(document: &Document) -> String {
         return String::new();
     }
     let mut kinds: Vec<Kind> = vec![
-        ("Most length lost by merging", Tensor::ratio, false),
+        ("Shortest merge, compared with the experts", Tensor::ratio, false),
+        ("Longest merge, compared with the experts", Tensor::ratio, true),
         ("Farthest from one of the experts’ directions", Tensor::least_cosine, false),
     ];
     if calibrated {
         let xi = |tensor: &Tensor| tensor.xi.map_or(f64::NAN, |xi| xi.mean);
-        let largest = |tensor: &Tensor| tensor.xi.map_or(f64::NAN, |xi| xi.max);
+        let largest = |tensor: &Tensor| tensor.xi.filter(|xi| xi.min < xi.max).map_or(f64::NAN, |xi| xi.max);
         kinds.splice(
             0..0,
             [
@@ -35,26 +36,26 @@ pub fn section(document: &Document) -> String {
             ],
         );
     }
-    let mut columns = vec!["tensor", "#elements", "#‖τ‖ experts", "#merged ÷ experts", "#least cosine"];
+    let mut columns = vec!["tensor"];
     if calibrated {
-        columns.extend(["#mean ξ", "#ξ from – to", "#calibrated ÷ experts"]);
+        columns.extend(["#mean ξ", "#ξ of its rows"]);
     }
+    columns.push("#merged ÷ experts");
+    columns.extend(calibrated.then_some("#calibrated ÷ experts"));
+    columns.extend(["#least cosine", "#‖τ‖ experts", "#elements"]);
     let row = |tensor: &&Tensor| {
-        let mut cells = vec![
-            Cell::Name(tensor.name.clone()),
-            Cell::Number(count(tensor.elements)),
-            Cell::number(tensor.expert()),
-            Cell::number(tensor.ratio()),
-            Cell::number(tensor.least_cosine()),
-        ];
+        let mut cells = vec![Cell::Name(tensor.name.clone())];
         if calibrated {
-            let range = tensor.xi.map_or("–".into(), |xi| format!("{} – {}", number(xi.min), number(xi.max)));
-            cells.extend([
-                Cell::number(tensor.xi.map_or(f64::NAN, |xi| xi.mean)),
-                Cell::Number(range),
-                Cell::number(tensor.calibrated / tensor.expert()),
-            ]);
+            cells.push(Cell::number(tensor.xi.map_or(f64::NAN, |xi| xi.mean)));
+            cells.push(Cell::Number(match tensor.xi {
+                Some(xi) if xi.min < xi.max => format!("{} – {}", number(xi.min), number(xi.max)),
+                _ => "–".into(),
+            }));
         }
+        cells.push(Cell::number(tensor.ratio()));
+        cells.extend(calibrated.then(|| Cell::number(tensor.calibrated / tensor.expert())));
+        cells.extend([Cell::number(tensor.least_cosine()), Cell::number(tensor.expert())]);
+        cells.push(Cell::Number(count(tensor.elements)));
         cells.into()
     };
     let (heading, found) = if tensors.len() <= FEW {
@@ -63,6 +64,10 @@ pub fn section(document: &Document) -> String {
     } else {
         let group = |(name, of, largest): Kind| {
             let mut order: Vec<&Tensor> = tensors.iter().copied().filter(|tensor| !of(tensor).is_nan()).collect();
+            // Where all are alike, none stands out.
+            if order.iter().all(|tensor| of(tensor) == of(order[0])) {
+                order.clear();
+            }
             order.sort_by(|a, b| if largest { of(b).total_cmp(&of(a)) } else { of(a).total_cmp(&of(b)) });
             Group { name: name.into(), rows: order.iter().take(MOST).map(row).collect() }
         };
