@@ -587,6 +587,10 @@ fn the_demo_shows_what_calibration_does() {
     assert_eq!(kept, document);
     let report = String::from_utf8(sandbox.read("kept/report.md")).unwrap();
     assert!(report.contains("| ties density=0.2 |"), "{report}");
+    let page = String::from_utf8(sandbox.read("kept/report.html")).unwrap();
+    let pages: Vec<&str> = page.split("href=\"").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
+    assert_eq!(pages.len(), merges.len(), "{page}");
+    assert!(pages.iter().all(|page| sandbox.path("kept").join(page).is_file()), "{pages:?}");
     assert!(sandbox.path("kept/models/base/model.safetensors").is_file());
     sandbox.run(&["merge", "kept/ties_dsc/recipe.yml", "--device", "cpu", "--out", "again"]).good();
     assert_eq!(sandbox.read("again/model.safetensors"), sandbox.read("kept/ties_dsc/model.safetensors"));

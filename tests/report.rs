@@ -125,7 +125,7 @@ fn nothing_of_others_is_markup() {
         "<script>alert(1)</script>.0.weight",
         "</style><img src=x onerror=\"alert(1)\">.1.weight",
         "'\"&lt;!--.2.weight",
-        "a\u{1b}[2J\u{202e}b\u{0}.3.weight",
+        "a b&amp;.3.weight",
         "]]>&#60;b&#62;\u{ffff}.4.mlp",
     ];
     let sandbox = Sandbox::empty();
@@ -199,7 +199,7 @@ fn numbers_that_are_none_are_shown_as_such() {
         put(&sandbox, &receipt);
         report(&sandbox, "out").good();
         let text = checked(&page(&sandbox, "out"));
-        assert!(!text.contains("NaN ÷") && !text.contains("inf"), "{text}");
+        assert!(!text.contains("NaN") && !text.contains("inf"), "{text}");
     }
     // Nothing at all.
     let mut receipt = whole;
@@ -319,7 +319,7 @@ fn killed_at_any_moment_it_is_the_old_page_or_the_new() {
     let new = page(&sandbox, "out");
     let old = new.replace("\"magic 0", "\"magic 9");
     let mut kills = 0;
-    for at in 0.. {
+    for at in 1.. {
         sandbox.write("out/report.html", &old);
         let mut command = sandbox.command(&["report", "out"]);
         let run = command.env("MAGIC_TEST_FAULT", format!("kill@{at}")).output().expect("the program starts");

@@ -12,7 +12,7 @@ pub fn sections(document: &Document) -> String {
     let merged = document.tensors.iter().filter(|tensor| !tensor.experts.is_empty());
     let (stacks, outside) = stacks(merged, |tensor: &Tensor| &tensor.name);
     if stacks.is_empty() {
-        return "<section><h2>Along the depth</h2>\n<p class=\"note\">No tensor’s name has the number of a layer in it.</p>\
+        return "<section><h2>Along the depth</h2>\n<p class=\"note\">No layers follow each other, as far as the names of tensors tell.</p>\
                 </section>\n"
             .into();
     }
@@ -66,13 +66,17 @@ fn cosines(document: &Document, stacks: &[Stack<'_, Tensor>]) -> String {
     )
 }
 
-type Layer<'a> = (u32, Sums);
+/// A layer, and what its tensors sum up to.
+type Layer = (u32, Sums);
+
+/// A value, with the smallest and the largest of what it sums up.
+type Spread = (f64, [f64; 2]);
 
 /// A grid of charts for each stack, a chart for each part.
 fn panels(
     stacks: &[Stack<'_, Tensor>],
     axis: Axis,
-    series: impl Fn(&Stack<'_, Tensor>, &[Layer<'_>]) -> Vec<Series>,
+    series: impl Fn(&Stack<'_, Tensor>, &[Layer]) -> Vec<Series>,
 ) -> String {
     let mut text = String::new();
     for stack in stacks {
@@ -83,7 +87,7 @@ fn panels(
             .parts
             .iter()
             .map(|(part, layers)| {
-                let layers: Vec<Layer<'_>> =
+                let layers: Vec<Layer> =
                     layers.iter().map(|(at, tensors)| (*at, Sums::of(tensors.iter().copied()))).collect();
                 (*part, series(stack, &layers))
             })
@@ -125,9 +129,9 @@ pub fn range(values: &[f64]) -> [f64; 2] {
     [finite().fold(f64::NAN, f64::min), finite().fold(f64::NAN, f64::max)]
 }
 
-fn norms(stack: &Stack<'_, Tensor>, layers: &[Layer<'_>], calibrated: bool) -> Vec<Series> {
-    let series = |style: usize, name: &str, of: &dyn Fn(&Sums) -> (f64, [f64; 2])| {
-        let point = |(at, sums): &Layer<'_>| {
+fn norms(stack: &Stack<'_, Tensor>, layers: &[Layer], calibrated: bool) -> Vec<Series> {
+    let series = |style: usize, name: &str, of: &dyn Fn(&Sums) -> Spread| {
+        let point = |(at, sums): &Layer| {
             let (value, range) = of(sums);
             let tip = format!("{}, {name}: ‖τ‖ {}", stack.layer(*at), number(value));
             Point { at: *at, value, range, tip }
@@ -144,8 +148,8 @@ fn norms(stack: &Stack<'_, Tensor>, layers: &[Layer<'_>], calibrated: bool) -> V
     all
 }
 
-fn factors(stack: &Stack<'_, Tensor>, layers: &[Layer<'_>]) -> Series {
-    let point = |(at, sums): &Layer<'_>| {
+fn factors(stack: &Stack<'_, Tensor>, layers: &[Layer]) -> Series {
+    let point = |(at, sums): &Layer| {
         let (value, [low, high]) = (sums.xi()?, sums.xi_range);
         let (mean, from, to) = (number(value), number(low), number(high));
         let tip =
@@ -155,9 +159,9 @@ fn factors(stack: &Stack<'_, Tensor>, layers: &[Layer<'_>]) -> Series {
     Series { style: 2, points: layers.iter().filter_map(point).collect() }
 }
 
-fn directions(stack: &Stack<'_, Tensor>, layers: &[Layer<'_>], each: bool) -> Vec<Series> {
+fn directions(stack: &Stack<'_, Tensor>, layers: &[Layer], each: bool) -> Vec<Series> {
     let cosines: Vec<(u32, Vec<f64>)> = layers.iter().map(|(at, sums)| (*at, sums.cosines())).collect();
-    let series = |style: usize, name: String, of: &dyn Fn(&[f64]) -> (f64, [f64; 2])| {
+    let series = |style: usize, name: String, of: &dyn Fn(&[f64]) -> Spread| {
         let point = |(at, cosines): &(u32, Vec<f64>)| {
             let (value, range) = of(cosines);
             let tip = format!("{}, {name}: cosine {}", stack.layer(*at), number(value));

@@ -8,6 +8,9 @@ use super::layers::stacks;
 use super::table::{Cell, Row, table};
 use crate::figures::{number, plural};
 
+/// What says in a fingerprint that some tensors may only shrink.
+const SENSITIVE: &str = "list of sensitive tensors";
+
 /// What was measured; nothing if nothing was.
 pub fn section(document: &Document) -> String {
     let Some(features) = &document.features else { return String::new() };
@@ -40,38 +43,47 @@ pub fn section(document: &Document) -> String {
 /// A state of the merge.
 struct Stage {
     name: &'static str,
+    /// Movement of each expert's features in units of the merge's, as it was measured.
+    ratios: fn(&Leaf) -> &[f64],
+    /// What the merge's is multiplied by since: `factor[0] + factor[1] · ξ`.
+    factor: [f64; 2],
+}
+
+impl Stage {
     /// Movement of the merge's features in units of each expert's.
-    of: Box<dyn Fn(&Leaf) -> Vec<f64>>,
+    fn of<'a>(&self, leaf: &'a Leaf) -> impl Iterator<Item = f64> + use<'a> {
+        let factor = self.factor[0] + self.factor[1] * leaf.xi;
+        (self.ratios)(leaf).iter().map(move |ratio| factor / ratio)
+    }
 }
 
 fn stages(document: &Document, features: &Features) -> Vec<Stage> {
-    let reciprocal = |ratios: &[f64]| ratios.iter().map(|ratio| 1.0 / ratio).collect::<Vec<_>>();
     let chosen = features.candidates.iter().find(|candidate| candidate.chosen);
     let space = chosen.map_or(document.calibrate.as_str(), |candidate| candidate.space.as_str());
     let weighed = matches!(space, "wsc" | "dsc");
+    let measured = |name, ratios| Stage { name, ratios, factor: [1.0, 0.0] };
     let mut stages = Vec::new();
     if features.leaves.iter().any(|leaf| !leaf.uncalibrated.is_empty()) {
-        stages.push(Stage { name: "merge, measured", of: Box::new(move |leaf| reciprocal(&leaf.uncalibrated)) });
+        stages.push(measured("merge, measured", |leaf| &leaf.uncalibrated));
     }
     let name = if weighed { "after weight space, measured" } else { "merge, measured" };
-    stages.push(Stage { name, of: Box::new(move |leaf| reciprocal(&leaf.experts)) });
-    let factor: Option<Box<dyn Fn(f64) -> f64>> = match chosen {
-        None => Some(Box::new(|xi| xi)),
-        Some(Candidate { scale: 1.0, .. }) if matches!(space, "none" | "wsc") => None,
-        Some(Candidate { strength, scale, .. }) => {
-            let (strength, scale) = (*strength, *scale);
-            match (weighed, strength == 1.0) {
-                (true, true) => Some(Box::new(move |xi| scale * xi)),
-                // Half of a calibration in weight space is no multiple of what was measured.
-                (true, false) => None,
-                (false, _) => Some(Box::new(move |xi| scale * (1.0 + strength * (xi - 1.0)))),
-            }
-        }
+    stages.push(measured(name, |leaf| &leaf.experts));
+    let factor = match chosen {
+        None => Some([0.0, 1.0]),
+        Some(&Candidate { strength, scale, .. }) => match space {
+            "none" | "wsc" if scale == 1.0 && strength == 1.0 => None,
+            // Half of a calibration in weight space is no multiple of what was measured.
+            "wsc" | "dsc" if strength != 1.0 => None,
+            // Sensitive tensors take no part in what lengthens.
+            _ if scale > 1.0 && document.fingerprint.contains_key(SENSITIVE) => None,
+            _ => Some([scale * (1.0 - strength), scale * strength]),
+        },
     };
-    if let Some(factor) = factor {
-        let of = move |leaf: &Leaf| leaf.experts.iter().map(|ratio| factor(leaf.xi) / ratio).collect();
-        stages.push(Stage { name: "after all factors, computed", of: Box::new(of) });
-    }
+    stages.extend(factor.map(|factor| Stage {
+        name: "after all factors, computed",
+        ratios: |leaf| &leaf.experts,
+        factor,
+    }));
     stages
 }
 
@@ -86,7 +98,7 @@ fn charts(features: &Features, stages: &[Stage]) -> String {
         for (part, layers) in &stack.parts {
             let series = |(style, stage): (usize, &Stage)| {
                 let point = |(at, leaves): (&u32, &Vec<&Leaf>)| {
-                    let values: Vec<f64> = leaves.iter().flat_map(|leaf| (stage.of)(leaf)).collect();
+                    let values: Vec<f64> = leaves.iter().flat_map(|leaf| stage.of(leaf)).collect();
                     let (value, range) = (values.iter().sum::<f64>() / values.len().max(1) as f64, range(&values));
                     let [mean, low, high] = [value, range[0], range[1]].map(number);
                     let tip = format!("{}, {}: {mean}, {low} to {high}", stack.layer(*at), stage.name);

@@ -104,7 +104,7 @@ pub fn numbers(document: &Document) -> String {
 
 /// Three digits.
 fn short(x: f64) -> String {
-    if x.is_nan() {
+    if !x.is_finite() {
         "–".into()
     } else if (0.0095..100.0).contains(&x.abs()) {
         format!("{x:.2}")

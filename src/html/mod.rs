@@ -10,6 +10,7 @@ mod head;
 mod layers;
 mod provenance;
 mod scale;
+mod scores;
 mod surprises;
 mod table;
 
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 
 use document::Document;
 use escape::escape;
+pub use scores::{Score, scores};
 use serde_json::Value;
 
 use crate::checkpoint::text::path;
@@ -42,17 +44,22 @@ pub fn page(document: &Value, at: &str) -> Result<String> {
         head::tensors(&document),
         provenance::section(&document),
     ];
-    Ok(format!(
+    Ok(frame(&head::title(&document), &sections.concat()))
+}
+
+/// A page around `body`, which is HTML.
+fn frame(title: &str, body: &str) -> String {
+    format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n<meta http-equiv=\"Content-Security-Policy\" \
          content=\"default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'\"/>\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n\
          <meta name=\"color-scheme\" content=\"light dark\"/>\n<meta name=\"generator\" content=\"{}\"/>\n\
          <title>{}</title>\n<style>\n{}</style>\n</head>\n<body>\n<main>\n{}</main>\n</body>\n</html>\n",
         GENERATOR,
-        escape(&head::title(&document)),
+        escape(title),
         include_str!("style.css"),
-        sections.concat(),
-    ))
+        body,
+    )
 }
 
 /// Writes the page about the finished merge in `dir` anew: all of it or nothing. Returns where it is, and its bytes.

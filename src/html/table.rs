@@ -10,6 +10,8 @@ pub enum Cell {
     Text(String),
     /// A name that others gave.
     Name(String),
+    /// Text that leads to a page beside this one.
+    Link(String, String),
     /// A number, or a dash if there is none.
     Number(String),
     /// A number, and a bar of a length between 0 and 1.
@@ -17,9 +19,9 @@ pub enum Cell {
 }
 
 impl Cell {
-    /// A norm or a ratio; a dash for what is none.
+    /// A norm or a ratio; a dash for what is none, as all is that is counted in units of nothing.
     pub fn number(x: f64) -> Self {
-        Self::Number(if x.is_nan() { "–".into() } else { number(x) })
+        Self::Number(if x.is_finite() { number(x) } else { "–".into() })
     }
 
     fn html(&self, head: bool) -> String {
@@ -28,6 +30,7 @@ impl Cell {
         match self {
             Self::Text(text) => format!("<{tag}>{}</{end}>", escape(text)),
             Self::Name(name) => format!("<{tag}>{}</{end}>", code(name)),
+            Self::Link(text, page) => format!("<{tag}><a href=\"{}\">{}</a></{end}>", escape(page), escape(text)),
             Self::Number(number) => format!("<td class=\"n\">{}</td>", escape(number)),
             Self::Bar(number, share) => {
                 let width = if share.is_finite() { 100.0 * share.clamp(0.0, 1.0) } else { 0.0 };
