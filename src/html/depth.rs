@@ -120,7 +120,9 @@ pub fn grid(parts: &[(Part, Vec<Series>)], last: u32, axis: Axis) -> String {
         let scale = if shared { all } else { scale(std::slice::from_ref(part)) };
         Chart { title: part.0.as_str(), up, along: "layer", last, series: &part.1, reference, scale }.figure()
     };
-    format!("<div class=\"charts\">\n{}</div>\n", parts.iter().map(figure).collect::<String>())
+    // Of parts that are not calibrated there are no factors.
+    let parts = parts.iter().filter(|(_, series)| series.iter().any(|series| !series.points.is_empty()));
+    format!("<div class=\"charts\">\n{}</div>\n", parts.map(figure).collect::<String>())
 }
 
 /// The smallest and the largest of what is finite.

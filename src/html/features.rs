@@ -8,6 +8,9 @@ use super::layers::stacks;
 use super::table::{Cell, Row, table};
 use crate::figures::{number, plural};
 
+/// Most sets of samples and most candidates that are shown.
+const MOST: usize = 100;
+
 /// What says in a fingerprint that some tensors may only shrink.
 const SENSITIVE: &str = "list of sensitive tensors";
 
@@ -17,6 +20,7 @@ pub fn section(document: &Document) -> String {
     let data: Vec<String> = features
         .data
         .iter()
+        .take(MOST)
         .map(|set| format!("{} ({})", code(&set.name), plural(set.samples as usize, "sample")))
         .collect();
     let stages = stages(document, features);
@@ -134,6 +138,6 @@ fn candidates(candidates: &[Candidate]) -> String {
     format!(
         "<h3>What <code>auto</code> tried</h3>\n<p>Mean relative distance of the merge’s results from the experts’ own, on \
          unlabelled samples. The nearest is taken.</p>\n{}",
-        table("candidates", &columns, candidates.iter().take(100).map(row).collect())
+        table("candidates", &columns, candidates.iter().take(MOST).map(row).collect())
     )
 }

@@ -1,6 +1,8 @@
 //! The top of the page: what was merged and how, what to know of it, and the whole in a few numbers.
 
-use super::document::Document;
+use std::collections::BTreeMap;
+
+use super::document::{Document, Tensor};
 use super::escape::{code, escape, prose};
 use super::layers::Sums;
 use super::table::{Cell, Row, capped, table};
@@ -172,14 +174,9 @@ pub fn parts(document: &Document) -> String {
 
 /// What became of the tensors, as far as it is worth a word.
 pub fn tensors(document: &Document) -> String {
-    let sum = |of: fn(&super::document::Tensor) -> u64| document.tensors.iter().map(of).fold(0, u64::saturating_add);
-    let mut actions: Vec<(&str, usize)> = Vec::new();
-    for tensor in &document.tensors {
-        match actions.iter_mut().find(|(action, _)| *action == tensor.action) {
-            Some((_, count)) => *count += 1,
-            None => actions.push((&tensor.action, 1)),
-        }
-    }
+    let sum = |of: fn(&Tensor) -> u64| document.tensors.iter().map(of).fold(0, u64::saturating_add);
+    let mut actions: BTreeMap<&str, usize> = BTreeMap::new();
+    document.tensors.iter().for_each(|tensor| *actions.entry(&tensor.action).or_default() += 1);
     let mut facts: Vec<(String, String)> =
         actions.into_iter().take(MOST).map(|(action, count)| (action.to_owned(), plural(count, "tensor"))).collect();
     let recovered = document.tensors.iter().filter(|tensor| tensor.recovered.is_some()).count() as u64;
