@@ -339,3 +339,30 @@ fn killed_at_any_moment_it_is_the_old_page_or_the_new() {
     }
     assert!(kills > 5, "{kills}");
 }
+
+#[test]
+fn cosines_are_those_of_the_experts_with_the_merge() {
+    let sandbox = Sandbox::new();
+    let mut between = Vec::new();
+    for (weights, along) in [(["1", "0"], Some(0)), (["0", "-0.5"], Some(1)), (["0", "0"], None)] {
+        let [a, b] = [format!("a={}", weights[0]), format!("b={}", weights[1])];
+        let models = ["merge", "--device", "cpu", "--base", "base", "--model", &a, "--model", &b];
+        let args = ["--method", "task_arithmetic", "--out", "out", "--overwrite"];
+        sandbox.run(&[&models[..], &args].concat()).good();
+        let receipt = receipt(&sandbox);
+        assert_eq!((&receipt["base"], &receipt["experts"]), (&json!("base"), &json!(["a", "b"])));
+        for tensor in receipt["tensors"].as_array().unwrap() {
+            let Some(along) = along else {
+                assert_eq!(tensor["cosines"], json!([null, null]), "of nothing there is none");
+                continue;
+            };
+            let cosine = |k: usize| tensor["cosines"][k].as_f64().unwrap();
+            let sign = if along == 0 { 1.0 } else { -1.0 };
+            assert!((sign * cosine(along) - 1.0).abs() < 1e-5, "{tensor}");
+            between.push(sign * cosine(1 - along));
+        }
+    }
+    // That of a with b is that of b with a.
+    let (one, other) = between.split_at(between.len() / 2);
+    assert!(one.len() == 5 && one.iter().zip(other).all(|(a, b)| (a - b).abs() < 1e-5), "{between:?}");
+}
