@@ -15,10 +15,13 @@ use serde_json::Value;
 use crate::calibrate::feature::{FeaturePass, Outcome};
 use crate::card;
 use crate::checkpoint::text::list;
-use crate::checkpoint::{Checkpoint, Dtype, Fingerprint, Layout, RECEIPT, Sink, Writer, side_files, with_dtype};
+use crate::checkpoint::{
+    Checkpoint, Dtype, Fingerprint, Layout, RECEIPT, REPORT, Sink, Writer, side_files, with_dtype,
+};
 use crate::device::{self, Opened, Wanted};
 use crate::error::{Error, Kind, Result};
 use crate::fast_gemm::FastGemm;
+use crate::html;
 use crate::inputs::Features;
 use crate::kernels::factor::Strength;
 use crate::lora::Layer;
@@ -235,7 +238,7 @@ impl Job {
         progress: &Progress,
     ) -> Result<Report> {
         let side = side_files(self.model())?;
-        writer.expect(side.iter().map(|(name, _)| &**name).chain([CARD, RECIPE, RECEIPT]))?;
+        writer.expect(side.iter().map(|(name, _)| &**name).chain([CARD, RECIPE, RECEIPT, REPORT]))?;
         let mut tensors = self.kept(&writer, progress)?;
         let kept = tensors.len();
         let done = self.compute(&writer, progress);
@@ -328,6 +331,7 @@ impl Job {
             device: origin.name,
             inputs,
             tensors,
+            base: self.recipe.base.clone(),
             experts: experts(&self.recipe, self.plan.method)
                 .into_iter()
                 .map(|model| self.recipe.models[model].model.clone())
@@ -378,6 +382,10 @@ impl Job {
         report.seconds = started.elapsed().as_secs_f64();
         report.files.extend(writer.side_records());
         let document = serde_json::to_vec_pretty(&report).expect("a report is plain data");
+        // Of what is written, not of what is in memory: whoever reads the receipt makes the same page of it. The receipt
+        // therefore cannot list it.
+        let written = serde_json::from_slice(&document).expect("a report is JSON");
+        writer.file(REPORT, html::page(&written, RECEIPT)?.into_bytes());
         writer.file(RECEIPT, document);
         writer.finish()?;
         for (kernel, time) in self.opened.executor.spent() {

@@ -5,7 +5,7 @@
 //! [`merge`] takes tensor after tensor: [`stream`] reads its blocks, [`methods`] and [`calibrate`] describe the work
 //! as a [`recording`] (a list of calls of [`kernels`]), an [`executor`] runs the list on the [`gpu`] or, with the
 //! kernels' plain Rust twins, on the [`cpu`] ([`shader`] has the GPU do many calls in one launch), and the writer of [`checkpoint`] puts the result in its place. What was
-//! done is written down by [`report`] and [`card`]; [`mod@verify`] goes the same way again, and compares.
+//! done is written down by [`report`], [`card`] and [`html`]; [`mod@verify`] goes the same way again, and compares.
 //!
 //! What takes a whole matrix, [`decompose`] does with [`linalg`]; [`select`] finds exact thresholds.
 //!
@@ -50,9 +50,11 @@ pub mod evaluate;
 pub mod executor;
 pub mod fast_gemm;
 pub mod features;
+pub mod figures;
 pub mod finite;
 pub mod forward;
 pub mod gpu;
+pub mod html;
 pub mod inputs;
 pub mod job;
 pub mod kept;
@@ -64,6 +66,7 @@ pub mod memory;
 pub mod merge;
 pub mod methods;
 pub mod parameters;
+pub mod part;
 pub mod plan;
 pub mod progress;
 pub mod recipe;

@@ -6,8 +6,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::calibrate::feature::{CandidateReport, LeafReport};
+use crate::checkpoint::text::shown;
 use crate::checkpoint::{FileRecord, Fingerprint};
 use crate::decompose::{Route, Why};
+use crate::error::{self, Error};
 use crate::fast_gemm::FastReport;
 use crate::finite::Findings;
 use crate::kernels::factor::Strength;
@@ -40,8 +42,10 @@ pub struct Report {
     pub device: String,
     /// The base first, then the experts, then models that only adapters stand on.
     pub inputs: Vec<Input>,
+    /// Name of the base, if one was named: without it, task vectors are differences from the first model, or, where the
+    /// models are adapters alone, all that these add.
+    pub base: Option<String>,
     /// Names of the experts, in the order of their norms.
-    #[serde(skip)]
     pub experts: Vec<String>,
     /// What was measured in feature space.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -85,6 +89,20 @@ fn word<S: Serializer>(non_finite: &NonFinite, serializer: S) -> Result<S::Ok, S
 
 /// A factor in feature space that is worth a warning.
 const LARGE: f64 = 10.0;
+
+/// A part `T` of the document, as it is in `magic.json` at `at`.
+///
+/// # Errors
+/// A document of another kind, or in which something of that part is missing.
+pub(crate) fn read<'de, T: Deserialize<'de>>(document: &'de serde_json::Value, at: &str) -> error::Result<T> {
+    let again = "make the merge again with this version";
+    let bad = |what: String| Error::input(format!("`{at}` is no receipt of a merge: {what}")).hint(again);
+    match document.get("schema").and_then(serde_json::Value::as_str) {
+        Some(SCHEMA) => T::deserialize(document).map_err(|e| bad(shown(&e.to_string()))),
+        Some(schema) => Err(bad(format!("its schema is `{}`, not `{SCHEMA}`", shown(schema)))),
+        None => Err(bad("it names no schema".into())),
+    }
+}
 
 impl Report {
     /// Adds a warning for each kind of result that is no number, and one if calibration took length from a merge
@@ -281,6 +299,9 @@ pub struct TensorReport {
     /// ‖τ_k‖ of each expert.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub experts: Vec<f64>,
+    /// ⟨τ_k, τ_m⟩ / ‖τ_k‖‖τ_m‖ of each expert: its cosine with the merge. Not a number where one of them is zero.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cosines: Vec<f64>,
     /// ‖τ_m‖ before calibration.
     pub merged: f64,
     /// ‖ξ ∘ τ_m‖.
@@ -321,6 +342,7 @@ pub struct TensorReport {
 #[derive(Serialize, Deserialize)]
 struct Record {
     experts: Vec<u64>,
+    cosines: Vec<u64>,
     norms: [u64; 2],
     xi: Option<[u64; 3]>,
     counts: [u64; 5],
@@ -355,6 +377,7 @@ impl TensorReport {
             name: tensor.name.clone(),
             action,
             elements: tensor.elements,
+            cosines: vec![0.0; experts.len()],
             experts,
             merged: 0.0,
             calibrated: 0.0,
@@ -387,12 +410,14 @@ impl TensorReport {
         }
     }
 
-    /// Adds a row: statistics of each plane, and its ξ. Until [`TensorReport::finish`], norms are their squares.
+    /// Adds a row: statistics of each plane, and its ξ. Until [`TensorReport::finish`], norms are their squares, and cosines
+    /// are products.
     pub fn row(&mut self, stats: &[Stats], factor: f32) {
         let (experts, merged) = stats.split_at(stats.len() - 1);
         let (factor, merged) = (f64::from(factor), f64::from(merged[0].square));
-        for (sum, stats) in self.experts.iter_mut().zip(experts) {
-            *sum += f64::from(stats.square);
+        for ((square, dot), stats) in self.experts.iter_mut().zip(&mut self.cosines).zip(experts) {
+            *square += f64::from(stats.square);
+            *dot += f64::from(stats.dot);
         }
         self.merged += merged;
         self.calibrated += factor * factor * merged;
@@ -406,6 +431,7 @@ impl TensorReport {
     /// Adds a block.
     pub fn add(&mut self, block: &Self) {
         self.experts.iter_mut().zip(&block.experts).for_each(|(sum, part)| *sum += part);
+        self.cosines.iter_mut().zip(&block.cosines).for_each(|(sum, part)| *sum += part);
         self.merged += block.merged;
         self.calibrated += block.calibrated;
         self.degenerate_rows += block.degenerate_rows;
@@ -424,6 +450,7 @@ impl TensorReport {
         let exact = |x: f64| x.to_bits();
         serde_json::to_value(Record {
             experts: self.experts.iter().copied().map(exact).collect(),
+            cosines: self.cosines.iter().copied().map(exact).collect(),
             norms: [self.merged, self.calibrated].map(exact),
             xi: self.xi.map(|xi| [xi.min, xi.mean, xi.max].map(exact)),
             counts: [self.degenerate_rows, self.nan, self.infinite, self.overflow, self.rows],
@@ -455,11 +482,13 @@ impl TensorReport {
             too_large: record.too_large,
             seconds: exact(record.seconds),
             rows,
+            cosines: record.cosines.into_iter().map(exact).collect(),
             ..Self::new(tensor, record.experts.into_iter().map(exact).collect(), false)
         })
     }
 
-    /// Turns squares into norms and the sum of ξ into its mean; `route` is that of a decomposition.
+    /// Turns squares into norms, products into cosines and the sum of ξ into its mean; `route` is that of a
+    /// decomposition.
     pub fn finish(&mut self, route: Option<&Route>, elapsed: Duration) {
         self.route = route.map(Route::to_string);
         self.too_large = match route {
@@ -469,6 +498,7 @@ impl TensorReport {
         self.experts.iter_mut().for_each(|square| *square = square.sqrt());
         self.merged = self.merged.sqrt();
         self.calibrated = self.calibrated.sqrt();
+        self.cosines.iter_mut().zip(&self.experts).for_each(|(dot, norm)| *dot /= norm * self.merged);
         self.seconds = elapsed.as_secs_f64();
         if let Some(xi) = &mut self.xi {
             xi.mean /= self.rows as f64;

@@ -391,7 +391,7 @@ fn a_merge_ends_with_a_table_on_stdout() {
         assert!(run.stdout.contains(word), "{word} in {}", run.stdout);
     }
     assert_eq!(run.stderr, "");
-    let names = ["README.md", "config.json", "magic.json", "model.safetensors", "recipe.yml"];
+    let names = ["README.md", "config.json", "magic.json", "model.safetensors", "recipe.yml", "report.html"];
     for name in names {
         assert!(sandbox.path("out").join(name).is_file(), "{name}");
     }
@@ -587,6 +587,10 @@ fn the_demo_shows_what_calibration_does() {
     assert_eq!(kept, document);
     let report = String::from_utf8(sandbox.read("kept/report.md")).unwrap();
     assert!(report.contains("| ties density=0.2 |"), "{report}");
+    let page = String::from_utf8(sandbox.read("kept/report.html")).unwrap();
+    let pages: Vec<&str> = page.split("href=\"").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
+    assert_eq!(pages.len(), merges.len(), "{page}");
+    assert!(pages.iter().all(|page| sandbox.path("kept").join(page).is_file()), "{pages:?}");
     assert!(sandbox.path("kept/models/base/model.safetensors").is_file());
     sandbox.run(&["merge", "kept/ties_dsc/recipe.yml", "--device", "cpu", "--out", "again"]).good();
     assert_eq!(sandbox.read("again/model.safetensors"), sandbox.read("kept/ties_dsc/model.safetensors"));

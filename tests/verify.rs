@@ -84,6 +84,8 @@ fn edit(sandbox: &Sandbox, change: impl FnOnce(&mut Value)) {
     let mut receipt: Value = serde_json::from_slice(&sandbox.read("out/magic.json")).expect("a receipt");
     change(&mut receipt);
     fs::write(sandbox.path("out/magic.json"), receipt.to_string()).expect("a file can be written");
+    // The page follows; what no page can be made of is refused there too.
+    sandbox.run(&["report", "out"]);
 }
 
 /// Takes all hashes out of the receipt, as if the files were too large for any.
@@ -315,13 +317,16 @@ fn other_devices_find_what_is_more_than_rounding() {
 #[test]
 fn damaged_files_are_named() {
     type Damage = fn(&Sandbox);
-    let cases: [(&str, Damage); 7] = [
+    let cases: [(&str, Damage); 8] = [
         ("`model.safetensors.index.json` has the SHA-256 ", |s| change(s, INDEX, |b| b[30] ^= 1)),
         ("`model.safetensors.index.json` is missing", |s| fs::remove_file(s.path(INDEX)).unwrap()),
         ("`model-00002-of-00003.safetensors` has ", |s| change(s, SHARD, |bytes| bytes.truncate(bytes.len() - 4))),
         ("`model-00002-of-00003.safetensors` is missing", |s| fs::remove_file(s.path(SHARD)).unwrap()),
         ("`recipe.yml` is not the recipe in `magic.json`", |s| change(s, "out/recipe.yml", |bytes| bytes[14] ^= 1)),
         ("`config.json` has the SHA-256 ", |s| change(s, "out/config.json", |bytes| bytes[3] ^= 1)),
+        ("`report.html` is not what follows from `magic.json`", |s| {
+            change(s, "out/report.html", |bytes| *bytes.last_mut().unwrap() = b' ')
+        }),
         ("`model.safetensors` holds the model, and the receipt does not list it", |s| {
             fs::copy(s.path("base/model.safetensors"), s.path("out/model.safetensors")).map(drop).unwrap();
         }),
@@ -393,7 +398,7 @@ fn samples_are_inputs() {
 #[test]
 fn an_edited_receipt_is_found() {
     type Edit = fn(&mut Value);
-    let cases: [(&str, Edit); 11] = [
+    let cases: [(&str, Edit); 12] = [
         ("`model-00001-of-00003.safetensors` has the SHA-256 ", |r| r["files"][0]["sha256"] = json!("0".repeat(64))),
         ("`model-00001-of-00003.safetensors` has ", |r| r["files"][0]["bytes"] = json!(1)),
         ("is in the output, and the receipt does not have it", |r| {
@@ -402,6 +407,7 @@ fn an_edited_receipt_is_found() {
         ("is in the receipt, and not in the output", |r| r["tensors"][0]["name"] = json!("another\u{1b}[2J")),
         ("elements, and 5 were recorded", |r| r["tensors"][0]["elements"] = json!(5)),
         ("a norm of the task vectors of", |r| r["tensors"][0]["experts"][1] = json!(0.5)),
+        ("a cosine with the merge of", |r| r["tensors"][0]["cosines"][1] = json!(0.25)),
         ("holds the model, and the receipt does not list it", |r| drop(r["files"].as_array_mut().unwrap().remove(1))),
         ("lists a file `../base/config.json` that is a path", |r| r["files"][4]["file"] = json!("../base/config.json")),
         ("its `seed` is not 0, as in its recipe", |r| r["seed"] = json!(1)),

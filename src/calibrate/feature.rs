@@ -31,8 +31,12 @@ pub struct LeafReport {
     pub leaf: String,
     /// Its factor in feature space.
     pub xi: f64,
-    /// The factor that each expert alone would give, by magnitude.
+    /// The factor that each expert alone would give, by magnitude, on the merge that `xi` scales: for `dsc`, and where
+    /// `auto` takes weight space, that is the one calibrated in weight space.
     pub experts: Vec<f64>,
+    /// The same on the merge as it was before weight space, where `auto` has measured that too.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub uncalibrated: Vec<f64>,
 }
 
 /// A candidate and its score.
@@ -162,7 +166,7 @@ impl FeaturePass<'_> {
                 let factors = Factors { fsc: [xi; 2], dsc: [xi; 2] };
                 strength = Candidate::full(self.calibrate.space, fit).strength(&factors);
                 let experts = measured.ratios(norm);
-                outcome.leaves.push(LeafReport { leaf: leaf.name.clone(), xi, experts });
+                outcome.leaves.push(LeafReport { leaf: leaf.name.clone(), xi, experts, uncalibrated: Vec::new() });
             }
             let seen = if self.calibrate.propagate == Propagate::Calibrated { strength } else { Strength::FULL };
             runner.step(track, at, &all, Version::Merged(seen))?;
@@ -204,7 +208,7 @@ impl FeaturePass<'_> {
             .collect();
         runner.announce(tracks.len());
         let mut factors = vec![Factors::ONE; network.leaves.len()];
-        let mut experts = vec![Vec::new(); network.leaves.len()];
+        let mut ratios = vec![<[Vec<f64>; 2]>::default(); network.leaves.len()];
         let end = network.ops.iter().rposition(|op| [network.seen, reads].map(Some).contains(&op.writes()));
         let end = end.expect("both are computed");
         for block in &network.blocks {
@@ -228,7 +232,7 @@ impl FeaturePass<'_> {
                                 0 => factors[leaf].fsc = xi,
                                 _ => factors[leaf].dsc = xi,
                             }
-                            experts[leaf] = measured.ratios(norm);
+                            ratios[leaf][space] = measured.ratios(norm);
                         }
                         version = match kind {
                             Kind::Expert(k) => Version::Expert(k),
@@ -254,11 +258,15 @@ impl FeaturePass<'_> {
         for (leaf, part) in network.leaves.iter().enumerate() {
             let strength = self.strength(chosen, part, &factors[leaf]);
             self.tensors(part).into_iter().for_each(|tensor| strengths[tensor] = strength);
-            if !experts[leaf].is_empty() {
+            let [plain, weighed] = std::mem::take(&mut ratios[leaf]);
+            if !plain.is_empty() {
                 let one = Candidate { strength: 1.0, scale: 1.0, ..chosen };
                 let Strength { shift, times } = one.strength(&factors[leaf]);
-                let xi = f64::from(if matches!(one.space, Space::Wsc | Space::Dsc) { times } else { shift });
-                leaves.push(LeafReport { leaf: part.name.clone(), xi, experts: std::mem::take(&mut experts[leaf]) });
+                let (xi, experts, uncalibrated) = match one.space {
+                    Space::Wsc | Space::Dsc => (times, weighed, plain),
+                    _ => (shift, plain, Vec::new()),
+                };
+                leaves.push(LeafReport { leaf: part.name.clone(), xi: xi.into(), experts, uncalibrated });
             }
         }
         let report = |i: usize| CandidateReport {

@@ -32,7 +32,7 @@ pub use journal::Fingerprint;
 pub(crate) use journal::{difference, recorded};
 pub use layout::{Layout, OutTensor};
 pub use output::Access;
-pub(crate) use output::{RECEIPT, finished, temporary};
+pub(crate) use output::{RECEIPT, REPORT, finished, temporary};
 pub(crate) use parts::{
     FACTORS, PLAN, create_folder, put, read_document, remove, remove_folder, settle, write_journal,
 };

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::disk;
+use super::disk::{self, OutFile};
 use super::faults::{Operation, pass};
 use super::files::{Identity, identity, open_file, read_exact_at, read_small};
 use super::folder::is_shard;
@@ -32,6 +32,8 @@ const FINGERPRINT: &str = "fingerprint";
 
 /// What is written of a merge beside its result.
 pub(crate) const RECEIPT: &str = "magic.json";
+/// The receipt as a page for people, made from nothing else.
+pub(crate) const REPORT: &str = "report.html";
 /// Longest receipt that is read.
 pub(super) const MAX_RECEIPT: u64 = 256 << 20;
 
@@ -280,6 +282,14 @@ impl Output {
         }
     }
 
+    /// Writes and syncs the file that will be `name`; it goes again unless the output is finished.
+    pub(super) fn stage(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
+        let (path, staged) = (self.dir.join(name), self.dir.join(temporary(name)));
+        self.cleanup.files.push(staged.clone());
+        let done = OutFile::create(staged).and_then(|file| file.write_at(bytes, 0).and_then(|()| file.sync_all()));
+        done.map_err(|e| text::cannot_write(&path, bytes.len() as u64, &e))
+    }
+
     /// Refuses to put a file at `path` where that would follow a link or replace a folder or an input.
     pub(super) fn check(&self, path: &Path) -> Result<()> {
         refuse_link(path)?;
@@ -359,6 +369,25 @@ fn check_space(dir: &Path, needed: u64, replaces: bool) -> Result<()> {
         true => error.hint("the old result stays until the new one is complete: remove it first"),
         false => error,
     })
+}
+
+/// Makes `bytes` the file `name` of a finished output, all of it or nothing: under the lock, beside its final name, synced.
+///
+/// # Errors
+/// A merge that writes into the folder, a link or no file in the place of `name`, a failed write.
+pub(super) fn replace(dir: &Path, name: &str, bytes: &[u8]) -> Result<()> {
+    let mut cleanup = Cleanup::default();
+    cleanup.lock = lock(dir)?;
+    let mut output = Output { dir: dir.to_owned(), old: Vec::new(), cleanup, inputs: HashMap::new() };
+    let (path, staged) = (dir.join(name), dir.join(temporary(name)));
+    output.check(&path)?;
+    // What a run that was killed has left.
+    if fs::symlink_metadata(&staged).is_ok() {
+        disk::remove_file(&staged).map_err(|e| text::cannot_write(&staged, 0, &e))?;
+    }
+    output.stage(name, bytes)?;
+    let named = disk::rename(&staged, &path).and_then(|()| disk::sync_dir(dir));
+    named.map_err(|e| text::cannot_write(&path, bytes.len() as u64, &e))
 }
 
 fn refuse_link(path: &Path) -> Result<()> {

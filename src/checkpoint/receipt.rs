@@ -14,7 +14,7 @@ use super::header::MAX_HEADER;
 use super::index::plain_name;
 use super::journal::JOURNAL;
 use super::layout::describe;
-use super::output::{LOCK, MAX_RECEIPT, RECEIPT, is_leftover, names, refuse_busy};
+use super::output::{self, LOCK, MAX_RECEIPT, RECEIPT, REPORT, is_leftover, names, refuse_busy, temporary};
 use super::text::{self, shown};
 use crate::error::{Error, Kind, Result};
 
@@ -52,14 +52,16 @@ impl Finished {
         refuse_busy(dir)?;
         let folder = Folder::open(dir.to_owned())?;
         let names = names(dir)?;
+        // The page about it may be made anew at any time: what was left of that says nothing of the merge.
+        let leftover = |name: &String| is_leftover(name) && *name != temporary(REPORT);
         let killed = |name: &String| name == LOCK && !names.iter().any(|name| name == RECEIPT);
-        if names.iter().any(|name| name == JOURNAL || is_leftover(name) || killed(name)) {
+        if names.iter().any(|name| name == JOURNAL || leftover(name) || killed(name)) {
             return Err(Error::input(format!("the merge in `{at}` is not finished"))
                 .hint("to go on with it: the command that began it, and `--resume`"));
         }
         let Some(path) = folder.file(RECEIPT)? else {
             return Err(Error::input(format!("`{at}` holds no finished merge: there is no `{RECEIPT}`"))
-                .hint("only what `magic merge` and `magic calibrate` write can be verified"));
+                .hint("name the folder that `magic merge` or `magic calibrate` wrote"));
         };
         let bytes = read_small(&path, MAX_RECEIPT)?;
         let receipt = serde_json::from_slice(&bytes).map_err(|e| {
@@ -89,6 +91,14 @@ impl Finished {
     pub(crate) fn text(&self, name: &str) -> Option<String> {
         let path = self.folder.file(name).ok().flatten()?;
         String::from_utf8(read_small(&path, MAX_RECEIPT).ok()?).ok()
+    }
+
+    /// Writes the page about it, all of it or nothing.
+    ///
+    /// # Errors
+    /// A merge that writes into the folder, a link or no file in its place, a failed write.
+    pub(crate) fn write_report(&self, page: &str) -> Result<()> {
+        output::replace(&self.folder.path, REPORT, page.as_bytes())
     }
 
     /// Where everything lies in the files `shards`, in the words of a [`Layout`](super::Layout); `None` if a header cannot

@@ -11,12 +11,12 @@ use serde_json::Value;
 
 use super::coverage::Coverage;
 use super::digest::{Step, file_sha256, sha256};
-use super::disk::{OutFile, remove_file, rename, sync_dir};
+use super::disk::{remove_file, rename, sync_dir};
 use super::flush::Flush;
 use super::index::plain_name;
 use super::journal::{Found, JOURNAL, Journal, recorded};
 use super::layout::{INDEX, Layout, SINGLE, Shard};
-use super::output::{Access, Output, RECEIPT, is_own, names, temporary};
+use super::output::{Access, Output, RECEIPT, REPORT, is_own, names, temporary};
 use super::parts::is_shared;
 use super::reader::Checkpoint;
 use super::receipt::FileRecord;
@@ -207,7 +207,7 @@ impl Writer {
     /// # Errors
     /// A folder that cannot be read.
     pub(crate) fn strangers(&mut self) -> Result<Vec<String>> {
-        let new: Vec<String> = self.names().chain([RECEIPT]).map(str::to_owned).collect();
+        let new: Vec<String> = self.names().chain([RECEIPT, REPORT]).map(str::to_owned).collect();
         self.output.add_stale(&new);
         let mut names = names(&self.output.dir)?;
         let goes = |name: &String| self.output.old.contains(&self.output.dir.join(name));
@@ -254,14 +254,15 @@ impl Writer {
         self.output.add_stale(&new);
         let mut names: Vec<String> = Vec::new();
         for (name, bytes) in std::mem::take(&mut self.side) {
-            self.stage(&name, &bytes)?;
+            self.check_side(&name)?;
+            self.output.stage(&name, &bytes)?;
             names.push(name);
         }
         let shards = self.layout.shards.iter().map(|shard| shard.name.clone());
         match self.layout.index() {
             Some(index) => {
                 names.splice(0..0, shards);
-                write_new(&mut self.output, INDEX, &index)?;
+                self.output.stage(INDEX, &index)?;
                 names.push(INDEX.to_owned());
             }
             None => names.extend(shards),
@@ -304,20 +305,6 @@ impl Writer {
         let what = format!("tensor `{name}` is not complete: byte {gap} of {all} was never written");
         Err(Error::output(what).hint("this is a mistake in this program: please report it"))
     }
-
-    /// Writes and syncs a file beside its final name.
-    fn stage(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
-        self.check_side(name)?;
-        write_new(&mut self.output, name, bytes)
-    }
-}
-
-/// Writes and syncs the file that will be `name`; it goes again unless the output is finished.
-fn write_new(output: &mut Output, name: &str, bytes: &[u8]) -> Result<()> {
-    let (path, staged) = (output.dir.join(name), output.dir.join(temporary(name)));
-    output.cleanup.files.push(staged.clone());
-    let done = OutFile::create(staged).and_then(|file| file.write_at(bytes, 0).and_then(|()| file.sync_all()));
-    done.map_err(|e| text::cannot_write(&path, bytes.len() as u64, &e))
 }
 
 impl Drop for Writer {

@@ -72,6 +72,11 @@ pub enum Command {
     Work(Work),
     /// Complete a planned merge: check every receipt and shard, and give the files their names
     Finalize(Finalize),
+    /// Write the page about a finished merge, report.html, anew
+    ///
+    /// Every merge writes one beside its result: norms, factors and directions along the depth of the network, what stands
+    /// out, what went in. It is made from magic.json alone, and needs neither network nor scripts to be read.
+    Report(Report),
     /// Show names, types and shapes of the tensors of models
     Inspect(Inspect),
     /// List the devices that a merge can run on
@@ -404,6 +409,14 @@ pub struct Verify {
     /// calibrated in feature space always all.
     #[arg(long)]
     pub all: bool,
+}
+
+/// `magic report`.
+#[derive(Debug, clap::Args)]
+pub struct Report {
+    /// Output folder of a merge
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
 }
 
 /// `magic inspect`.

@@ -9,11 +9,12 @@ use include_dir::{Dir, include_dir};
 use magic_merge::checkpoint::Checkpoint;
 use magic_merge::device::{self, Opened};
 use magic_merge::evaluate::Model;
+use magic_merge::html::Score;
 use magic_merge::job::{Job, Output};
 use magic_merge::progress::Progress;
 use magic_merge::recipe::{Quick, Recipe};
 use magic_merge::report::Report;
-use magic_merge::{Error, Result, data};
+use magic_merge::{Error, Result, data, html};
 use serde_json::{Value, json};
 
 use super::args::{Demo, Global};
@@ -74,7 +75,7 @@ pub fn run(args: &Demo, global: &Global, printer: &Printer) -> Result<()> {
     let mut rows = Vec::new();
     for method in methods {
         for space in SPACES {
-            let dir = folder.add(&if space == "none" { method.to_owned() } else { format!("{method}_{space}") })?;
+            let dir = folder.add(&name(method, space))?;
             let job = Job::new(models.recipe(method, space)?, None, &global.wanted(false))?;
             let output =
                 Output { dir: dir.clone(), shard_size: u64::MAX, overwrite: false, resume: false, hash: false };
@@ -93,9 +94,15 @@ pub fn run(args: &Demo, global: &Global, printer: &Printer) -> Result<()> {
         };
         write("demo.json", serde_json::to_string_pretty(&shown.document(Some(out))).expect("plain data") + "\n")?;
         write("report.md", shown.markdown())?;
+        write("report.html", shown.page())?;
     }
     folder.keep();
     if printer.json() { printer.document(&shown.document(out)) } else { printer.summary(&shown.text(out)) }
+}
+
+/// The folder of a merge.
+fn name(method: &str, space: &str) -> String {
+    if space == "none" { method.to_owned() } else { format!("{method}_{space}") }
 }
 
 /// The models, unpacked.
@@ -251,7 +258,12 @@ impl Shown<'_> {
             .enumerate()
             .map(|(i, name)| if i < 2 { Column::Left(name) } else { Column::Right(name) })
             .collect();
-        let kept = out.map(|out| format!("All models, merges and this table are in `{}`.\n", out.display()));
+        let kept = out.map(|out| {
+            format!(
+                "All models, merges and this table are in `{}`, with a page for each: `report.html`.\n",
+                out.display()
+            )
+        });
         format!(
             "{tasks} fine-tuned from one base, merged on {device}; accuracy in percent on {count} test images of each \
              task\n\n{table}\n\
@@ -281,6 +293,34 @@ impl Shown<'_> {
             "# Six experts, merged and calibrated\n\nAccuracy in percent, on {}.\n\n{header_line}{rule}{rows}",
             self.device
         )
+    }
+
+    /// The table as a page, which leads to those about the merges.
+    fn page(&self) -> String {
+        let cells = |ratio: Option<f64>, of: &[f64]| {
+            [cell(ratio)].into_iter().chain(of.iter().map(|x| percent(*x))).collect::<Vec<_>>()
+        };
+        let other = |name: &str, of: &[f64]| {
+            let (group, name) = ("for comparison".to_owned(), name.to_owned());
+            Score { group, name, page: None, mean: mean(of), cells: cells(None, of) }
+        };
+        let merge = |row: &Row<'_>| Score {
+            group: row.method(),
+            name: row.calibration(),
+            page: Some(format!("{}/report.html", name(row.method, row.space))),
+            mean: mean(&row.accuracy),
+            cells: cells(row.norms().calibrated_ratio(), &row.accuracy),
+        };
+        let others = [other("base", &self.base), other("experts, each its own task", &self.experts)];
+        let all: Vec<Score> = others.into_iter().chain(self.rows.iter().map(merge)).collect();
+        let about = format!(
+            "{} fine-tuned from one base, merged on {}: accuracy on {TESTS} test images of each task. τ is what fine-tuning \
+             changed; calibration sees {SAMPLES} unlabelled images of each task.",
+            plural(self.models.experts.len(), "expert"),
+            self.device
+        );
+        let columns: Vec<&str> = ["‖τ‖ ÷ expert’s"].into_iter().chain(self.models.tasks()).collect();
+        html::scores("Six experts, merged and calibrated", &about, &columns, &all)
     }
 
     fn document(&self, out: Option<&Path>) -> Value {

@@ -16,6 +16,7 @@ mod measure;
 mod methods;
 mod output;
 mod progress;
+mod report;
 mod run;
 mod summary;
 mod tables;

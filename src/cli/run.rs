@@ -16,7 +16,7 @@ use super::args::{Args, CalibrateArgs, Command, Global, Inspect, Merge, OutputFl
 use super::devices::Devices;
 use super::output::Printer;
 use super::progress::{Bar, Total};
-use super::{bench, demo, distribute, dry_run, inspect, interrupt, measure, methods, summary, verify};
+use super::{bench, demo, distribute, dry_run, inspect, interrupt, measure, methods, report, summary, verify};
 
 /// Does what the command line says.
 pub fn run(args: &Args, printer: &Printer) -> Result<()> {
@@ -30,6 +30,7 @@ pub fn run(args: &Args, printer: &Printer) -> Result<()> {
         Command::Measure(measure) => distribute::measure(measure, &args.global, printer),
         Command::Work(work) => distribute::work(work, &args.global, printer),
         Command::Finalize(finalize) => distribute::finalize(finalize, &args.global, printer),
+        Command::Report(report) => report::run(report, printer),
         Command::Inspect(inspect) => self::inspect(inspect, printer),
         Command::Devices => devices(printer),
         Command::Methods => methods(printer),

@@ -12,16 +12,17 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::checkpoint::text::{path, shown};
-use crate::checkpoint::{Checkpoint, FileRecord, Finished, RECEIPT, check_file, difference};
+use crate::checkpoint::{Checkpoint, FileRecord, Finished, RECEIPT, REPORT, check_file, difference};
 use crate::device::{self, Wanted};
 use crate::error::{Error, Result};
 use crate::gpu;
+use crate::html;
 use crate::job::resume::{DECOMPOSITION, KERNELS, MERGED, PRODUCTS};
 use crate::job::{Job, RECIPE};
 use crate::methods::Combine;
 use crate::progress::Progress;
 use crate::recipe::Recipe;
-use crate::report::InputFile;
+use crate::report::{self, InputFile};
 use compare::Comparison;
 pub use compare::{Difference, Element};
 use receipt::Receipt;
@@ -102,7 +103,7 @@ pub fn verify(
     say: &dyn Fn(String),
 ) -> Result<Verification> {
     let finished = Finished::open(dir)?;
-    let receipt = Receipt::read(&finished.receipt, &path(&dir.join(RECEIPT)))?;
+    let receipt: Receipt = report::read(&finished.receipt, &path(&dir.join(RECEIPT)))?;
     say("comparing files".into());
     let check = |record: &FileRecord| finished.check(record, &|_| progress.check());
     let input = |input: &InputFile| {
@@ -173,6 +174,7 @@ impl Verifier<'_> {
     /// Opens the output and, if that and the inputs allow it, computes its tensors again.
     fn run(&self, found: &mut Verification) -> Result<()> {
         let recipe = self.recipe(found);
+        self.look_at_page(found);
         let dir = self.dir.to_string_lossy();
         let output = match Checkpoint::open_any(&dir, &[]) {
             Ok((output, _)) => output,
@@ -230,6 +232,22 @@ impl Verifier<'_> {
                 found.receipt.push(format!("its recipe cannot be read: {error}"));
                 None
             }
+        }
+    }
+
+    /// The page about the merge must be the one that this version makes of the receipt, if this version made it.
+    fn look_at_page(&self, found: &mut Verification) {
+        let again = "`magic report` writes it anew";
+        match self.finished.text(REPORT) {
+            None => found.notes.push(format!("there is no `{REPORT}` that could be read: {again}")),
+            Some(page) if !html::is_ours(&page) => {
+                found.notes.push(format!("`{REPORT}` was made by another version, and not compared: {again}"));
+            }
+            Some(page) => match html::page(&self.finished.receipt, RECEIPT) {
+                Ok(now) if now == page => {}
+                Ok(_) => found.receipt.push(format!("`{REPORT}` is not what follows from `{RECEIPT}`: {again}")),
+                Err(error) => found.receipt.push(error.to_string()),
+            },
         }
     }
 

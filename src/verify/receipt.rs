@@ -6,13 +6,11 @@ use serde::Deserialize;
 
 use crate::checkpoint::text::shown;
 use crate::checkpoint::{FileRecord, Fingerprint};
-use crate::error::{Error, Result};
-use crate::report::{Input, SCHEMA};
+use crate::report::Input;
 
 /// The part of a receipt that is checked.
 #[derive(Deserialize)]
 pub struct Receipt {
-    schema: String,
     /// Version of the program that wrote it.
     pub version: String,
     /// The device, as a person knows it.
@@ -38,26 +36,14 @@ pub struct Recorded {
     pub elements: u64,
     #[serde(default)]
     experts: Vec<Option<f64>>,
+    #[serde(default)]
+    cosines: Vec<Option<f64>>,
     merged: Option<f64>,
     calibrated: Option<f64>,
     recovered: Option<serde::de::IgnoredAny>,
 }
 
 impl Receipt {
-    /// Reads the document.
-    ///
-    /// # Errors
-    /// One of another kind, or in which something is missing.
-    pub fn read(document: &serde_json::Value, at: &str) -> Result<Self> {
-        let again = "it cannot be verified: make the merge again with this version";
-        let bad = |what: String| Error::input(format!("`{at}` is no receipt of a merge: {what}")).hint(again);
-        let receipt = Self::deserialize(document).map_err(|e| bad(shown(&e.to_string())))?;
-        match receipt.schema == SCHEMA {
-            true => Ok(receipt),
-            false => Err(bad(format!("its schema is `{}`, not `{SCHEMA}`", shown(&receipt.schema)))),
-        }
-    }
-
     /// Whether the device had failed at what was measured.
     pub fn was_recovered(&self) -> bool {
         self.recovered.is_some()
@@ -104,8 +90,8 @@ impl Recorded {
         self.recovered.is_some()
     }
 
-    /// The first of its norms that is not what it is `now`, to a part in ten thousand: ‖τ_k‖ of the experts, ‖τ_m‖ before
-    /// and after calibration.
+    /// The first of its norms that is not what it is `now`, to a part in ten thousand: ‖τ_k‖ of the experts, their
+    /// cosines with the merge, ‖τ_m‖ before and after calibration.
     pub fn difference(&self, now: &crate::report::TensorReport) -> Option<String> {
         let near = |recorded: Option<f64>, now: f64| match recorded {
             Some(recorded) => (recorded - now).abs() <= 1e-4 * now.abs(),
@@ -113,8 +99,15 @@ impl Recorded {
         };
         let all = self.experts.len() == now.experts.len();
         let experts = all && self.experts.iter().zip(&now.experts).all(|(recorded, now)| near(*recorded, *now));
+        let near_cosine = |recorded: Option<f64>, now: f64| match recorded {
+            Some(recorded) => (recorded - now).abs() <= 1e-4,
+            None => !now.is_finite(),
+        };
+        let cosines = self.cosines.len() == now.cosines.len()
+            && self.cosines.iter().zip(&now.cosines).all(|(recorded, now)| near_cosine(*recorded, *now));
         let what = match () {
             () if !experts => "a norm of the task vectors",
+            () if !cosines => "a cosine with the merge",
             () if !near(self.merged, now.merged) => "the norm of the merged task vector",
             () if !near(self.calibrated, now.calibrated) => "the norm of the calibrated task vector",
             () => return None,

@@ -48,6 +48,7 @@ fn an_output_replaces_and_follows_nothing_that_is_not_its_own() {
         ("a linked recipe", |s| link(s, "recipe.yml"), OVER, "is a link"),
         ("a linked receipt", |s| link(s, "magic.json"), OVER, "is a link"),
         ("a linked card", |s| link(s, "README.md"), OVER, "is a link"),
+        ("a linked page", |s| link(s, "report.html"), OVER, "is a link"),
         ("a linked lock", |s| link(s, ".magic.lock"), OVER, "is a link"),
         ("a linked journal", |s| link(s, ".magic.journal"), OVER, "is a link"),
         ("a linked journal to go on with", |s| link(s, ".magic.journal"), &["--out", "out", "--resume"], "is a link"),

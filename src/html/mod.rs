@@ -1,0 +1,82 @@
+//! `report.html`: a merge as a page for people, made from `magic.json` and nothing else, so that the same document gives
+//! the same bytes. It needs neither network nor scripts: charts are SVG, and colours follow the reader's.
+
+mod chart;
+mod depth;
+mod document;
+mod escape;
+mod features;
+mod head;
+mod layers;
+mod provenance;
+mod scale;
+mod scores;
+mod surprises;
+mod table;
+
+use std::path::{Path, PathBuf};
+
+use document::Document;
+use escape::escape;
+pub use scores::{Score, scores};
+use serde_json::Value;
+
+use crate::checkpoint::text::path;
+use crate::checkpoint::{Finished, RECEIPT, REPORT};
+use crate::error::Result;
+use crate::report;
+
+/// The page of the receipt `document`, which was read from `at`.
+///
+/// # Errors
+/// A document of another kind, or in which something is missing.
+pub fn page(document: &Value, at: &str) -> Result<String> {
+    let document: Document = report::read(document, at)?;
+    let sections = [
+        head::header(&document),
+        head::warnings(&document),
+        head::numbers(&document),
+        head::models(&document),
+        head::parts(&document),
+        surprises::section(&document),
+        depth::sections(&document),
+        features::section(&document),
+        head::tensors(&document),
+        provenance::section(&document),
+    ];
+    Ok(frame(&head::title(&document), &sections.concat()))
+}
+
+/// A page around `body`, which is HTML.
+fn frame(title: &str, body: &str) -> String {
+    format!(
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n<meta http-equiv=\"Content-Security-Policy\" \
+         content=\"default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'\"/>\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n\
+         <meta name=\"color-scheme\" content=\"light dark\"/>\n<meta name=\"generator\" content=\"{}\"/>\n\
+         <title>{}</title>\n<style>\n{}</style>\n</head>\n<body>\n<main>\n{}</main>\n</body>\n</html>\n",
+        GENERATOR,
+        escape(title),
+        include_str!("style.css"),
+        body,
+    )
+}
+
+/// Writes the page about the finished merge in `dir` anew: all of it or nothing. Returns where it is, and its bytes.
+///
+/// # Errors
+/// What is no finished merge or has a receipt of another kind, a folder in which another merge writes, a failed write.
+pub fn write(dir: &Path) -> Result<(PathBuf, u64)> {
+    let finished = Finished::open(dir)?;
+    let page = page(&finished.receipt, &path(&dir.join(RECEIPT)))?;
+    finished.write_report(&page)?;
+    Ok((dir.join(REPORT), page.len() as u64))
+}
+
+/// What a page says made it: another version may make another page of the same document.
+const GENERATOR: &str = concat!("magic ", env!("CARGO_PKG_VERSION"));
+
+/// Whether `page` says that this version made it.
+pub fn is_ours(page: &str) -> bool {
+    page.contains(&format!("<meta name=\"generator\" content=\"{GENERATOR}\"/>"))
+}
