@@ -110,7 +110,8 @@ pub struct Checkpoint {
 impl Checkpoint {
     /// Opens `spec`: a Hugging Face folder (`model.safetensors`, or an index and its shards, or the only
     /// `.safetensors` file; without any, `pytorch_model.bin` or its shards), one `.safetensors` file or file of
-    /// `torch.save`, or `org/name[@revision]` in the local hub cache. A relative path is looked for in the working
+    /// `torch.save`, or, if there is nothing at a path of that name, `org/name[@revision]` in the local hub cache. A
+    /// revision is a branch, a tag, `refs/pr/1`, or a commit or its first digits. A relative path is looked for in the working
     /// directory, then below each folder of `search`.
     ///
     /// # Errors
