@@ -5,6 +5,7 @@ mod provenance;
 pub(crate) mod resume;
 
 use std::collections::HashSet;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -125,6 +126,12 @@ pub struct Job {
     sensitive: Option<HashSet<String>>,
     /// The recipe with absolute paths, so that it can be run again from anywhere.
     resolved: Recipe,
+}
+
+impl fmt::Debug for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Job").field("recipe", &self.recipe).field("device", &self.opened.name).finish_non_exhaustive()
+    }
 }
 
 impl Job {
