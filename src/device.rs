@@ -22,21 +22,39 @@ const MOST_THREADS: usize = 1024;
 /// Blocks in work at a time on a GPU: one is read, one computed, one written.
 const GPU_LANES: usize = 3;
 
-/// What the user asks for.
-#[derive(Clone, Debug, Default)]
+/// Which device is to do the work, and how much memory it may take.
+///
+/// By default that is the best hardware GPU, else the CPU, with 384 MiB of host memory and 1 GiB of the device's. The
+/// bytes of a merge depend on neither limit.
+///
+/// ```
+/// use magic_merge::Wanted;
+///
+/// let wanted = Wanted { memory: Some(2 << 30), threads: Some(4), ..Wanted::on("cpu") };
+/// assert_eq!(wanted.device, "cpu");
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
     /// `auto`, `cpu`, `gpu`, a number or a part of a name; empty means `auto`.
     pub device: String,
-    /// Limit of host memory in bytes.
+    /// Limit of host memory in bytes, from 16 MiB.
     pub memory: Option<u64>,
-    /// Limit of device memory in bytes.
+    /// Limit of device memory in bytes, from 16 MiB.
     pub vram: Option<u64>,
-    /// Threads of the CPU device.
+    /// Threads of the CPU device, 1 to 1024; one for each core if not given.
     pub threads: Option<usize>,
-    /// Whether the CPU computes what the GPU fails at.
+    /// Whether the CPU computes what the GPU fails at, instead of an error.
     pub fallback: bool,
     /// Whether products of the forward pass take the adapter's cooperative matrices.
     pub fast_gemm: bool,
+}
+
+impl Wanted {
+    /// The device of this name: `auto`, `cpu`, `gpu` (a software driver too, where there is nothing else), a number or a
+    /// part of a name from `magic devices`.
+    pub fn on(device: impl Into<String>) -> Self {
+        Self { device: device.into(), ..Self::default() }
+    }
 }
 
 /// An executor, its name, and the memory it works in.

@@ -8,6 +8,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 /// What went wrong, as far as the exit code is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Kind {
     /// The command line or the recipe asks for something that does not exist (exit code 2).
     Usage,
@@ -22,6 +23,17 @@ pub enum Kind {
 }
 
 /// An error with its place, its remedy and its exit code.
+///
+/// It displays as one line that names the file, tensor or key; [`hints`](Self::hints) are further lines.
+///
+/// ```
+/// use magic_merge::{Checkpoint, Kind};
+///
+/// let error = Checkpoint::open("assets/demo/bass", &[]).unwrap_err();
+/// assert_eq!(error.kind(), Kind::Usage);
+/// assert!(error.to_string().starts_with("`assets/demo/bass` does not exist"));
+/// assert_eq!(error.hints(), ["did you mean `assets/demo/base`?"]);
+/// ```
 #[derive(Clone, Debug)]
 pub struct Error {
     kind: Kind,
@@ -29,6 +41,7 @@ pub struct Error {
     hints: Vec<String>,
 }
 
+#[doc(hidden)]
 impl Error {
     /// A new error. `message` is lower case, without a full stop, with back quotes around paths and names.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
@@ -78,7 +91,9 @@ impl Error {
         self.message = message(&self.message);
         self
     }
+}
 
+impl Error {
     /// The remedies, each a line.
     pub fn hints(&self) -> &[String] {
         &self.hints

@@ -1,19 +1,26 @@
 //! What a model makes of samples: its loss, its accuracy, and the values on the way.
 
+use std::path::Path;
+
 use crate::checkpoint::Checkpoint;
-use crate::data::{Sample, Samples};
+use crate::data::{self, Sample, Samples};
+use crate::device::{self, Wanted};
 use crate::error::{Error, Result};
 use crate::executor::Executor;
 use crate::features::{Runner, Sets};
 use crate::forward::network::{Op, Value};
 use crate::forward::{self, Network};
 use crate::kernels::loss::Part;
+use crate::lora;
 use crate::parameters::{Library, Version};
 use crate::progress::Progress;
 
 /// Measures of a model on one set of samples.
 #[derive(Clone, Debug, serde::Serialize)]
+#[non_exhaustive]
 pub struct Evaluation {
+    /// Path of the samples, fit for a message.
+    pub data: String,
     /// Samples.
     pub samples: usize,
     /// Predictions: tokens of a language model, samples of a classifier.
@@ -23,8 +30,11 @@ pub struct Evaluation {
     /// exp(loss), for language models.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub perplexity: Option<f64>,
-    /// Share of right predictions.
+    /// Share of right predictions, 0 to 1.
     pub accuracy: f64,
+    /// What of the samples was left out or cut short, each a line.
+    #[serde(skip)]
+    pub warnings: Vec<String>,
 }
 
 /// A prediction: its loss, and whether it was right.
@@ -36,16 +46,52 @@ pub struct Prediction {
     pub right: bool,
 }
 
+/// Loss and accuracy of the model `spec` on the samples at `data`: a `.safetensors`, `.txt` or `.jsonl` file, or a folder
+/// of images. A classifier may be borrowed from another model, `head`. A model is named as for
+/// [`Checkpoint::open`], or as `MODEL+ADAPTER`.
+///
+/// # Errors
+/// A model that cannot be opened or whose architecture is not known, samples that it cannot take, a device that is not
+/// there, and an interrupt.
+///
+/// ```
+/// use magic_merge::{Progress, Wanted, evaluate};
+///
+/// # fn main() -> magic_merge::Result<()> {
+/// let (model, data) = ("assets/demo/expert_digits", "assets/demo/samples/digits.test.safetensors");
+/// let found = evaluate(model, None, data.as_ref(), &Wanted::on("cpu"), &Progress::default())?;
+/// assert!(found.accuracy > 0.8 && found.perplexity.is_none());
+/// # Ok(())
+/// # }
+/// ```
+pub fn evaluate(
+    spec: &str,
+    head: Option<&str>,
+    data: &Path,
+    wanted: &Wanted,
+    progress: &Progress,
+) -> Result<Evaluation> {
+    let specs = [Some(spec), head];
+    let checkpoints: Vec<Checkpoint> =
+        specs.into_iter().flatten().map(|spec| lora::open(spec, &[])).collect::<Result<_>>()?;
+    let opened = device::open(wanted)?;
+    let model = Model::new(&checkpoints, &opened.executor, opened.memory.parameters())?;
+    let samples = model.samples(data, None)?;
+    opened.memory.pool()?.install(|| model.evaluate(samples, progress))
+}
+
 /// Sums up predictions.
 pub fn summary(samples: usize, predictions: &[Prediction], tokens: bool) -> Evaluation {
     let count = predictions.len().max(1) as f64;
     let loss = predictions.iter().map(|p| p.loss).sum::<f64>() / count;
     Evaluation {
+        data: String::new(),
         samples,
         predictions: predictions.len(),
         loss,
         perplexity: tokens.then_some(loss.exp()),
         accuracy: predictions.iter().filter(|p| p.right).count() as f64 / count,
+        warnings: Vec::new(),
     }
 }
 
@@ -91,7 +137,7 @@ impl<'a> Model<'a> {
     /// outside the head, or of one token only.
     pub fn evaluate(&self, samples: Samples, progress: &Progress) -> Result<Evaluation> {
         let tokens = check(&self.network, &self.checkpoints[0], &samples)?;
-        let (count, data) = (samples.samples.len(), samples.name.clone());
+        let (count, data, warnings) = (samples.samples.len(), samples.name.clone(), samples.warnings.clone());
         let sets = Sets { sets: vec![samples], of: vec![0] };
         let library = self.library();
         let batches = sets.batches(&self.network);
@@ -110,10 +156,20 @@ impl<'a> Model<'a> {
         }
         let found = summary(count, &predictions, tokens);
         match found.loss.is_finite() {
-            true => Ok(found),
+            true => Ok(Evaluation { data, warnings, ..found }),
             false => Err(Error::input(format!("`{}` gives no finite loss on `{data}`", self.checkpoints[0].name()))
                 .hint("there are NaN or infinite numbers in its weights, or its values overflow")),
         }
+    }
+
+    /// At most `limit` of the samples at `path`, with classes numbered as the classifier's are.
+    ///
+    /// # Errors
+    /// As [`data::load`] and [`Model::relabel`].
+    pub fn samples(&self, path: &Path, limit: Option<usize>) -> Result<Samples> {
+        let mut samples = data::load(path, &self.network.wants, &self.checkpoints[0], limit)?;
+        self.relabel(&mut samples)?;
+        Ok(samples)
     }
 
     /// Numbers classes that the samples name as the classifier's `label2id` does. Where it names none itself, the names

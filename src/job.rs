@@ -6,6 +6,7 @@ mod provenance;
 pub(crate) mod resume;
 
 use std::collections::HashSet;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -42,21 +43,35 @@ use crate::written::Written;
 use resume::unfinished;
 
 /// Where and how a merge is written.
-#[derive(Clone, Debug)]
+///
+/// ```
+/// use magic_merge::Output;
+///
+/// let output = Output { shard_size: 2_000_000_000, overwrite: true, ..Output::new("merged") };
+/// assert_eq!(output.dir.to_str(), Some("merged"));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Output {
-    /// The folder.
+    /// The folder; it is made, with those above it. Weights of an earlier result in it are an error.
     pub dir: PathBuf,
-    /// Most bytes of a shard.
+    /// Most bytes of a shard; a larger tensor has a shard alone.
     pub shard_size: u64,
     /// Whether an earlier merge in the folder may be replaced.
     pub overwrite: bool,
     /// Whether an unfinished merge in the folder goes on.
     pub resume: bool,
-    /// Whether inputs of more than [`HASHED`] bytes are hashed too, and the shards of their output.
+    /// Whether inputs of more than 1 GB in all are hashed too, and the shards of their output.
     pub hash: bool,
 }
 
 pub use origin::Origin;
+impl Output {
+    /// The folder `dir`, which must be empty or not there, with shards of 5 GB.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self { dir: dir.into(), shard_size: 5_000_000_000, overwrite: false, resume: false, hash: false }
+    }
+}
+
 pub use provenance::HASHED;
 
 /// Name of the model card.
@@ -68,20 +83,47 @@ pub(crate) const RECIPE: &str = "recipe.yml";
 const STATES: u64 = 512 << 20;
 
 /// A merge that was opened, checked and planned: nothing of any tensor has been read, nothing written.
+///
+/// ```
+/// use magic_merge::{Job, Output, Progress, Recipe, Wanted};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = tempfile::tempdir()?;
+/// let recipe = Recipe::from_yaml(
+///     "
+///     merge_method: ties
+///     base_model: assets/demo/base
+///     models:
+///       - {model: assets/demo/expert_digits, parameters: {density: 0.2}}
+///       - {model: assets/demo/expert_photo, parameters: {density: 0.2}}
+///     exclude: [classifier.*]
+///     ",
+///     "recipe.yml",
+/// )?;
+/// let job = Job::new(recipe, None, &Wanted::on("cpu"))?;
+/// let report = job.run(&Output::new(folder.path().join("merged")), &Progress::default())?;
+/// assert_eq!((&*report.method, &*report.calibrate), ("ties", "none"));
+/// # Ok(())
+/// # }
+/// ```
 pub struct Job {
     /// What was asked.
     pub recipe: Recipe,
     /// What will be done.
+    #[doc(hidden)]
     pub plan: Plan,
     /// The base, or what stands in for it, then the experts.
     pub checkpoints: Vec<Checkpoint>,
     /// The device.
+    #[doc(hidden)]
     pub opened: Opened,
     /// The device as it was asked for.
     wanted: Wanted,
     /// What feature space takes.
+    #[doc(hidden)]
     pub features: Option<Features>,
     /// Whether the base is all zeros, because the models are adapters alone.
+    #[doc(hidden)]
     pub zeros: bool,
     /// The adapters among the checkpoints.
     layers: Vec<Option<Arc<Layer>>>,
@@ -98,8 +140,15 @@ pub struct Job {
     origin: Option<Origin>,
 }
 
+impl fmt::Debug for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Job").field("recipe", &self.recipe).field("device", &self.opened.name).finish_non_exhaustive()
+    }
+}
+
 impl Job {
-    /// Opens all models and the device, and plans the merge. `folder` is where the recipe lies.
+    /// Opens all models and the device, and plans the merge. `folder` is where the recipe lies, if it is a file: paths
+    /// that are not found from the working directory are looked for there.
     ///
     /// # Errors
     /// Whatever is wrong with recipe, models, samples or device, before any tensor is read.
@@ -108,10 +157,36 @@ impl Job {
         Self::open(recipe, method, None, folder, wanted)
     }
 
-    /// The calibration of `merged`, a merge of the recipe's models by whatever program.
+    /// The calibration of `merged`, a merge of the recipe's models by whatever program; the recipe's own method does not
+    /// matter.
     ///
     /// # Errors
     /// As [`Job::new`].
+    ///
+    /// ```
+    /// use magic_merge::{Job, Output, Progress, Quick, Wanted};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let merged = folder.path().join("merged");
+    /// # let merged = merged.to_str().unwrap();
+    /// # let models = Quick::new("linear").base("assets/demo/base").exclude("classifier.*");
+    /// # let models = models.model("assets/demo/expert_digits").model("assets/demo/expert_photo");
+    /// # Job::new(models.recipe()?, None, &Wanted::on("cpu"))?.run(&Output::new(merged), &Progress::default())?;
+    /// let recipe = Quick::new("given")
+    ///     .base("assets/demo/base")
+    ///     .model("assets/demo/expert_digits")
+    ///     .model("assets/demo/expert_photo")
+    ///     .exclude("classifier.*")
+    ///     .calibrate("fsc")
+    ///     .data("assets/demo/samples/digits.calib.safetensors")
+    ///     .data("assets/demo/samples/photo.calib.safetensors");
+    /// let job = Job::given(recipe.recipe()?, merged, &Wanted::on("cpu"))?;
+    /// let report = job.run(&Output::new(folder.path().join("calibrated")), &Progress::default())?;
+    /// assert_eq!(report.calibrate, "fsc");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn given(recipe: Recipe, merged: &str, wanted: &Wanted) -> Result<Self> {
         Self::open(recipe, &GIVEN, Some(merged), None, wanted)
     }
@@ -183,7 +258,14 @@ impl Job {
         })
     }
 
+    /// What is not as it should be, as far as that shows before the merge.
+    pub fn warnings(&self) -> Vec<String> {
+        let features = self.features.iter().flat_map(|features| features.warnings(&self.plan));
+        self.plan.warnings.iter().cloned().chain(features).collect()
+    }
+
     /// Where each tensor will go; the largest that an adapter's may become.
+    #[doc(hidden)]
     pub fn layout(&self, shard_size: u64) -> Result<Layout> {
         match &self.adapter {
             Some(adapter) => self.adapter_layout(adapter),
@@ -192,11 +274,13 @@ impl Job {
     }
 
     /// Bytes of the largest matrix that is decomposed, if the result is an adapter.
+    #[doc(hidden)]
     pub fn largest_matrix(&self) -> Option<u64> {
         self.adapter.as_ref()?.targets.iter().map(|target| 4 * target.shape.iter().product::<u64>()).max()
     }
 
     /// How many tensors become pairs of factors, if the result is an adapter.
+    #[doc(hidden)]
     pub fn pairs(&self) -> Option<usize> {
         self.adapter.as_ref().map(|adapter| adapter.targets.len())
     }
@@ -354,11 +438,7 @@ impl Job {
             bytes: Bytes { read: self.plan.bytes_in(), written: writer.layout().total_bytes() },
             wgsl_sha256: origin.wgsl_sha256,
             files,
-            warnings: [
-                &self.plan.warnings[..],
-                &self.features.as_ref().map_or(Vec::new(), |features| features.warnings(&self.plan)),
-            ]
-            .concat(),
+            warnings: self.warnings(),
             seconds: 0.0,
         };
         report.warn();
@@ -426,6 +506,7 @@ impl Job {
     ///
     /// # Errors
     /// A recipe that is not calibrated in feature space, samples that the metric cannot use.
+    #[doc(hidden)]
     pub fn sensitivity(&self, metric: Metric, factor: f64, top: usize, progress: &Progress) -> Result<Sensitivity> {
         let Some(features) = &self.features else {
             return Err(Error::usage("sensitivity is measured on samples").hint("add `--data PATH`"));

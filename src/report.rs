@@ -22,10 +22,32 @@ use crate::recover::Recovered;
 /// Name and version of the document.
 pub const SCHEMA: &str = "magic-merge/1";
 
-/// The whole of `magic.json`.
+/// What a merge did: the whole of `magic.json`, which is how it serialises. There are each tensor's norms, least, mean and
+/// largest factor and counts of what is not finite, inputs and outputs with their hashes, and, in feature space, every
+/// leaf's factor.
+///
+/// ```
+/// use magic_merge::{Job, Output, Progress, Quick, Wanted};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = tempfile::tempdir()?;
+/// # let models = Quick::new("linear").base("assets/demo/base").exclude("classifier.*").calibrate("wsc");
+/// # let models = models.model("assets/demo/expert_digits").model("assets/demo/expert_photo");
+/// # let job = Job::new(models.recipe()?, None, &Wanted::on("cpu"))?;
+/// # let output = Output::new(folder.path().join("merged"));
+/// let report = job.run(&output, &Progress::default())?;
+/// assert!(report.warnings.is_empty());
+///
+/// let report = serde_json::to_value(&report)?;
+/// let tensor = report["tensors"].as_array().unwrap().iter().find(|tensor| tensor["xi"].is_object()).unwrap();
+/// assert!(tensor["xi"]["mean"].as_f64().unwrap() > 1.0, "averaging shortens task vectors");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct Report {
-    /// [`SCHEMA`].
+    /// `magic-merge/1`.
     pub schema: &'static str,
     /// Version of this program.
     pub version: &'static str,
@@ -37,10 +59,12 @@ pub struct Report {
     pub seed: u64,
     /// What becomes of NaN and infinities.
     #[serde(serialize_with = "word")]
+    #[doc(hidden)]
     pub non_finite: NonFinite,
     /// The device, as a person knows it.
     pub device: String,
     /// The base first, then the experts, then models that only adapters stand on.
+    #[doc(hidden)]
     pub inputs: Vec<Input>,
     /// Name of the base, if one was named: without it, task vectors are differences from the first model, or, where the
     /// models are adapters alone, all that these add.
@@ -49,32 +73,40 @@ pub struct Report {
     pub experts: Vec<String>,
     /// What was measured in feature space.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[doc(hidden)]
     pub features: Option<FeatureReport>,
     /// Everything that was written.
+    #[doc(hidden)]
     pub tensors: Vec<TensorReport>,
     /// What a result that is an adapter leaves out.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[doc(hidden)]
     pub lora: Option<LoraReport>,
     /// Names of experts' tensors that took no part.
     pub ignored: Vec<String>,
     /// Bytes read, once, and written.
+    #[doc(hidden)]
     pub bytes: Bytes,
     /// What decided the bytes, by name: another merge with all of it the same is this merge.
+    #[doc(hidden)]
     pub fingerprint: Fingerprint,
     /// How what was measured or factored came about, if the device had failed at it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[doc(hidden)]
     pub recovered: Option<Recovered>,
     /// Tensors that an earlier run had written, before it was interrupted.
     #[serde(skip)]
+    #[doc(hidden)]
     pub kept: usize,
     /// SHA-256 of the WGSL of all kernels, where a GPU ran them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wgsl_sha256: Option<String>,
     /// The files that were written, but for this one.
+    #[doc(hidden)]
     pub files: Vec<FileRecord>,
     /// What is not as it should be.
     pub warnings: Vec<String>,
-    /// Wall time of the merge.
+    /// Wall time of the merge in seconds.
     pub seconds: f64,
 }
 
@@ -107,6 +139,7 @@ pub(crate) fn read<'de, T: Deserialize<'de>>(document: &'de serde_json::Value, a
 impl Report {
     /// Adds a warning for each kind of result that is no number, and one if calibration took length from a merge
     /// that was short already.
+    #[doc(hidden)]
     pub fn warn(&mut self) {
         let (mut expert, mut merged, mut calibrated) = (0.0, 0.0, 0.0);
         for tensor in self.tensors.iter().filter(|tensor| tensor.xi.is_some()) {

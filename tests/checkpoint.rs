@@ -372,67 +372,6 @@ fn links_and_pipes() {
     refused(open(&dir), "is a pipe, a socket or a device");
 }
 
-/// Runs `test` of this file again with the hub's cache at `cache`: a variable cannot be set safely in this process.
-fn with_cache(test: &str, cache: &Path) {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", test, "--ignored"]).env("HF_HUB_CACHE", cache);
-    let ran = command.output().unwrap();
-    assert!(ran.status.success(), "{}{}", String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
-}
-
-#[test]
-fn hub_cache() {
-    let cache = tempdir().unwrap();
-    let repo = cache.path().join("models--org--name");
-    for dir in ["refs", "blobs", "snapshots/abc123", "snapshots/def456"] {
-        fs::create_dir_all(repo.join(dir)).unwrap();
-    }
-    fs::write(repo.join("refs/main"), "abc123\n").unwrap();
-    fs::write(repo.join("refs/bad"), "../../..").unwrap();
-    write_model(&repo.join("blobs/0a1b"), &[("a", 2)]);
-    fs::write(repo.join("blobs/2c3d"), r#"{"model_type":"llama"}"#).unwrap();
-    #[cfg(unix)]
-    let put = |from: &str, to: PathBuf| std::os::unix::fs::symlink(format!("../../blobs/{from}"), to).unwrap();
-    #[cfg(not(unix))]
-    let put = |from: &str, to: PathBuf| {
-        fs::copy(repo.join("blobs").join(from), to).unwrap();
-    };
-    for snapshot in ["abc123", "def456"] {
-        put("0a1b", repo.join("snapshots").join(snapshot).join("model.safetensors"));
-        put("2c3d", repo.join("snapshots").join(snapshot).join("config.json"));
-    }
-    with_cache("hub_cache_child", cache.path());
-}
-
-#[test]
-#[ignore = "run by hub_cache, with a variable set"]
-fn hub_cache_child() {
-    let open = |spec: &str| Checkpoint::open(spec, &[]);
-    for (spec, snapshot) in [
-        ("org/name", "abc123"),
-        ("org/name@main", "abc123"),
-        ("org/name@def456", "def456"),
-        ("org/name@abc123", "abc123"),
-    ] {
-        let model = open(spec).unwrap();
-        assert!(model.folder().unwrap().ends_with(snapshot), "{spec}");
-        assert_eq!(model.name(), spec);
-        assert_eq!(model.config().unwrap().unwrap()["model_type"], "llama");
-        assert_eq!(side_files(&model).unwrap().len(), 1);
-    }
-    for (spec, phrase) in [
-        ("org/other", "hf download org/other"),
-        ("org/other@v2", "hf download org/other --revision v2"),
-        ("org/name@v2", "not its revision `v2` | there are `@abc123`, `@def456`"),
-        ("org/name@bad", "not its revision `bad`"),
-        ("org/name@../../x", "does not exist"),
-        ("org/../name", "does not exist"),
-        ("nothing", "neither a path nor a model"),
-    ] {
-        refused(open(spec), phrase);
-    }
-}
-
 #[test]
 fn reads_what_the_crate_writes() {
     let dir = tempdir().unwrap();

@@ -96,8 +96,7 @@ fn recipe(family: &str, space: Space, fit: Fit, feature_norm: Norm) -> Recipe {
 
 fn run(job: Job) -> (Tensors, Report) {
     let dir = tempfile::tempdir().expect("a temporary folder");
-    let output =
-        Output { dir: dir.path().join("out"), shard_size: 5_000_000_000, overwrite: false, resume: false, hash: false };
+    let output = Output::new(dir.path().join("out"));
     let report = job.run(&output, &Progress::default()).expect("a merge");
     (tensors(&output.dir.join("model.safetensors")), report)
 }
@@ -182,13 +181,7 @@ fn dual_space_is_weight_space_and_then_feature_space() {
         let family = "qwen2";
         let once = |space| recipe(family, space, Fit::Magnitude, Norm::L1);
         let dir = tempfile::tempdir().expect("a temporary folder");
-        let output = Output {
-            dir: dir.path().join("wsc"),
-            shard_size: 5_000_000_000,
-            overwrite: false,
-            resume: false,
-            hash: false,
-        };
+        let output = Output::new(dir.path().join("wsc"));
         let job = Job::new(once(Space::Wsc), None, &wanted(device)).expect("a valid merge");
         job.run(&output, &Progress::default()).expect("a merge");
         let (twice, _) = run(Job::given(once(Space::Fsc), &text(&output.dir), &wanted(device)).expect("a valid merge"));

@@ -15,8 +15,7 @@ fn merge(yaml: &str, folder: &str, device: &str) -> Tensors {
     let recipe = Recipe::from_yaml(yaml, "recipe.yml").expect("a valid recipe");
     let wanted = Wanted { device: device.to_owned(), ..Wanted::default() };
     let job = Job::new(recipe, Some(&golden(folder)), &wanted).expect("a valid merge");
-    let output =
-        Output { dir: dir.path().join("out"), shard_size: 5_000_000_000, overwrite: false, resume: false, hash: false };
+    let output = Output::new(dir.path().join("out"));
     job.run(&output, &Progress::default()).expect("a merge");
     tensors(&output.dir.join("model.safetensors"))
 }

@@ -50,7 +50,7 @@ fn recipe(method: &Method, space: Space) -> Recipe {
 }
 
 fn run(job: Job, dir: &Path) -> Tensors {
-    let output = Output { dir: dir.to_owned(), shard_size: 5_000_000_000, overwrite: true, resume: false, hash: false };
+    let output = Output { overwrite: true, ..Output::new(dir) };
     job.run(&output, &Progress::default()).expect("a merge");
     tensors(&dir.join("model.safetensors"))
 }

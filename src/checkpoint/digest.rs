@@ -27,6 +27,7 @@ pub struct FileDigest {
     pub sha256: String,
 }
 
+#[doc(hidden)]
 impl Checkpoint {
     /// SHA-256 of every file with tensors.
     ///

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::hub::{self, Repo};
+use super::hub::{self, Repo, Snapshot};
 use super::index::{self, Index};
 use super::text::{self, list, shown};
 use crate::error::{Error, Result, nearest};
@@ -98,20 +98,15 @@ fn sibling(path: &Path) -> Option<String> {
 pub(super) struct Folder {
     pub(super) path: PathBuf,
     real: PathBuf,
-    /// In the hub's cache, where the snapshot's links lead.
-    blobs: Option<PathBuf>,
+    /// Of the hub's cache, whose files may be links elsewhere in it.
+    snapshot: Option<Snapshot>,
 }
 
 impl Folder {
     pub(super) fn open(path: PathBuf) -> Result<Self> {
         let real = fs::canonicalize(&path).map_err(|e| text::cannot_read(&path, &e))?;
-        let is_snapshots = |dir: &&Path| {
-            let repo = dir.parent().and_then(Path::file_name).and_then(|name| name.to_str());
-            dir.file_name().is_some_and(|name| name == "snapshots")
-                && repo.is_some_and(|name| name.starts_with("models--"))
-        };
-        let blobs = real.ancestors().skip(1).find(is_snapshots).map(|dir| dir.with_file_name("blobs"));
-        Ok(Self { path, real, blobs })
+        let snapshot = Snapshot::of(&real);
+        Ok(Self { path, real, snapshot })
     }
 
     /// The path of file `name`, `None` if it is not there (or a link to nothing), an error if it is a link that leads
@@ -123,13 +118,29 @@ impl Folder {
             return Ok(Some(path));
         }
         let Ok(real) = fs::canonicalize(&path) else { return Ok(None) };
-        match real.starts_with(&self.real) || self.blobs.as_ref().is_some_and(|blobs| real.starts_with(blobs)) {
+        match real.starts_with(&self.real) || self.snapshot.as_ref().is_some_and(|snapshot| snapshot.links_to(&real)) {
             true => Ok(Some(path)),
             false => {
                 let (path, real) = (text::path(&path), text::path(&real));
                 Err(Error::input(format!("`{path}` is a link that leads out of its folder, to `{real}`"))
                     .hint("if you trust it, copy the file into the folder, or name the folder that it leads to"))
             }
+        }
+    }
+
+    /// `error` of a model that is not all there, with what to do about it.
+    fn unfinished(&self, error: Error) -> Error {
+        match self.snapshot.as_ref().and_then(Snapshot::download) {
+            Some(command) => error.hint(format!("only a part of it was downloaded; the rest: `{command}`")),
+            None => error.hint("the download did not finish: download it again"),
+        }
+    }
+
+    fn no_index(&self) -> Error {
+        let error = Error::input(format!("`{}` has shards, but no index of them", text::path(&self.path)));
+        match self.snapshot {
+            Some(_) => self.unfinished(error),
+            None => error.hint("the download or the merge that made it did not finish: make it again"),
         }
     }
 
@@ -164,12 +175,10 @@ impl Folder {
         };
         match (&index[..], &ending(".safetensors")[..]) {
             (&[index], _) => self.sharded(index, ".safetensors"),
-            ([], [shard, ..]) if is_shard(shard, ".safetensors") => Err(no_index(&at)),
+            ([], [shard, ..]) if is_shard(shard, ".safetensors") => Err(self.no_index()),
             ([], &[name]) => match self.file(name)? {
                 Some(file) => Ok(self.only(file)),
-                None => {
-                    Err(Error::input(format!("`{at}/{}` is a link to nothing", shown(name))).hint("download it again"))
-                }
+                None => Err(self.unfinished(Error::input(format!("`{at}/{}` is a link to nothing", shown(name))))),
             },
             ([], []) => {
                 if let Some(file) = self.file(TORCH)? {
@@ -179,7 +188,7 @@ impl Folder {
                     return self.sharded(TORCH_INDEX, ".bin");
                 }
                 if names.iter().any(|name| is_shard(name, ".bin")) {
-                    return Err(no_index(&at));
+                    return Err(self.no_index());
                 }
                 let error = Error::input(format!("`{at}` has no `.safetensors` file, and no `{TORCH}`"));
                 let files: Vec<&str> = [".bin", ".pt", ".pth", ".ckpt"].into_iter().flat_map(ending).collect();
@@ -187,6 +196,11 @@ impl Folder {
                 Err(match (files.is_empty(), quantized.is_empty()) {
                     (false, _) => error.hint(format!("name the file, if the model is in {}", list(files, 4))),
                     (true, false) => error.hint(format!("convert {} to safetensors first", list(quantized, 4))),
+                    (true, true) if self.snapshot.is_some() => {
+                        let there = list(names.iter().map(String::as_str), 8);
+                        let what = format!("there is {}", if names.is_empty() { "nothing" } else { &there });
+                        self.unfinished(error.hint(what))
+                    }
                     (true, true) => error,
                 })
             }
@@ -210,13 +224,12 @@ impl Folder {
             }
         }
         let (at, names) = (text::path(&self.path), list(names.iter().copied(), 2));
-        Err(Error::input(format!("the adapter `{at}` has none of {names}"))
-            .hint("the download did not finish: download it again"))
+        Err(self.unfinished(Error::input(format!("the adapter `{at}` has none of {names}"))))
     }
 
     /// The shards that the index `name` says; names of shards end with `end`.
     fn sharded(self, name: &str, end: &str) -> Result<Found> {
-        let missing = |what: &str| Error::input(what.to_owned()).hint("the download did not finish: download it again");
+        let missing = |what: &str| self.unfinished(Error::input(what.to_owned()));
         let Some(path) = self.file(name)? else {
             return Err(missing(&format!("`{}` is a link to nothing", text::path(&self.path.join(name)))));
         };
@@ -236,11 +249,6 @@ impl Folder {
         }
         Ok(Found { folder: Some(self), files, index: Some((index, path)), adapter: false })
     }
-}
-
-fn no_index(at: &str) -> Error {
-    Error::input(format!("`{at}` has shards, but no index of them"))
-        .hint("the download or the merge that made it did not finish: make it again")
 }
 
 /// True for `anything-00001-of-00002.safetensors`, or with another `end`.

@@ -81,6 +81,19 @@ pub(crate) trait Overlay: fmt::Debug + Send + Sync {
 }
 
 /// An opened checkpoint. Its headers are read and checked; of its tensors not a byte.
+///
+/// ```
+/// use magic_merge::Checkpoint;
+///
+/// # fn main() -> magic_merge::Result<()> {
+/// let base = Checkpoint::open("assets/demo/base", &[])?;
+/// assert_eq!(base.config()?.unwrap()["model_type"], "vit");
+/// let name = base.names().find(|name| name.ends_with("query.weight")).unwrap();
+/// let (shape, values) = (base.shape(name).unwrap(), base.values(name)?);
+/// assert_eq!(shape.iter().product::<u64>(), values.len() as u64);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Checkpoint {
     name: String,
@@ -97,7 +110,8 @@ pub struct Checkpoint {
 impl Checkpoint {
     /// Opens `spec`: a Hugging Face folder (`model.safetensors`, or an index and its shards, or the only
     /// `.safetensors` file; without any, `pytorch_model.bin` or its shards), one `.safetensors` file or file of
-    /// `torch.save`, or `org/name[@revision]` in the local hub cache. A relative path is looked for in the working
+    /// `torch.save`, or, if there is nothing at a path of that name, `org/name[@revision]` in the local hub cache. A
+    /// revision is a branch, a tag, `refs/pr/1`, or a commit or its first digits. A relative path is looked for in the working
     /// directory, then below each folder of `search`.
     ///
     /// # Errors
@@ -167,16 +181,29 @@ impl Checkpoint {
     }
 
     /// True if tensor number `tensor` is that of `model`, bytes and all: an adapter over it that does not touch it.
+    #[doc(hidden)]
     pub fn hands_on(&self, tensor: usize, model: &Self) -> bool {
         self.overlay.as_ref().and_then(|overlay| overlay.below(tensor)).is_some_and(|below| below.name == model.name)
     }
 
+    /// Names of all tensors, in the order in which they lie on disk; free of control characters.
+    pub fn names(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.tensors.iter().map(|tensor| tensor.name.as_str())
+    }
+
+    /// Dimensions of the tensor `name`, outermost first; none for a scalar.
+    pub fn shape(&self, name: &str) -> Option<&[u64]> {
+        self.get(name).map(|(_, info)| info.shape.as_slice())
+    }
+
     /// All tensors in the order in which they lie on disk; of a PyTorch file, in that of a safetensors file.
+    #[doc(hidden)]
     pub fn tensors(&self) -> &[TensorInfo] {
         &self.tensors
     }
 
     /// The tensor of that name, with its number in [`tensors`](Self::tensors).
+    #[doc(hidden)]
     pub fn get(&self, name: &str) -> Option<(usize, &TensorInfo)> {
         let at = self.by_name.binary_search_by_key(&name, |&i| self.tensors[i as usize].name.as_str()).ok()?;
         let number = self.by_name[at] as usize;
@@ -187,6 +214,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// A range outside the tensor, a file that cannot be read, that has changed or has become shorter.
+    #[doc(hidden)]
     pub fn read_at(&self, tensor: usize, offset: u64, buf: &mut [u8]) -> Result<()> {
         let Some(info) = self.tensors.get(tensor) else {
             return Err(Error::input(format!("`{}` has no tensor number {tensor}", shown(&self.name))));
@@ -218,12 +246,14 @@ impl Checkpoint {
     }
 
     /// Name, without its folder, and size of each of them.
+    #[doc(hidden)]
     pub fn sizes(&self) -> impl Iterator<Item = (String, u64)> {
         let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         self.parts.iter().map(move |part| (name(&part.path), part.stamp.len))
     }
 
     /// The file that holds tensor number `tensor`.
+    #[doc(hidden)]
     pub fn file_of(&self, tensor: usize) -> &Path {
         &self.parts[self.tensors[tensor].file].path
     }
@@ -251,6 +281,7 @@ impl Checkpoint {
     }
 
     /// The JSON object in file `name` of the folder, as [`Checkpoint::config`].
+    #[doc(hidden)]
     pub fn json(&self, name: &str) -> Result<Option<serde_json::Value>> {
         let Some(folder) = &self.folder else { return Ok(None) };
         let Some(path) = folder.file(name)? else { return Ok(None) };

@@ -77,8 +77,7 @@ pub fn run(args: &Demo, global: &Global, printer: &Printer) -> Result<()> {
         for space in SPACES {
             let dir = folder.add(&name(method, space))?;
             let job = Job::new(models.recipe(method, space)?, None, &global.wanted(false))?;
-            let output =
-                Output { dir: dir.clone(), shard_size: u64::MAX, overwrite: false, resume: false, hash: false };
+            let output = Output { shard_size: u64::MAX, ..Output::new(&dir) };
             let report = job.run(&output, &progress)?;
             let accuracy = scores(dir.to_str().ok_or_else(|| not_utf8(&dir))?)?;
             rows.push(Row { method, space, report, accuracy });

@@ -10,7 +10,7 @@ use magic_merge::job::Job;
 use magic_merge::progress::Progress;
 use magic_merge::recipe::Quick;
 use magic_merge::sensitivity::{Metric, Sensitivity};
-use magic_merge::{Error, Result, data, device, lora};
+use magic_merge::{Error, Result, device, lora};
 use serde::Serialize;
 
 use super::args::{Eval, Global, SensitivityArgs};
@@ -26,16 +26,9 @@ struct Document {
     schema: &'static str,
     model: String,
     device: String,
-    sets: Vec<Set>,
+    sets: Vec<Evaluation>,
     #[serde(skip_serializing_if = "Option::is_none")]
     fast_gemm: Option<FastReport>,
-}
-
-#[derive(Serialize)]
-struct Set {
-    data: String,
-    #[serde(flatten)]
-    measures: Evaluation,
 }
 
 /// Loss and accuracy of a model.
@@ -50,12 +43,9 @@ pub fn eval(args: &Eval, global: &Global, printer: &Printer) -> Result<()> {
     let mut sets = Vec::new();
     let bar = Bar::start(global, &progress, Total::default());
     for path in &args.data {
-        let mut samples = data::load(Path::new(path), &model.network.wants, &checkpoints[0], args.samples)?;
-        model.relabel(&mut samples)?;
+        let samples = model.samples(Path::new(path), args.samples)?;
         printer.warnings(&samples.warnings);
-        let data = samples.name.clone();
-        let measures = opened.memory.pool()?.install(|| model.evaluate(samples, &progress))?;
-        sets.push(Set { data, measures });
+        sets.push(opened.memory.pool()?.install(|| model.evaluate(samples, &progress))?);
     }
     drop(bar);
     let fast_gemm = opened.executor.fast_gemm().and_then(FastGemm::report);
@@ -63,14 +53,14 @@ pub fn eval(args: &Eval, global: &Global, printer: &Printer) -> Result<()> {
         let (schema, model, device) = ("magic-eval/1", args.model.clone(), opened.name);
         return printer.document(&Document { schema, model, device, sets, fast_gemm });
     }
-    let tokens = sets.iter().any(|set| set.measures.perplexity.is_some());
+    let tokens = sets.iter().any(|set| set.perplexity.is_some());
     let mut columns = vec![Column::Left("data"), Column::Right("samples"), Column::Right("predictions")];
     columns.push(Column::Right("loss"));
     columns.push(if tokens { Column::Right("perplexity") } else { Column::Right("accuracy") });
-    let row = |set: &Set| {
-        let Evaluation { samples, predictions, loss, perplexity, accuracy } = &set.measures;
+    let row = |set: &Evaluation| {
+        let Evaluation { data, samples, predictions, loss, perplexity, accuracy, .. } = set;
         let last = perplexity.map_or_else(|| format!("{:.1} %", 100.0 * accuracy), number);
-        vec![set.data.clone(), samples.to_string(), predictions.to_string(), number(*loss), last]
+        vec![data.clone(), samples.to_string(), predictions.to_string(), number(*loss), last]
     };
     printer.data(&table(&columns, sets.iter().map(row)))?;
     printer.summary(&summary::fast_gemm(fast_gemm.as_ref()))

@@ -145,8 +145,7 @@ fn plan(job: &Job, output: Option<&Output>, shard_size: u64, printer: &Printer) 
         }
         job.check(output)?;
     }
-    printer.warnings(&job.plan.warnings);
-    printer.warnings(&job.features.as_ref().map_or(Vec::new(), |features| features.warnings(&job.plan)));
+    printer.warnings(&job.warnings());
     let out = output.map(|output| output.dir.as_path());
     if printer.json() {
         return printer.document(&dry_run::document(job, &layout, out));

@@ -23,7 +23,8 @@ pub(crate) const PRODUCTS: &str = "products of the forward pass";
 pub(crate) const DECOMPOSITION: &str = "largest decomposition on the device";
 
 impl Job {
-    /// The receipt of a result that is there already, complete and of this very merge, if `output` asks to resume.
+    /// The receipt (`magic.json`) of a result that is there already, complete and of this very merge, if `output` asks to
+    /// resume.
     ///
     /// # Errors
     /// A result of another merge, or one that is not whole.
@@ -42,6 +43,7 @@ impl Job {
 
     /// Whether a merge that was interrupted can go on. One whose result is an adapter cannot: its file is laid out when
     /// all ranks are known.
+    #[doc(hidden)]
     pub fn resumes(&self) -> bool {
         self.adapter.is_none()
     }

@@ -10,6 +10,7 @@ use crate::checkpoint::text::{list, shown};
 use crate::checkpoint::{Checkpoint, Dtype};
 use crate::error::{Error, Result};
 use crate::kernels::convert::{narrow, widen};
+use crate::values::{floats, stored};
 
 /// Where an adapter comes from, and so how its tensors are named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -255,22 +256,6 @@ fn integer(raw: &Checkpoint, place: usize) -> Result<Option<f32>> {
     // The sign bit to the top and back.
     let shift = 64 - size;
     Ok(Some(if signed { ((value << shift) as i64 >> shift) as f32 } else { value as f32 }))
-}
-
-/// All of a tensor as f32.
-pub fn floats(checkpoint: &Checkpoint, tensor: usize) -> Result<Vec<f32>> {
-    let info = &checkpoint.tensors()[tensor];
-    let mut values = vec![0.0; info.elements() as usize];
-    let mut stored = stored(info.dtype, values.len());
-    let bytes: &mut [u8] = &mut bytemuck::cast_slice_mut(&mut stored)[..info.bytes as usize];
-    checkpoint.read_at(tensor, 0, bytes)?;
-    widen(info.dtype, bytes, 0, &mut values);
-    Ok(values)
-}
-
-/// Room for `count` elements, aligned as conversions want it.
-pub(super) fn stored(dtype: Dtype, count: usize) -> Vec<u64> {
-    vec![0; (count * dtype.size()).div_ceil(8)]
 }
 
 /// `values` as they are stored, and what that is in f32 again.

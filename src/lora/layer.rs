@@ -2,12 +2,13 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::adapter::{Adapter, Form, Pair, stored};
+use super::adapter::{Adapter, Form, Pair};
 use super::product::Factors;
 use crate::checkpoint::text::shown;
 use crate::checkpoint::{Checkpoint, Dtype, Overlay, TensorInfo};
 use crate::error::{Error, Result, nearest};
 use crate::kernels::convert::widen;
+use crate::values::stored;
 
 /// Most elements that one read computes at a time.
 const PIECE: usize = 1 << 18;

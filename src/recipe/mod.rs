@@ -26,7 +26,22 @@ pub use tree::MAX_BYTES;
 /// Output dtypes, by mergekit's names.
 pub const DTYPES: [&str; 3] = ["float32", "bfloat16", "float16"];
 
-/// A merge, complete and checked. Paths stand as written; [`resolve`] finds them.
+/// What is merged, how, and what is put back. Paths stand as written: relative ones start at the working directory.
+///
+/// ```
+/// use magic_merge::Recipe;
+///
+/// # fn main() -> magic_merge::Result<()> {
+/// let text = "{merge_method: linear, base_model: b, models: [{model: x}, {model: y}], calibrate: {space: wsc}}";
+/// let recipe = Recipe::from_yaml(text, "recipe.yml")?;
+/// assert_eq!((&*recipe.method, recipe.base.as_deref(), recipe.seed), ("linear", Some("b"), 0));
+/// assert_eq!(Recipe::from_yaml(&recipe.to_yaml(), "again.yml")?, recipe);
+///
+/// let error = Recipe::from_yaml("{merge_methd: linear}", "recipe.yml").unwrap_err();
+/// assert!(error.hints()[0].contains("`merge_method`"));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Recipe {
     /// `merge_method`.
@@ -34,20 +49,24 @@ pub struct Recipe {
     /// `base_model`.
     pub base: Option<String>,
     /// The models, in the order of the file.
+    #[doc(hidden)]
     pub models: Vec<ModelEntry>,
     /// The recipe's own `parameters`.
+    #[doc(hidden)]
     pub params: Params,
     /// `dtype` as written. All arithmetic is f32, so this only names the output; see [`Recipe::output_dtype`].
     pub dtype: Option<String>,
     /// `out_dtype` as written.
     pub out_dtype: Option<String>,
     /// `calibrate`.
+    #[doc(hidden)]
     pub calibrate: Calibrate,
     /// Seed of the random masks.
     pub seed: u64,
     /// Globs of the tensors that are copied from the base.
     pub exclude: Vec<String>,
     /// `non_finite`: what becomes of NaN and infinities.
+    #[doc(hidden)]
     pub non_finite: NonFinite,
     /// `lora_out`: the result is an adapter, of at most this rank.
     pub lora_out: Option<usize>,
@@ -120,8 +139,11 @@ pub enum Sensitive {
 }
 
 impl Recipe {
-    /// Reads a recipe. `name` is the file's path: it opens each message, and paths in the recipe may be relative to its
-    /// folder.
+    /// Reads a recipe: mergekit's YAML, and a `calibrate` section. `name` is the file's path, with which each message
+    /// begins.
+    ///
+    /// # Errors
+    /// What is no YAML, an unknown key, a value out of its range, a key of mergekit's that is not supported.
     pub fn from_yaml(text: &str, name: &str) -> Result<Self> {
         yaml::read(text, name)
     }
@@ -133,16 +155,21 @@ impl Recipe {
     }
 
     /// The dtype of the output: `out_dtype`, else `dtype`, else none (the base tensor's own).
+    ///
+    /// # Errors
+    /// A name that is none of `float32`, `bfloat16` and `float16`.
     pub fn output_dtype(&self) -> Result<Option<&'static str>> {
         self.out_dtype.as_deref().or(self.dtype.as_deref()).map(dtype_name).transpose()
     }
 
     /// Indices of the models that are not the base itself (`slerp` lists its base among the models).
+    #[doc(hidden)]
     pub fn experts(&self) -> impl Iterator<Item = usize> {
         (0..self.models.len()).filter(|&i| self.base.as_ref() != Some(&self.models[i].model))
     }
 
     /// The calibration samples of model `model`: its own, else the recipe's for all or for its place among the experts.
+    #[doc(hidden)]
     pub fn data_of(&self, model: usize) -> Option<&str> {
         let own = self.models.get(model)?.data.as_deref();
         own.or_else(|| match self.calibrate.data.as_slice() {

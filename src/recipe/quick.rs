@@ -1,10 +1,24 @@
 //! The quick form: the same recipe from flags.
 
+use std::fmt::Display;
+
 use super::params::subject;
 use super::{Calibrate, ModelEntry, PARAMS, Param, Params, Recipe, Sensitive, Space, Value, at, dtype_name, near};
 use crate::{Error, Result};
 
-/// The flags that make a recipe, or that change one read from a file. Field by field as on the command line.
+/// The flags of the command line, which make a recipe, or change one that was read from a file. `magic merge --help` says
+/// what each takes; what is left out is at its default.
+///
+/// ```
+/// use magic_merge::Quick;
+///
+/// # fn main() -> magic_merge::Result<()> {
+/// let quick = Quick::new("ties").base("./base").model("./a=0.7").model("./b").param("density", 0.2).calibrate("wsc");
+/// let recipe = Quick { seed: Some(7), ..quick }.recipe()?;
+/// assert!(recipe.to_yaml().contains("merge_method: ties"));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Quick {
     /// `--base PATH`.
@@ -44,7 +58,55 @@ pub struct Quick {
 }
 
 impl Quick {
+    /// A merge by `method`, one of `magic methods`; `given` for [`Job::given`](crate::Job::given).
+    pub fn new(method: impl Into<String>) -> Self {
+        Self { method: Some(method.into()), ..Self::default() }
+    }
+
+    /// Sets the base.
+    #[must_use]
+    pub fn base(self, path: impl Into<String>) -> Self {
+        Self { base: Some(path.into()), ..self }
+    }
+
+    /// Adds a model, as `PATH` or `PATH=WEIGHT`.
+    #[must_use]
+    pub fn model(mut self, path: impl Into<String>) -> Self {
+        self.models.push(path.into());
+        self
+    }
+
+    /// Sets a parameter of the method.
+    #[must_use]
+    pub fn param(mut self, key: &str, value: impl Display) -> Self {
+        self.params.push(format!("{key}={value}"));
+        self
+    }
+
+    /// Sets the space of the calibration: `none`, `wsc`, `fsc`, `dsc` or `auto`.
+    #[must_use]
+    pub fn calibrate(self, space: impl Into<String>) -> Self {
+        Self { calibrate: Some(space.into()), ..self }
+    }
+
+    /// Adds calibration samples: one path for all experts, or one for each in their order.
+    #[must_use]
+    pub fn data(mut self, path: impl Into<String>) -> Self {
+        self.data.push(path.into());
+        self
+    }
+
+    /// Adds a glob of tensors that are copied from the base.
+    #[must_use]
+    pub fn exclude(mut self, glob: impl Into<String>) -> Self {
+        self.exclude.push(glob.into());
+        self
+    }
+
     /// The recipe that the flags alone describe.
+    ///
+    /// # Errors
+    /// No model or no method, a value that a flag does not take.
     pub fn recipe(&self) -> Result<Recipe> {
         if self.models.is_empty() {
             return Err(Error::usage("nothing to merge").hint("give a recipe file, or each model as `--model PATH`"));
@@ -68,6 +130,9 @@ impl Quick {
 
     /// Changes a recipe read from a file: the flags given replace what the file says. What is merged is for the file
     /// alone to say.
+    ///
+    /// # Errors
+    /// A flag that says what is merged, a value that a flag does not take.
     pub fn override_recipe(&self, recipe: &mut Recipe) -> Result<()> {
         let given = [
             ("--base", self.base.is_some()),
@@ -84,6 +149,7 @@ impl Quick {
     }
 
     /// Applies the calibration flags, for callers that have no recipe at hand.
+    #[doc(hidden)]
     pub fn change_calibrate(&self, calibrate: &mut Calibrate) -> Result<()> {
         set(&mut calibrate.space, "--calibrate", self.calibrate.as_deref())?;
         set(&mut calibrate.manifold, "--manifold", self.manifold.as_deref())?;

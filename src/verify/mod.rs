@@ -31,10 +31,11 @@ use sample::sample;
 /// Name and version of the document.
 pub const SCHEMA: &str = "magic-verify/1";
 
-/// What was found.
+/// What [`verify`](verify()) found. It serialises as what `magic verify --json` prints.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct Verification {
-    /// [`SCHEMA`].
+    /// `magic-verify/1`.
     pub schema: &'static str,
     /// The folder.
     pub dir: String,
@@ -43,12 +44,15 @@ pub struct Verification {
     /// Whether all is well.
     pub passed: bool,
     /// Files of the output.
+    #[doc(hidden)]
     pub files: Files,
     /// Files that it was made from.
+    #[doc(hidden)]
     pub inputs: Files,
     /// What else the receipt says that is not so.
     pub receipt: Vec<String>,
     /// Its tensors.
+    #[doc(hidden)]
     pub tensors: Tensors,
     /// What was not checked, and why.
     pub notes: Vec<String>,
@@ -93,8 +97,27 @@ pub struct Tensors {
 /// tensors again if `all`, else some. `say` is told what is being done.
 ///
 /// # Errors
-/// What is no finished merge, a device that is not there, and [`Kind::Interrupted`](crate::error::Kind). What is wrong
+/// What is no finished merge, a device that is not there, and [`Kind::Interrupted`](crate::Kind). What is wrong
 /// with the merge is no error but a part of what is returned.
+///
+/// ```
+/// use magic_merge::{Job, Output, Progress, Quick, Wanted, verify};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = tempfile::tempdir()?;
+/// # let merged = folder.path().join("merged");
+/// # let models = Quick::new("linear").base("assets/demo/base").exclude("classifier.*");
+/// # let models = models.model("assets/demo/expert_digits").model("assets/demo/expert_photo");
+/// # Job::new(models.recipe()?, None, &Wanted::on("cpu"))?.run(&Output::new(&merged), &Progress::default())?;
+/// let check = || verify(&merged, true, &Wanted::default(), &Progress::default(), &|step| eprintln!("{step}"));
+/// assert!(check()?.passed);
+///
+/// std::fs::write(merged.join("config.json"), "{}")?;
+/// let error = check()?.verdict().unwrap_err();
+/// assert!(error.to_string().contains("`config.json`"));
+/// # Ok(())
+/// # }
+/// ```
 pub fn verify(
     dir: &Path,
     all: bool,
@@ -134,7 +157,10 @@ pub fn verify(
 }
 
 impl Verification {
-    /// An error if anything is wrong.
+    /// Whether all is well, as a result.
+    ///
+    /// # Errors
+    /// The first of what is wrong, and how much more there is.
     pub fn verdict(&self) -> Result<()> {
         let said = [&self.files.wrong, &self.inputs.wrong, &self.receipt];
         let Some(first) = said.into_iter().flatten().next().cloned().or_else(|| {

@@ -135,13 +135,7 @@ impl Run {
         let recipe = quick.recipe().expect("a valid recipe");
         let job = Job::new(recipe, None, &self.wanted).expect("a valid merge");
         let dir = tempfile::tempdir().expect("a temporary folder");
-        let output = Output {
-            dir: dir.path().join("out"),
-            shard_size: 5_000_000_000,
-            overwrite: false,
-            resume: false,
-            hash: false,
-        };
+        let output = Output::new(dir.path().join("out"));
         let report = job.run(&output, &Progress::default()).expect("a merge");
         (std::fs::read(output.dir.join("model.safetensors")).expect("a model"), report)
     }

@@ -189,11 +189,10 @@ fn power_loss_child() {
     let sandbox = Sandbox::new();
     let merge = job(&sandbox, "ties", &["density=0.5"]);
     let output = |dir: &str| Output {
-        dir: sandbox.path(dir),
         shard_size: 800,
         overwrite: dir != "fresh",
         resume: true,
-        hash: false,
+        ..Output::new(sandbox.path(dir))
     };
     let mut images = 0;
     for dir in ["fresh", "replaced"] {
