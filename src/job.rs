@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::calibrate::feature::{FeaturePass, Outcome};
 use crate::card;
+use crate::checkpoint::text::{plural, size};
 use crate::checkpoint::{Checkpoint, Dtype, Fingerprint, Layout, RECEIPT, Sink, Writer, side_files, with_dtype};
 use crate::device::{self, Opened, Wanted};
 use crate::error::{Error, Kind, Result};
@@ -32,6 +33,7 @@ use crate::recipe::{Recipe, Sensitive, Space, resolve};
 use crate::report::{Bytes, FeatureReport, Report, SCHEMA, TensorReport};
 use crate::sensitivity::{Metric, Probe, Sensitivity};
 use crate::stream::Engine;
+use crate::survey::{Forget, TaskVectors, survey};
 use resume::unfinished;
 
 /// Where and how a merge is written.
@@ -187,6 +189,22 @@ impl Job {
         self.adapter.as_ref().map(|adapter| adapter.targets.len())
     }
 
+    /// What is not as it should be, as far as it is known before the merge runs.
+    ///
+    /// # Errors
+    /// As [`Layout::new`].
+    pub fn warnings(&self, shard_size: u64) -> Result<Vec<String>> {
+        let mut warnings = self.plan.warnings.clone();
+        warnings.extend(self.features.iter().flat_map(|features| features.warnings(&self.plan)));
+        let layout = self.layout(shard_size)?;
+        if let Some((bytes, name, count)) = layout.oversized(shard_size).filter(|_| self.adapter.is_none()) {
+            let (bytes, most) = (size(bytes), size(shard_size));
+            let more = if count > 1 { format!(", as for {}", plural(count - 1, "more tensor")) } else { String::new() };
+            warnings.push(format!("`--shard-size` is {most}, and `{name}` has {bytes}: its file will be larger{more}"));
+        }
+        Ok(warnings)
+    }
+
     /// Whether the merge may be written there, found out without making anything.
     ///
     /// # Errors
@@ -263,6 +281,16 @@ impl Job {
         Ok((made, outcome))
     }
 
+    /// What the experts have learned, tensor by tensor, if this merge is their mean. Nothing is written.
+    ///
+    /// # Errors
+    /// Whatever goes wrong on the way, and an interrupt.
+    pub fn survey(&self, progress: &Progress) -> Result<Vec<TaskVectors>> {
+        let (reports, _) = self.compute(&Forget, progress)?;
+        let engine = Engine { checkpoints: &self.checkpoints, executor: &self.opened.executor, progress };
+        self.plan.memory.pool()?.install(|| survey(&engine, &self.wanted, &self.plan.tensors, &reports))
+    }
+
     fn inputs(&self) -> Vec<&Checkpoint> {
         self.checkpoints.iter().collect()
     }
@@ -308,11 +336,7 @@ impl Job {
             bytes: Bytes { read: self.plan.bytes_in(), written: writer.layout().total_bytes() },
             wgsl_sha256: self.wgsl_sha256(),
             files,
-            warnings: [
-                &self.plan.warnings[..],
-                &self.features.as_ref().map_or(Vec::new(), |features| features.warnings(&self.plan)),
-            ]
-            .concat(),
+            warnings: self.warnings(output.shard_size)?,
             seconds: 0.0,
         };
         report.warn();
@@ -434,7 +458,8 @@ fn check_calibration(recipe: &Recipe, method: &Method) -> Result<()> {
             .hint("add `base_model:` to the recipe, or `--base PATH`"));
     }
     if space != Space::Wsc && recipe.calibrate.samples == 0 {
-        return Err(Error::usage("`samples` is 0: feature space needs at least one sample of each expert"));
+        return Err(Error::usage("`samples` is 0: feature space needs at least one sample of each expert")
+            .hint("leave it out: 10 of each are taken"));
     }
     Ok(())
 }

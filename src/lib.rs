@@ -15,6 +15,8 @@
 //! [`data`] reads samples, [`features`] runs the list with [`parameters`] that are loaded leaf by leaf, and
 //! [`calibrate`] measures and folds on the way. [`evaluate`] and [`sensitivity`] run the same lists.
 //!
+//! [`mod@diff`] tells how two checkpoints differ, and [`mod@survey`] what experts have learned and where they conflict.
+//!
 //! [`mod@bench`] measures all kernels, and checks them.
 //!
 //! ```no_run
@@ -44,6 +46,7 @@ pub mod cpu;
 pub mod data;
 pub mod decompose;
 pub mod device;
+pub mod diff;
 pub mod error;
 pub mod evaluate;
 pub mod executor;
@@ -74,6 +77,7 @@ pub mod sensitivity;
 pub mod shader;
 pub mod stack;
 pub mod stream;
+pub mod survey;
 pub mod totals;
 pub mod verify;
 

@@ -46,6 +46,11 @@ pub(crate) fn list<'a>(names: impl IntoIterator<Item = &'a str>, most: usize) ->
     out
 }
 
+/// `1 tensor`, `723 tensors`.
+pub(crate) fn plural(n: usize, noun: &str) -> String {
+    format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
+}
+
 /// `n` bytes in the unit that people read.
 pub(crate) fn size(n: u64) -> String {
     const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];

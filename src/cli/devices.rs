@@ -5,7 +5,7 @@ use magic_merge::gpu::{self, Adapter, Choice};
 use serde_json::{Value, json};
 
 use super::tables::{Column, table};
-use super::text::bytes;
+use super::text::{bytes, plural};
 
 /// All GPUs, and which of them `--device auto` takes.
 pub struct Devices {
@@ -50,7 +50,7 @@ impl Devices {
                 ]
             })
             .collect();
-        let threads = format!("CPU, {} threads", self.threads);
+        let threads = format!("CPU, {}", plural(self.threads, "thread"));
         let cpu = ["cpu", &threads, "cpu", "Rust", "–", "–", &auto(self.auto.is_none())];
         rows.push(cpu.map(str::to_owned).to_vec());
         table(&columns, rows)

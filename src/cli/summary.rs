@@ -4,58 +4,9 @@ use magic_merge::calibrate::feature::CandidateReport;
 use magic_merge::fast_gemm::FastReport;
 use magic_merge::report::{Report, TensorReport};
 
+use super::parts::Group;
 use super::tables::{Column, table};
 use super::text::{bytes, number, plural};
-
-/// A part of a network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Group {
-    /// Projections of attention.
-    Attention,
-    /// Feed-forward layers.
-    Mlp,
-    /// Embeddings, of positions and patches too, and output heads.
-    Embeddings,
-    /// Norms and all else.
-    Others,
-}
-
-impl Group {
-    const ALL: [(Self, &'static str); 4] = [
-        (Self::Attention, "attention"),
-        (Self::Mlp, "MLP"),
-        (Self::Embeddings, "embeddings"),
-        (Self::Others, "others"),
-    ];
-
-    /// The part that a tensor's name tells. The first list with a matching word decides.
-    pub fn of(name: &str) -> Self {
-        const NORMS: &[&str] = &["norm", "ln_", ".ln", "ln1", "ln2"];
-        const EMBEDDINGS: &[&str] = &["embed", "wte", "wpe", "lm_head", "patch", "shared."];
-        const ATTENTION: &[&str] = &["attn", "attention", "q_proj", "k_proj", "v_proj", "o_proj", "qkv"];
-        const MLP: &[&str] = &[
-            "mlp",
-            "ffn",
-            "feed_forward",
-            "fc1",
-            "fc2",
-            "c_fc",
-            "intermediate",
-            "output.dense",
-            "relu",
-            "gate_proj",
-            "up_proj",
-            "down_proj",
-            "moe",
-            "expert",
-        ];
-        let name = name.to_lowercase();
-        let lists =
-            [(NORMS, Self::Others), (EMBEDDINGS, Self::Embeddings), (ATTENTION, Self::Attention), (MLP, Self::Mlp)];
-        let found = lists.iter().find(|(words, _)| words.iter().any(|word| name.contains(word)));
-        found.map_or(Self::Others, |(_, group)| *group)
-    }
-}
 
 /// Norms of task vectors over several tensors together.
 #[derive(Clone, Debug, PartialEq)]
@@ -176,36 +127,4 @@ pub fn line(report: &Report, out: &str) -> String {
         moved as f64 / 1e9 / report.seconds.max(1e-9),
         report.device,
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tensors_are_told_apart_by_name() {
-        let cases = [
-            ("model.layers.0.self_attn.q_proj.weight", Group::Attention),
-            ("model.layers.0.self_attn.q_norm.weight", Group::Others),
-            ("model.layers.0.mlp.down_proj.weight", Group::Mlp),
-            ("model.layers.0.block_sparse_moe.experts.1.w1.weight", Group::Mlp),
-            ("model.layers.0.post_attention_layernorm.weight", Group::Others),
-            ("model.embed_tokens.weight", Group::Embeddings),
-            ("lm_head.weight", Group::Embeddings),
-            ("transformer.h.3.attn.c_attn.weight", Group::Attention),
-            ("transformer.h.3.mlp.c_proj.weight", Group::Mlp),
-            ("transformer.wpe.weight", Group::Embeddings),
-            ("bert.encoder.layer.1.attention.output.dense.weight", Group::Attention),
-            ("bert.encoder.layer.1.output.dense.bias", Group::Mlp),
-            ("bert.encoder.layer.1.intermediate.dense.weight", Group::Mlp),
-            ("bert.embeddings.LayerNorm.weight", Group::Others),
-            ("vit.embeddings.patch_embeddings.projection.weight", Group::Embeddings),
-            ("visual.transformer.resblocks.0.attn.in_proj_weight", Group::Attention),
-            ("visual.transformer.resblocks.0.ln_1.weight", Group::Others),
-            ("classifier.weight", Group::Others),
-        ];
-        for (name, group) in cases {
-            assert_eq!(Group::of(name), group, "{name}");
-        }
-    }
 }

@@ -1,5 +1,7 @@
 //! Numbers and names as people read them.
 
+use unicode_width::UnicodeWidthStr;
+
 /// Longest message; of a longer one, both ends.
 const LONGEST: usize = 4000;
 
@@ -40,9 +42,72 @@ fn scaled(n: f64, unit: &str, units: &[&str]) -> String {
     if name == unit { format!("{n} {unit}") } else { format!("{value:.1} {name}") }
 }
 
+/// `4096×11008`.
+pub fn shape(dims: &[u64]) -> String {
+    let dims: Vec<String> = dims.iter().map(u64::to_string).collect();
+    if dims.is_empty() { "scalar".to_owned() } else { dims.join("×") }
+}
+
 /// `1 tensor`, `723 tensors`.
 pub fn plural(n: usize, noun: &str) -> String {
     format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
+}
+
+/// `12.3 %` of `whole`; 0 and 100 stand for none and for all of it alone.
+pub fn percent(part: u64, whole: u64) -> String {
+    let share = 100.0 * part as f64 / whole.max(1) as f64;
+    match share {
+        _ if part == 0 => "0 %".into(),
+        _ if part == whole => "100 %".into(),
+        _ => format!("{:.1} %", share.clamp(0.1, 99.9)),
+    }
+}
+
+/// `text` in at most `width` columns. Of what is too long the beginning is left out, but for the first number in a name
+/// with dots: it says which layer it is.
+pub fn shorten(text: &str, width: usize) -> String {
+    let excess = (text.width() + 1).saturating_sub(width);
+    if text.width() <= width {
+        return text.to_owned();
+    }
+    let number = text.split_inclusive('.').scan(0, |end, part| {
+        *end += part.len();
+        Some((*end, part))
+    });
+    let is_number =
+        |part: &str| part.strip_suffix('.').is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
+    let (head, tail, number) = match number.into_iter().find(|(_, part)| is_number(part)) {
+        Some((end, part)) => (&text[..end - part.len()], &text[end..], part),
+        None => ("", text, ""),
+    };
+    if excess <= head.width() && !head.is_empty() {
+        return format!("…{}{number}{tail}", last(head, head.width() - excess));
+    }
+    let front = if number.is_empty() { String::new() } else { format!("…{number}") };
+    format!("{front}…{}", last(tail, width.saturating_sub(front.width() + 1)))
+}
+
+/// The last characters of `text`, of `width` columns at most.
+fn last(text: &str, width: usize) -> &str {
+    let fits = |at: &usize| text[*at..].width() <= width;
+    let start = text.char_indices().map(|(at, _)| at).find(fits).unwrap_or(text.len());
+    &text[start..]
+}
+
+/// `text` in lines of at most `width` columns, as far as there are spaces to break it at.
+pub fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let line = lines.last_mut().expect("there is one");
+        if line.is_empty() {
+            line.push_str(word);
+        } else if line.width() + 1 + word.width() <= width {
+            *line += &format!(" {word}");
+        } else {
+            lines.push(word.to_owned());
+        }
+    }
+    lines
 }
 
 /// A norm or a ratio: four digits that count, without exponents as long as it can be read.
@@ -77,6 +142,28 @@ mod tests {
                 .map(String::as_str)
         );
         assert_eq!([plural(1, "tensor"), plural(0, "tensor")], ["1 tensor", "0 tensors"]);
+    }
+
+    #[test]
+    fn names_keep_their_layer() {
+        let name = "model.layers.23.post_attention_layernorm.weight";
+        assert_eq!(shorten(name, 47), name);
+        assert_eq!(shorten(name, 40), "…yers.23.post_attention_layernorm.weight");
+        assert_eq!(shorten(name, 24), "…23.…on_layernorm.weight");
+        assert_eq!(shorten("llvmpipe (LLVM, 256 bits)", 12), "…, 256 bits)");
+        for width in 6..47 {
+            assert_eq!(shorten(name, width).width(), width, "{}", shorten(name, width));
+        }
+    }
+
+    #[test]
+    fn lines_break_at_spaces() {
+        assert_eq!(wrap("one two three", 7), ["one two", "three"]);
+        assert_eq!(wrap("unbreakable", 3), ["unbreakable"]);
+        assert_eq!(
+            ["0 %", "0.1 %", "99.9 %", "100 %"],
+            [0, 1, 99_999, 100_000].map(|n| percent(n, 100_000)).each_ref().map(|s| &**s)
+        );
     }
 
     #[test]

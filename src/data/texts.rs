@@ -65,7 +65,7 @@ pub(super) fn read(
             .push(format!("{cut} of {all} samples of `{at}` cut to {positions} tokens, the most the model takes"));
     }
     if void > 0 {
-        let what = if void == 1 { "1 line".to_owned() } else { format!("{void} lines") };
+        let what = text::plural(void, "line");
         out.warnings.push(format!("{what} of `{at}` without any token left out"));
     }
     (out.labels, out.classes) = labels.finish();

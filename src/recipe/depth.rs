@@ -36,8 +36,8 @@ impl Depth {
     }
 }
 
-/// The prefix and the layer index of a tensor name.
-fn layer(name: &str) -> Option<(&str, u32)> {
+/// The prefix and the layer index of a tensor name: `model.layers.7.mlp…` is layer 7 under `model.layers`.
+pub fn layer(name: &str) -> Option<(&str, u32)> {
     let mut start = 0;
     for part in name.split('.') {
         if start > 0 && !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()) {

@@ -18,7 +18,7 @@ use crate::error::nearest;
 use crate::{Error, Result};
 
 pub use choice::{Fit, Manifold, NonFinite, Norm, Propagate, Space};
-pub use depth::Depth;
+pub use depth::{Depth, layer};
 pub use params::{PARAMS, Param, Params, Takes, Value};
 pub use quick::Quick;
 pub use tree::MAX_BYTES;
