@@ -21,6 +21,8 @@ pub struct TaskVectors {
     pub name: String,
     /// Its elements.
     pub elements: u64,
+    /// Whether it has rows: what vectors have learned is little, and their angles are mostly chance.
+    pub matrix: bool,
     /// ‖θ_0‖.
     pub base: f64,
     /// ‖τ_k‖ of each expert.
@@ -36,7 +38,7 @@ pub struct TaskVectors {
 }
 
 impl TaskVectors {
-    fn new(report: &TensorReport, gram: &Gram) -> Self {
+    fn new(tensor: &Tensor, report: &TensorReport, gram: &Gram) -> Self {
         let experts = gram.experts();
         let unit = |k: usize| (0..=experts).map(|i| f64::from(u8::from(i == k))).collect::<Vec<_>>();
         let norms: Vec<f64> = (0..experts).map(|k| gram.length(&unit(k))).collect();
@@ -49,6 +51,7 @@ impl TaskVectors {
         Self {
             name: report.name.clone(),
             elements: report.elements,
+            matrix: tensor.shape.len() > 1,
             base: gram.length(&unit(experts)),
             cosines: pairs(experts).map(cosine).collect(),
             mean: gram.length(&mean),
@@ -73,6 +76,7 @@ impl TaskVectors {
         Some(Self {
             name: name.to_owned(),
             elements: tensors.iter().map(|t| t.elements).sum(),
+            matrix: tensors.iter().any(|t| t.matrix),
             base: length(&|t| t.base),
             cosines: pairs(experts).enumerate().map(cosine).collect(),
             mean: length(&|t| t.mean),
@@ -118,7 +122,7 @@ pub(crate) fn survey(
         engine.progress.check()?;
         let gram = |tensor: &Tensor, engine: &Engine<'_>| gram::whole(&Stream::new(engine, tensor));
         let (gram, _) = recover::attempt(wanted, &tensors[*place], engine, gram)?;
-        Ok(TaskVectors::new(report, &gram))
+        Ok(TaskVectors::new(&tensors[*place], report, &gram))
     };
     let mut found = merged.par_iter().map(|entry| Ok((entry.0, measure(entry)?))).collect::<Result<Vec<_>>>()?;
     found.sort_by_key(|(place, _)| *place);
@@ -150,6 +154,7 @@ mod tests {
         TaskVectors {
             name: "x".into(),
             elements: 1,
+            matrix: false,
             base: 10.0,
             norms: norms.into(),
             cosines: vec![Some(cosine)],

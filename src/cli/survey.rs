@@ -83,19 +83,21 @@ impl Survey {
         let whole = [vec!["all".to_owned(), self.tensors.len().to_string()], cells(total)].concat();
         let columns = [&[Column::Left("part"), Column::Right("tensors")][..], &MEASURES].concat();
         text += &format!("\n{}", table(&columns, parts.into_iter().filter_map(part).chain([whole])));
-        text += "cos: least of the pairs; left: ‖mean τ‖ in units of ‖τ‖; ξ: what WSC would give the mean\n";
+        text += "cos: the least of all pairs; left: ‖mean τ‖/‖τ‖; ξ: what WSC gives the mean\n";
         if all {
-            return text + &self.list("all tensors", &self.tensors.iter().collect::<Vec<_>>());
+            return text + &list("all tensors", &self.tensors.iter().collect::<Vec<_>>());
         }
-        if experts > 1 {
-            let mut order: Vec<_> =
-                self.tensors.iter().filter_map(|tensor| Some((tensor.least_cosine()?.0, tensor))).collect();
+        // Vectors would fill the lists by chance.
+        let matrices = || self.tensors.iter().filter(|tensor| tensor.matrix);
+        let ranked = |key: &dyn Fn(&TaskVectors) -> Option<f64>| {
+            let mut order: Vec<_> = matrices().filter_map(|tensor| Some((key(tensor)?, tensor))).collect();
             order.sort_by(|(a, _), (b, _)| a.total_cmp(b));
-            text += &self.list("most conflicting: least cosine", &tensors(order));
+            order.into_iter().map(|(_, tensor)| tensor).take(SHOWN).collect::<Vec<_>>()
+        };
+        if experts > 1 {
+            text += &list("matrices that conflict most", &ranked(&|t| Some(t.least_cosine()?.0)));
         }
-        let mut order: Vec<_> = self.tensors.iter().filter_map(|tensor| Some((tensor.relative()?, tensor))).collect();
-        order.sort_by(|(a, _), (b, _)| b.total_cmp(a));
-        text += &self.list("most changed: ‖τ‖/‖θ‖", &tensors(order));
+        text += &list("matrices that changed most", &ranked(&|t| Some(-t.relative()?)));
         let strange = self.tensors.iter().filter(|tensor| tensor.not_finite > 0).count();
         if strange > 0 {
             text += &format!("\n{} with NaN or infinities; --json says which\n", plural(strange, "tensor"));
@@ -132,13 +134,15 @@ impl Survey {
         }
         text
     }
+}
 
-    /// The first of `order`, or all of them if they are all that there is.
-    fn list(&self, title: &str, order: &[&TaskVectors]) -> String {
-        let shown = if title.starts_with("all") { order.len() } else { order.len().min(SHOWN) };
-        let columns = [&[Column::Left(title)][..], &MEASURES].concat();
-        format!("\n{}", table(&columns, order[..shown].iter().map(|t| [vec![t.name.clone()], cells(t)].concat())))
+/// Tensors under a title, if there are any.
+fn list(title: &str, tensors: &[&TaskVectors]) -> String {
+    if tensors.is_empty() {
+        return String::new();
     }
+    let columns = [&[Column::Left(title)][..], &MEASURES].concat();
+    format!("\n{}", table(&columns, tensors.iter().map(|t| [vec![t.name.clone()], cells(t)].concat())))
 }
 
 const MEASURES: [Column<'_>; 5] =
@@ -158,8 +162,4 @@ fn cells(tensor: &TaskVectors) -> Vec<String> {
 
 fn angle(cosine: Option<f64>) -> String {
     cosine.map_or("–".into(), |cosine| format!("{cosine:+.3}"))
-}
-
-fn tensors<'a>(order: Vec<(f64, &'a TaskVectors)>) -> Vec<&'a TaskVectors> {
-    order.into_iter().map(|(_, tensor)| tensor).collect()
 }

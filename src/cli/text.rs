@@ -59,7 +59,9 @@ pub fn percent(part: u64, whole: u64) -> String {
     match share {
         _ if part == 0 => "0 %".into(),
         _ if part == whole => "100 %".into(),
-        _ => format!("{:.1} %", share.clamp(0.1, 99.9)),
+        _ if share < 0.05 => "<0.1 %".into(),
+        _ if share > 99.95 => ">99.9 %".into(),
+        _ => format!("{share:.1} %"),
     }
 }
 
@@ -161,7 +163,7 @@ mod tests {
         assert_eq!(wrap("one two three", 7), ["one two", "three"]);
         assert_eq!(wrap("unbreakable", 3), ["unbreakable"]);
         assert_eq!(
-            ["0 %", "0.1 %", "99.9 %", "100 %"],
+            ["0 %", "<0.1 %", ">99.9 %", "100 %"],
             [0, 1, 99_999, 100_000].map(|n| percent(n, 100_000)).each_ref().map(|s| &**s)
         );
     }
