@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::calibrate::feature::{FeaturePass, Outcome};
 use crate::card;
-use crate::checkpoint::text::{plural, size};
+use crate::checkpoint::text::size;
 use crate::checkpoint::{Checkpoint, Dtype, Fingerprint, Layout, RECEIPT, Sink, Writer, side_files, with_dtype};
 use crate::device::{self, Opened, Wanted};
 use crate::error::{Error, Kind, Result};
@@ -198,9 +198,15 @@ impl Job {
         warnings.extend(self.features.iter().flat_map(|features| features.warnings(&self.plan)));
         let layout = self.layout(shard_size)?;
         if let Some((bytes, name, count)) = layout.oversized(shard_size).filter(|_| self.adapter.is_none()) {
+            let others = match count - 1 {
+                0 => String::new(),
+                1 => ", and so is 1 more tensor".into(),
+                more => format!(", and so are {more} more tensors"),
+            };
             let (bytes, most) = (size(bytes), size(shard_size));
-            let more = if count > 1 { format!(", as for {}", plural(count - 1, "more tensor")) } else { String::new() };
-            warnings.push(format!("`--shard-size` is {most}, and `{name}` has {bytes}: its file will be larger{more}"));
+            warnings.push(format!(
+                "a file holds whole tensors: `{name}` ({bytes}) is larger than `--shard-size` ({most}){others}"
+            ));
         }
         Ok(warnings)
     }

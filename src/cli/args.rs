@@ -22,13 +22,13 @@ Environment: NO_COLOR, CLICOLOR_FORCE, TERM=dumb and COLUMNS; MAGIC_NO_PROGRESS;
 
 /// What `magic` alone says.
 const FIRST_STEPS: &str = "\
-Merge fine-tuned checkpoints on any GPU, and put back the magnitudes that merging loses.
+Merge fine-tuned checkpoints, and put back the magnitudes that merging loses.
 
-  magic demo                        small models that come with the program, merged
-  magic merge                       the commands that a merge takes
-  magic inspect --base BASE A B     what models have learned, and where they conflict
-  magic diff A B                    how two models differ
-  magic --help                      all commands and flags
+  magic demo                      merges small models that come with the program
+  magic merge                     shows the commands that a merge takes
+  magic inspect --base BASE A B   what models have learned, where they conflict
+  magic diff A B                  how two models differ
+  magic --help                    all commands and flags
 ";
 
 /// Heading of flags that replace files or let pass what is refused without them.

@@ -37,7 +37,7 @@ pub fn run(args: &Diff, global: &Global, printer: &Printer) -> Result<ExitCode> 
     if printer.json() {
         printer.document(&found)?;
     } else {
-        printer.data(&text(&found, args.all))?;
+        printer.summary(&text(&found, args.all))?;
     }
     Ok(if args.exit_code && !found.same { ExitCode::from(1) } else { ExitCode::SUCCESS })
 }
@@ -83,13 +83,17 @@ fn summary(found: &Found) -> String {
         return format!("the same: {}, bit for bit", plural(total, "tensor"));
     }
     let Measures { elements, changed, not_finite, relative, cosine, .. } = found.total;
-    let mut text = format!("{}: {same} the same, {} changed", plural(total, "tensor"), total - same - unlike);
-    for (count, what) in [
-        (unlike, "of another shape or type"),
-        (found.only_a.len(), "more in A alone"),
-        (found.only_b.len(), "more in B alone"),
-    ] {
+    let mut text = match total {
+        0 => "no tensor in common".to_owned(),
+        _ => format!("{}: {same} the same, {} changed", plural(total, "tensor"), total - same - unlike),
+    };
+    for (count, what) in
+        [(unlike, "of another shape or type"), (found.only_a.len(), "in A alone"), (found.only_b.len(), "in B alone")]
+    {
         text += &if count > 0 { format!(", {count} {what}") } else { String::new() };
+    }
+    if unlike == total {
+        return text;
     }
     text += &format!("\n{} of {} elements changed", percent(changed, elements), self::count(elements));
     if let Some(relative) = relative {

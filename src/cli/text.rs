@@ -1,5 +1,6 @@
 //! Numbers and names as people read them.
 
+use magic_merge::recipe::layer;
 use unicode_width::UnicodeWidthStr;
 
 /// Longest message; of a longer one, both ends.
@@ -65,23 +66,22 @@ pub fn percent(part: u64, whole: u64) -> String {
     }
 }
 
-/// `text` in at most `width` columns. Of what is too long the beginning is left out, but for the first number in a name
-/// with dots: it says which layer it is.
+/// `text` in at most `width` columns. Of what is too long the beginning is left out, but for the first number in the name
+/// of a tensor: it says which layer it is.
 pub fn shorten(text: &str, width: usize) -> String {
     let excess = (text.width() + 1).saturating_sub(width);
     if text.width() <= width {
         return text.to_owned();
     }
-    let number = text.split_inclusive('.').scan(0, |end, part| {
-        *end += part.len();
-        Some((*end, part))
+    if text.contains([' ', '/']) {
+        return format!("…{}", last(text, width.saturating_sub(1)));
+    }
+    let parts = layer(text).and_then(|(stack, _)| {
+        let (head, rest) = text.split_at(stack.len() + 1);
+        let (number, tail) = rest.split_at(rest.find('.')? + 1);
+        Some((head, number, tail))
     });
-    let is_number =
-        |part: &str| part.strip_suffix('.').is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
-    let (head, tail, number) = match number.into_iter().find(|(_, part)| is_number(part)) {
-        Some((end, part)) => (&text[..end - part.len()], &text[end..], part),
-        None => ("", text, ""),
-    };
+    let (head, number, tail) = parts.unwrap_or(("", "", text));
     if excess <= head.width() && !head.is_empty() {
         return format!("…{}{number}{tail}", last(head, head.width() - excess));
     }
