@@ -91,7 +91,7 @@ fn distances_are_those_of_all_elements_whatever_the_pieces() {
     for more in [&["--threads", "1"][..], &["--threads", "3"]] {
         assert_eq!(diff(&sandbox, &[&files[..], more].concat()), found, "{more:?}");
     }
-    let small = diff(&sandbox, &[&files[..], &["--memory", "16MB", "--threads", "32"]].concat());
+    let small = diff(&sandbox, &[&files[..], &["--memory", "17MB", "--threads", "32"]].concat());
     close(&entry(&small, "x")["measures"]["relative"], distance / of_a);
     assert_eq!(entry(&small, "x")["largest"], x["largest"]);
 }

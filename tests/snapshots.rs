@@ -31,8 +31,8 @@ fn shot_with(sandbox: &Sandbox, name: &str, args: &[&str], env: &[(&str, &str)])
     let code = run.code.expect("it ends by itself");
     let variables: String = env.iter().map(|(name, value)| format!("{name}={value} ")).collect();
     let text = format!(
-        "$ {variables}magic {}\nexit code {code}\n──── stdout\n{}──── stderr\n{}",
-        args.join(" "),
+        "$ {variables}{}\nexit code {code}\n──── stdout\n{}──── stderr\n{}",
+        [&["magic"], args].concat().join(" "),
         run.stdout,
         run.stderr
     );
@@ -45,7 +45,6 @@ fn shot_with(sandbox: &Sandbox, name: &str, args: &[&str], env: &[(&str, &str)])
         let folder = folder.display().to_string();
         settings.add_filter(&format!("{}/?", folder.trim_end_matches('/').replace('.', "\\.")), "[DIR]/");
     }
-    settings.add_filter(r"CPU, \d+ threads?", "CPU, [N] threads");
     settings.add_filter(r"in \d+\.\d+ s \(\d+\.\d+ GB/s\)", "in [TIME] ([RATE])");
     settings.add_filter(r"magic \d+\.\d+\.\d+", "magic [VERSION]");
     settings.bind(|| insta::assert_snapshot!(name, text));
@@ -53,7 +52,9 @@ fn shot_with(sandbox: &Sandbox, name: &str, args: &[&str], env: &[(&str, &str)])
 
 /// A merge of two models on the CPU, and what else is asked for.
 fn merge<'a>(more: &[&'a str]) -> Vec<&'a str> {
-    [&["merge", "--device", "cpu", "--base", "base", "--model", "a", "--model", "b", "--out", "out"], more].concat()
+    // Memory, and where lines break, depend on the number of threads.
+    let merge = ["merge", "--device", "cpu", "--threads", "2", "--base", "base", "--model", "a", "--model", "b"];
+    [&merge, &["--out", "out"], more].concat()
 }
 
 /// The network of seed 1 as `a`, with something else in the place of one tensor.
@@ -134,7 +135,11 @@ fn wrong_usage() {
 #[cfg(target_os = "linux")] // where the environment can hide the GPUs
 fn devices() {
     let sandbox = Sandbox::new();
-    shot(&sandbox, "devices", &["devices"]);
+    let mut settings = insta::Settings::clone_current();
+    // Columns are as wide as the number of threads.
+    settings.add_filter(r"CPU, \d+ threads? +", "CPU, [N] threads  ");
+    settings.add_filter(r"name  +type", "name  type");
+    settings.bind(|| shot(&sandbox, "devices", &["devices"]));
     let args = ["merge", "--base", "base", "--model", "a", "--method", "ties", "--out", "out", "--device", "nvidai"];
     shot(&sandbox, "error_device", &args);
 }
@@ -183,12 +188,12 @@ fn tables() {
     shot("dry_run", &merge(&["--method", "ties", "--calibrate", "wsc", "--exclude", "classifier.*", "--dry-run"]));
     shot("dry_run_shards", &merge(&["--method", "linear", "--shard-size", "512B", "--dry-run"]));
     shot("merge", &merge(&["--method", "ties", "--calibrate", "wsc"]));
-    shot("verify", &["verify", "out", "--device", "cpu"]);
+    shot("verify", &["verify", "out", "--device", "cpu", "--threads", "2"]);
     let mut bytes = sandbox.read("out/model.safetensors");
     let last = bytes.len() - 1;
     bytes[last] ^= 1;
     fs::write(sandbox.path("out/model.safetensors"), bytes).unwrap();
-    shot("verify_damaged", &["verify", "out", "--device", "cpu", "--all"]);
+    shot("verify_damaged", &["verify", "out", "--device", "cpu", "--threads", "2", "--all"]);
     other(&sandbox, ("classifier.weight", &[4, 8], 1));
     shot("diff_shape", &["diff", "base", "a", "--exit-code"]);
     other(&sandbox, ("extra.weight", &[4, 8], 1));

@@ -188,7 +188,7 @@ impl Folder {
                 Err(match (files.is_empty(), quantized.is_empty()) {
                     (false, _) => error.hint(format!("name the file, if the model is in {}", list(files, 4))),
                     (true, false) => error.hint(format!("convert {} to safetensors first", list(quantized, 4))),
-                    (true, true) => error,
+                    (true, true) => error.hint("name the folder or the file that holds the model's weights"),
                 })
             }
             (several @ [_, ..], _) | ([], several) => {

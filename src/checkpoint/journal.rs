@@ -257,6 +257,18 @@ impl Journal {
 mod tests {
     use super::*;
 
+    #[test]
+    fn what_differs_is_named_by_what_changes_it() {
+        let print = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let old: Fingerprint = print(&[("layout", "1 file, a"), ("recipe", "x: 1\ny: 2"), ("seed", "0")]);
+        let said = |new: &[(&str, &str)]| difference(&old, &print(new)).unwrap();
+        let cut = said(&[("layout", "2 files, b"), ("recipe", "x: 1\ny: 2"), ("seed", "0")]);
+        assert_eq!(cut, "its division into files (--shard-size) differs: `1 file, a` before, `2 files, b` now");
+        let other = said(&[("layout", "2 files, b"), ("recipe", "x: 1\ny: 3"), ("seed", "0")]);
+        assert_eq!(other, "its recipe differs: `y: 2` before, `y: 3` now");
+        assert_eq!(difference(&old, &old), None);
+    }
+
     fn journal() -> (tempfile::TempDir, Vec<u8>) {
         let dir = tempfile::tempdir().unwrap();
         let print = Fingerprint::from([("recipe".to_owned(), "a\nb".to_owned())]);

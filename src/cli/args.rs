@@ -17,8 +17,8 @@ use super::terminal::{self, Color};
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 could not be done, 2 wrong usage, 130 interrupted.
 Data goes to stdout; progress, warnings and errors go to stderr.
-Environment: NO_COLOR, CLICOLOR_FORCE, TERM=dumb and COLUMNS; MAGIC_NO_PROGRESS; HF_HUB_CACHE and HF_HOME, where
-`org/name` is looked for.";
+Environment: NO_COLOR, CLICOLOR_FORCE, TERM=dumb and COLUMNS; MAGIC_NO_PROGRESS; HF_HUB_CACHE and HF_HOME, \
+where `org/name` is looked for.";
 
 /// What `magic` alone says.
 const FIRST_STEPS: &str = "\

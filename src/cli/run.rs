@@ -19,7 +19,7 @@ use super::text::plural;
 use super::{bench, demo, diff, dry_run, inspect, interrupt, measure, methods, shell, summary, verify};
 
 /// For whoever names a model where a recipe is expected.
-const MODELS: &str = "give models as `--base PATH` and `--model PATH`";
+const MODELS: &str = "name a recipe that is there, or give models as `--base PATH` and `--model PATH`";
 
 /// Does what the command line says. The code is that of a run in which nothing went wrong.
 pub fn run(args: &Args, printer: &Printer) -> Result<ExitCode> {
@@ -181,7 +181,7 @@ fn recipe(args: &Merge) -> Result<(Recipe, Option<PathBuf>)> {
 /// is read than it takes to see that.
 fn text_of(path: &Path) -> Result<String> {
     let mut bytes = Vec::new();
-    let file = std::fs::File::open(path).map_err(|e| Error::read(path, &e))?;
+    let file = std::fs::File::open(path).map_err(|e| Error::read(path, &e).hint(MODELS))?;
     file.take(MAX_RECIPE as u64 + 1).read_to_end(&mut bytes).map_err(|e| Error::read(path, &e))?;
     if bytes.len() > MAX_RECIPE {
         let most = MAX_RECIPE >> 20;

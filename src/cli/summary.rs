@@ -57,11 +57,11 @@ pub fn norms(report: &Report) -> String {
         Column::Right("tensors"),
         Column::Right("‖τ‖ experts"),
         Column::Right("merged"),
-        Column::Right("÷ experts"),
+        Column::Right("ratio"),
     ];
     let calibrated = report.tensors.iter().any(|tensor| tensor.xi.is_some());
     if calibrated {
-        columns.extend([Column::Right("calibrated"), Column::Right("÷ experts"), Column::Right("mean ξ")]);
+        columns.extend([Column::Right("calibrated"), Column::Right("ratio"), Column::Right("mean ξ")]);
     }
     let row = |name: &str, norms: &Norms| {
         let mut row = vec![name.to_owned(), norms.tensors.to_string()];

@@ -75,17 +75,21 @@ impl Survey {
         };
         let Some(total) = &self.total else { return "no tensor is merged: there are no task vectors\n".into() };
         let mut text = format!("{}\n\n{}", head(total), self.models(total));
+        // Of one expert there is nothing to compare.
+        let shown = if experts > 1 { MEASURES.len() } else { 1 };
         let parts = groups(&self.tensors, |tensor| &tensor.name);
         let part = |(name, tensors): (String, Vec<&TaskVectors>)| {
             let part = TaskVectors::together(&name, tensors.iter().copied())?;
-            Some([vec![name, tensors.len().to_string()], cells(&part)].concat())
+            Some([vec![name, tensors.len().to_string()], cells(&part, shown)].concat())
         };
-        let whole = [vec!["all".to_owned(), self.tensors.len().to_string()], cells(total)].concat();
-        let columns = [&[Column::Left("part"), Column::Right("tensors")][..], &MEASURES].concat();
+        let whole = [vec!["all".to_owned(), self.tensors.len().to_string()], cells(total, shown)].concat();
+        let columns = [&[Column::Left("part"), Column::Right("tensors")][..], &MEASURES[..shown]].concat();
         text += &format!("\n{}", table(&columns, parts.into_iter().filter_map(part).chain([whole])));
-        text += "cos: the least of all pairs; left: ‖mean τ‖/‖τ‖; ξ: what WSC gives the mean\n";
+        if experts > 1 {
+            text += "cos: the least of all pairs; left: ‖mean τ‖/‖τ‖; ξ: what WSC gives the mean\n";
+        }
         if all {
-            return text + &list("all tensors", &self.tensors.iter().collect::<Vec<_>>());
+            return text + &list("all tensors", &self.tensors.iter().collect::<Vec<_>>(), shown);
         }
         // Vectors would fill the lists by chance.
         let matrices = || self.tensors.iter().filter(|tensor| tensor.matrix);
@@ -95,9 +99,9 @@ impl Survey {
             order.into_iter().map(|(_, tensor)| tensor).take(SHOWN).collect::<Vec<_>>()
         };
         if experts > 1 {
-            text += &list("matrices that conflict most", &ranked(&|t| Some(t.least_cosine()?.0)));
+            text += &list("matrices that conflict most", &ranked(&|t| Some(t.least_cosine()?.0)), shown);
         }
-        text += &list("matrices that changed most", &ranked(&|t| Some(-t.relative()?)));
+        text += &list("matrices that changed most", &ranked(&|t| Some(-t.relative()?)), shown);
         let strange = self.tensors.iter().filter(|tensor| tensor.not_finite > 0).count();
         if strange > 0 {
             text += &format!("\n{} with NaN or infinities; --json says which\n", plural(strange, "tensor"));
@@ -136,28 +140,30 @@ impl Survey {
     }
 }
 
-/// Tensors under a title, if there are any.
-fn list(title: &str, tensors: &[&TaskVectors]) -> String {
+/// Tensors under a title, if there are any, with the first `shown` measures of each.
+fn list(title: &str, tensors: &[&TaskVectors], shown: usize) -> String {
     if tensors.is_empty() {
         return String::new();
     }
-    let columns = [&[Column::Left(title)][..], &MEASURES].concat();
-    format!("\n{}", table(&columns, tensors.iter().map(|t| [vec![t.name.clone()], cells(t)].concat())))
+    let columns = [&[Column::Left(title)][..], &MEASURES[..shown]].concat();
+    format!("\n{}", table(&columns, tensors.iter().map(|t| [vec![t.name.clone()], cells(t, shown)].concat())))
 }
 
 const MEASURES: [Column<'_>; 5] =
     [Column::Right("‖τ‖/‖θ‖"), Column::Right("cos"), Column::Right("pair"), Column::Right("left"), Column::Right("ξ")];
 
-fn cells(tensor: &TaskVectors) -> Vec<String> {
+fn cells(tensor: &TaskVectors, shown: usize) -> Vec<String> {
     let least = tensor.least_cosine();
     let square = tensor.norms.iter().map(|norm| norm * norm).sum::<f64>() / tensor.norms.len() as f64;
-    vec![
+    let mut cells = vec![
         cell(tensor.relative()),
         angle(least.map(|(cosine, _)| cosine)),
         least.map_or("–".into(), |(_, (i, j))| format!("{}·{}", i + 1, j + 1)),
         if square > 0.0 { format!("{:.3}", tensor.mean / square.sqrt()) } else { "–".into() },
         tensor.xi.map_or("–".into(), |xi| format!("{:.3}", xi.mean)),
-    ]
+    ];
+    cells.truncate(shown);
+    cells
 }
 
 fn angle(cosine: Option<f64>) -> String {

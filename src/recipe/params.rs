@@ -121,7 +121,7 @@ impl Param {
 
 /// What a number may be.
 fn range(low: f64, high: f64) -> String {
-    match (low.is_finite(), high.is_finite()) {
+    match (low > -LARGEST, high < LARGEST) {
         (true, true) => format!("it takes a number from {} to {}", number(low), number(high)),
         (true, false) => format!("it takes a number from {} on", number(low)),
         (false, _) => "it takes a number".into(),
