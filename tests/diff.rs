@@ -159,6 +159,23 @@ fn types_shapes_and_what_is_missing() {
 }
 
 #[test]
+fn types_that_nobody_knows_are_bytes() {
+    let sandbox = Sandbox::empty();
+    let file = |name: &str, data: &[u8]| {
+        let header = format!(r#"{{"x":{{"dtype":"Q9","shape":[4],"data_offsets":[0,{}]}}}}"#, data.len());
+        let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), data].concat();
+        fs::write(sandbox.path(name), bytes).unwrap();
+    };
+    file("a.safetensors", &[1, 2, 3, 4]);
+    file("b.safetensors", &[1, 9, 3, 9]);
+    file("c.safetensors", &[0; 8]);
+    let found = diff(&sandbox, &["a.safetensors", "b.safetensors"]);
+    assert_eq!((&found["total"]["changed"], &found["total"]["elements"]), (&2.into(), &4.into()));
+    let other = diff(&sandbox, &["a.safetensors", "c.safetensors"]);
+    assert_eq!((&other["same"], &entry(&other, "x")["measures"]), (&false.into(), &Value::Null));
+}
+
+#[test]
 fn the_exit_code_tells_if_it_is_asked_to() {
     let sandbox = Sandbox::new();
     let code = |args: &[&str]| sandbox.run(&[&["diff"], args].concat()).code;

@@ -73,7 +73,7 @@ pub struct TensorDiff {
 /// Distances of elements, of one tensor or of many.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Measures {
-    /// Elements.
+    /// Elements; of types of less than a byte, or of unknown size, bytes.
     pub elements: u64,
     /// Elements whose bits differ; where the types do, whose values as f32 do.
     pub changed: u64,
@@ -166,8 +166,10 @@ impl Pair<'_> {
 
     /// Whether elements can be compared one by one.
     fn comparable(&self) -> bool {
-        let (a, b) = self.dtypes();
-        self.info[0].shape == self.info[1].shape && (a == b || a.is_float() && b.is_float())
+        let ([a, b], (of_a, of_b)) = (self.info, self.dtypes());
+        // Types that are not known may have any size.
+        let alike = of_a == of_b && a.bytes == b.bytes || of_a.is_float() && of_b.is_float();
+        a.shape == b.shape && alike
     }
 
     /// Elements of a piece of at most `bytes` bytes on either side.
