@@ -54,7 +54,7 @@ fn shot_with(sandbox: &Sandbox, name: &str, args: &[&str], env: &[(&str, &str)])
 fn merge<'a>(more: &[&'a str]) -> Vec<&'a str> {
     // Memory, and where lines break, depend on the number of threads.
     let merge = ["merge", "--device", "cpu", "--threads", "2", "--base", "base", "--model", "a", "--model", "b"];
-    [&merge, &["--out", "out"], more].concat()
+    [&merge[..], &["--out", "out"], more].concat()
 }
 
 /// The network of seed 1 as `a`, with something else in the place of one tensor.
