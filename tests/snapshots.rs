@@ -1,5 +1,6 @@
 //! What people see: every help, the usual errors, the tables. Each case is a file in `tests/snapshots`, with exit code,
 //! stdout and stderr; `INSTA_UPDATE=always cargo test --test snapshots` writes them anew.
+#![cfg(unix)] // elsewhere paths and errors of the system read otherwise
 
 #[path = "common/cli.rs"]
 #[allow(dead_code, reason = "each test uses its own part")]
@@ -46,6 +47,8 @@ fn shot_with(sandbox: &Sandbox, name: &str, args: &[&str], env: &[(&str, &str)])
         settings.add_filter(&format!("{}/?", folder.trim_end_matches('/').replace('.', "\\.")), "[DIR]/");
     }
     settings.add_filter(r"in \d+\.\d+ s \(\d+\.\d+ GB/s\)", "in [TIME] ([RATE])");
+    // The recipe among the files holds paths.
+    settings.add_filter(r"as recorded, \d+\.\d+ kB", "as recorded, [SIZE]");
     settings.add_filter(r"magic \d+\.\d+\.\d+", "magic [VERSION]");
     settings.bind(|| insta::assert_snapshot!(name, text));
 }
