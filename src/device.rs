@@ -81,7 +81,8 @@ fn open_as(wanted: &Wanted, shared: bool) -> Result<Opened> {
     let host = limit("--memory", wanted.memory, HOST)?;
     let vram = limit("--vram", wanted.vram, VRAM)?;
     if wanted.threads.is_some_and(|threads| !(1..=MOST_THREADS).contains(&threads)) {
-        return Err(Error::usage(format!("`--threads` must be at least 1 and at most {MOST_THREADS}")));
+        let what = format!("`--threads` must be at least 1 and at most {MOST_THREADS}");
+        return Err(Error::usage(what).hint("without it, all cores are used"));
     }
     if wanted.device != "cpu" {
         let choice = if wanted.device.is_empty() { Choice::Auto } else { Choice::parse(&wanted.device) };

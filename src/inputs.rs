@@ -8,6 +8,7 @@ use crate::checkpoint::Checkpoint;
 use crate::data;
 use crate::error::{Error, Result};
 use crate::features::Sets;
+use crate::figures::plural;
 use crate::forward::{self, Network};
 use crate::plan::{Action, Plan};
 use crate::recipe::{Recipe, Space, resolve};
@@ -76,8 +77,9 @@ impl Features {
         let mut beyond = merged.filter(|tensor| !names.contains(&tensor.name));
         if let Some(first) = beyond.next() {
             let count = 1 + beyond.count();
-            let what = format!("{count} merged tensors take no part in the forward pass, `{}` first", first.name);
-            warnings.push(format!("{what}: features say nothing about them"));
+            let (take, them) = if count == 1 { ("takes", "it") } else { ("take", "them") };
+            let what = format!("{} {take} no part in the forward pass", plural(count, "merged tensor"));
+            warnings.push(format!("{what}, `{}` first: features say nothing about {them}", first.name));
         }
         warnings
     }

@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::calibrate::feature::{FeaturePass, Outcome};
 use crate::card;
-use crate::checkpoint::text::list;
+use crate::checkpoint::text::{list, size};
 use crate::checkpoint::{
     Checkpoint, Dtype, Fingerprint, Layout, RECEIPT, REPORT, Sink, Writer, side_files, with_dtype,
 };
@@ -39,6 +39,7 @@ use crate::recover;
 use crate::report::{Bytes, FeatureReport, Report, SCHEMA, TensorReport};
 use crate::sensitivity::{Metric, Probe, Sensitivity};
 use crate::stream::Engine;
+use crate::survey::{Forget, TaskVectors, survey};
 use crate::written::Written;
 use resume::unfinished;
 
@@ -258,12 +259,6 @@ impl Job {
         })
     }
 
-    /// What is not as it should be, as far as that shows before the merge.
-    pub fn warnings(&self) -> Vec<String> {
-        let features = self.features.iter().flat_map(|features| features.warnings(&self.plan));
-        self.plan.warnings.iter().cloned().chain(features).collect()
-    }
-
     /// Where each tensor will go; the largest that an adapter's may become.
     #[doc(hidden)]
     pub fn layout(&self, shard_size: u64) -> Result<Layout> {
@@ -283,6 +278,28 @@ impl Job {
     #[doc(hidden)]
     pub fn pairs(&self) -> Option<usize> {
         self.adapter.as_ref().map(|adapter| adapter.targets.len())
+    }
+
+    /// What is not as it should be, as far as it is known before the merge runs.
+    ///
+    /// # Errors
+    /// As [`Layout::new`].
+    pub fn warnings(&self, shard_size: u64) -> Result<Vec<String>> {
+        let mut warnings = self.plan.warnings.clone();
+        warnings.extend(self.features.iter().flat_map(|features| features.warnings(&self.plan)));
+        let layout = self.layout(shard_size)?;
+        if let Some((bytes, name, count)) = layout.oversized(shard_size).filter(|_| self.adapter.is_none()) {
+            let others = match count - 1 {
+                0 => String::new(),
+                1 => ", and so is 1 more tensor".into(),
+                more => format!(", and so are {more} more tensors"),
+            };
+            let (bytes, most) = (size(bytes), size(shard_size));
+            warnings.push(format!(
+                "a file holds whole tensors: `{name}` ({bytes}) is larger than `--shard-size` ({most}){others}"
+            ));
+        }
+        Ok(warnings)
     }
 
     /// Whether the merge may be written there, found out without making anything.
@@ -388,6 +405,16 @@ impl Job {
         self.resolved.to_yaml()
     }
 
+    /// What the experts have learned, tensor by tensor, if this merge is their mean. Nothing is written.
+    ///
+    /// # Errors
+    /// Whatever goes wrong on the way, and an interrupt.
+    pub fn survey(&self, progress: &Progress) -> Result<Vec<TaskVectors>> {
+        let (reports, _) = self.compute(&Forget, progress)?;
+        let engine = Engine { checkpoints: &self.checkpoints, executor: &self.opened.executor, progress };
+        self.plan.memory.pool()?.install(|| survey(&engine, &self.wanted, &self.plan.tensors, &reports))
+    }
+
     fn inputs(&self) -> Vec<&Checkpoint> {
         self.checkpoints.iter().collect()
     }
@@ -438,7 +465,7 @@ impl Job {
             bytes: Bytes { read: self.plan.bytes_in(), written: writer.layout().total_bytes() },
             wgsl_sha256: origin.wgsl_sha256,
             files,
-            warnings: self.warnings(),
+            warnings: self.warnings(output.shard_size)?,
             seconds: 0.0,
         };
         report.warn();
@@ -581,7 +608,8 @@ fn check_calibration(recipe: &Recipe, method: &Method) -> Result<()> {
             .hint("add `base_model:` to the recipe, or `--base PATH`"));
     }
     if space != Space::Wsc && recipe.calibrate.samples == 0 {
-        return Err(Error::usage("`samples` is 0: feature space needs at least one sample of each expert"));
+        return Err(Error::usage("`samples` is 0: feature space needs at least one sample of each expert")
+            .hint("leave it out: 10 of each are taken"));
     }
     Ok(())
 }

@@ -58,7 +58,7 @@
 // Calibration in feature space needs the network too: `forward` turns a configuration into a flat list of operations,
 // `data` reads samples, `features` runs the list with `parameters` that are loaded leaf by leaf, and `calibrate` measures
 // and folds on the way. `evaluate` and `sensitivity` run the same lists. `distribute` lets several machines do parts of one
-// merge. `bench` measures all kernels, and checks them.
+// merge. `diff` tells how two checkpoints differ, `survey` what experts have learned. `bench` measures all kernels, and checks them.
 //
 // Clippy sees these modules as the public ones that they are, so that it asks for the docs of what is in them.
 
@@ -78,6 +78,8 @@ pub mod data;
 pub mod decompose;
 #[cfg_attr(not(clippy), doc(hidden))]
 pub mod device;
+#[cfg_attr(not(clippy), doc(hidden))]
+pub mod diff;
 #[cfg_attr(not(clippy), doc(hidden))]
 pub mod distribute;
 #[cfg_attr(not(clippy), doc(hidden))]
@@ -146,6 +148,8 @@ pub mod shader;
 pub mod stack;
 #[cfg_attr(not(clippy), doc(hidden))]
 pub mod stream;
+#[cfg_attr(not(clippy), doc(hidden))]
+pub mod survey;
 #[cfg_attr(not(clippy), doc(hidden))]
 pub mod totals;
 #[cfg_attr(not(clippy), doc(hidden))]

@@ -12,7 +12,7 @@ fn main() -> ExitCode {
     };
     let printer = cli::Printer::new(&args.global);
     match cli::run(&args, &printer) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             printer.error(&error);
             ExitCode::from(error.exit_code())

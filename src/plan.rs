@@ -237,7 +237,8 @@ impl Planner<'_> {
             return Err(Error::input(format!(
                 "the sensitive list names `{name}`, which `{}` does not have",
                 base.name()
-            )));
+            ))
+            .hint("make the list from these models: `magic sensitivity … --out FILE.json`"));
         }
         if tensors.iter().all(|tensor| tensor.action != Action::Merge) {
             warnings.push("nothing is merged: every tensor is copied from the base".into());
@@ -453,7 +454,8 @@ const MAX_PATTERNS: usize = 1 << 14;
 /// Longest pattern.
 const MAX_PATTERN: usize = 1 << 12;
 
-fn patterns(key: &str, list: &[String]) -> Result<GlobSet> {
+/// The globs of `list`, which `key` gives.
+pub(crate) fn patterns(key: &str, list: &[String]) -> Result<GlobSet> {
     let bad = |e: globset::Error| {
         Error::usage(format!("`{key}`: {e}")).hint("patterns are globs over tensor names, such as `*.classifier.*`")
     };

@@ -11,6 +11,7 @@ use crate::checkpoint::{FileRecord, Fingerprint};
 use crate::decompose::{Route, Why};
 use crate::error::{self, Error};
 use crate::fast_gemm::FastReport;
+use crate::figures::plural;
 use crate::finite::Findings;
 use crate::kernels::factor::Strength;
 use crate::kernels::norms::Stats;
@@ -112,7 +113,7 @@ pub struct Report {
 
 /// What follows the name of the first of several tensors.
 fn more(and: &str, others: usize) -> String {
-    if others > 0 { format!("{and} {others} more tensors") } else { String::new() }
+    if others > 0 { format!("{and} {}", plural(others, "more tensor")) } else { String::new() }
 }
 
 fn word<S: Serializer>(non_finite: &NonFinite, serializer: S) -> Result<S::Ok, S::Error> {
@@ -195,16 +196,17 @@ impl Report {
         }
         let mut recovered = self.tensors.iter().filter(|tensor| tensor.recovered.is_some());
         if let Some(first) = recovered.next() {
-            let (all, how) = (1 + recovered.count(), first.recovered.map_or("", Recovered::as_str));
-            self.warnings
-                .push(format!("the device failed at {all} tensors: `{}` was computed again {how}", first.name));
+            let (all, how) = (plural(1 + recovered.count(), "tensor"), first.recovered.map_or("", Recovered::as_str));
+            self.warnings.push(format!("the device failed at {all}: `{}` was computed again {how}", first.name));
         }
         let large = self.tensors.iter().filter_map(|tensor| Some((tensor.too_large?, &tensor.name)));
         if let Some((bytes, name)) = large.clone().max() {
             let (count, mb) = (large.count(), bytes.div_ceil(1_000_000));
+            let were = if count == 1 { "was" } else { "were" };
             self.warnings.push(format!(
-                "{count} tensors were decomposed on the host, which takes longer: `{name}` would take {mb} MB of device \
-                 memory; `--vram` allows more"
+                "{} {were} decomposed on the host, which takes longer: `{name}` would take {mb} MB of device \
+                 memory; `--vram` allows more",
+                plural(count, "tensor")
             ));
         }
         type Count = fn(&TensorReport) -> u64;
@@ -219,7 +221,8 @@ impl Report {
             if let Some(first) = hit.next() {
                 let (others, total) = (hit.count(), self.tensors.iter().map(count).sum::<u64>());
                 let more = more(" and", others);
-                self.warnings.push(format!("{total} results are {kind}{stand}: in `{}`{more}", first.name));
+                let are = if total == 1 { "result is" } else { "results are" };
+                self.warnings.push(format!("{total} {are} {kind}{stand}: in `{}`{more}", first.name));
             }
         }
     }

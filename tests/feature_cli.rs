@@ -833,5 +833,5 @@ fn weight_space_needs_no_known_architecture() {
     spoiled(&sandbox, f32::NAN);
     let args = "merge --base base --model spoiled --method linear --calibrate wsc --out nan --non-finite propagate";
     let run = run(&sandbox, &[args]).good();
-    assert!(run.stderr.contains(&format!("1 results are NaN: in `{UP}`")), "{}", run.stderr);
+    assert!(run.stderr.contains(&format!("1 result is NaN: in `{UP}`")), "{}", run.stderr);
 }

@@ -124,7 +124,7 @@ impl Settings {
 
     fn check(&self) -> Result<()> {
         if self.threads == Some(0) {
-            return Err(Error::usage("`--threads` must be at least 1"));
+            return Err(Error::usage("`--threads` must be at least 1").hint("without it, all cores are used"));
         }
         match self.elements {
             Some(n) if n == 0 || !n.is_multiple_of(STEP) || n > MOST => {
@@ -187,7 +187,7 @@ fn unknown(filter: &str) -> Error {
     let error = Error::usage(format!("no kernel has a name that contains `{filter}`"));
     let error = match nearest(filter, names.iter().copied()) {
         Some(name) => error.hint(format!("did you mean `{name}`?")),
-        None => error,
+        None => error.hint(format!("the kernels are {}", names.join(", "))),
     };
     error.hint(format!("there are {}", names.join(", ")))
 }

@@ -79,7 +79,8 @@ fn locate(spec: &str, search: &[PathBuf]) -> Result<PathBuf> {
         None => {
             let what = format!("is neither a path nor a model in the Hugging Face cache `{}`", text::path(&cache));
             let error = error(&what);
-            Err(if repo.id.contains('/') { error.hint(repo.download()) } else { error })
+            let folder = "a model is a folder, a `.safetensors` or PyTorch file, or `org/name` in that cache";
+            Err(error.hint(if repo.id.contains('/') { repo.download() } else { folder.into() }))
         }
     }
 }
@@ -201,7 +202,7 @@ impl Folder {
                         let what = format!("there is {}", if names.is_empty() { "nothing" } else { &there });
                         self.unfinished(error.hint(what))
                     }
-                    (true, true) => error,
+                    (true, true) => error.hint("name the folder or the file that holds the model's weights"),
                 })
             }
             (several @ [_, ..], _) | ([], several) => {

@@ -60,7 +60,7 @@ pub(super) fn read(file: &File, path: &Path, len: u64) -> Result<(Vec<Entry>, u6
             Some(hint) => error.hint(hint),
             None if size <= MAX_HEADER => error.hint("download it again"),
             None if size <= FORMATS_MAX_HEADER => error.hint("if it is a model: save it in several shards"),
-            None => error,
+            None => error.hint("name a safetensors file, or one of `torch.save`"),
         });
     }
     let mut header = vec![0; size as usize];

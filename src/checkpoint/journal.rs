@@ -5,7 +5,7 @@
 //! too: no line can be torn, lost or put elsewhere unseen. A last line that does not fit was not finished, and does
 //! not count; any other is an error.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -16,6 +16,7 @@ use super::disk::{self, OutFile};
 use super::files::read_small;
 use super::text::{self, shown};
 use crate::error::{Error, Result};
+use crate::figures;
 
 /// Name of the file.
 pub(super) const JOURNAL: &str = ".magic.journal";
@@ -130,18 +131,33 @@ impl Found {
     /// The error of whoever does not say what is to become of it.
     pub(super) fn refuse(&self, dir: &Path) -> Error {
         let count = self.tensors.len();
-        let what = format!("`{}` holds an unfinished merge, of which {count} tensors are done", text::path(dir));
+        let done = figures::plural(count, "tensor");
+        let what = format!(
+            "`{}` holds an unfinished merge, of which {done} {} done",
+            text::path(dir),
+            if count == 1 { "is" } else { "are" }
+        );
         Error::output(what)
             .hint("go on with it: the command that began it, and `--resume`")
             .hint("or start again: `--overwrite`, without `--resume`")
     }
 }
 
+/// Name in a fingerprint of where each tensor lies in which file.
+pub(crate) const LAYOUT: &str = "layout";
+
 /// The first thing in which two merges differ.
 pub(crate) fn difference(old: &Fingerprint, new: &Fingerprint) -> Option<String> {
-    let keys: std::collections::BTreeSet<&String> = old.keys().chain(new.keys()).collect();
-    let key = keys.into_iter().find(|key| old.get(*key) != new.get(*key))?;
-    let name = if key.starts_with('`') { key.replace('`', "") } else { key.clone() };
+    let keys: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    let mut differing = keys.into_iter().filter(|key| old.get(*key) != new.get(*key));
+    // Whatever else differs may have changed the layout.
+    let first = differing.next()?;
+    let key = if first == LAYOUT { differing.next().unwrap_or(first) } else { first };
+    let name = match key.as_str() {
+        LAYOUT => "division into files (--shard-size)".to_owned(),
+        _ if key.starts_with('`') => key.replace('`', ""),
+        _ => key.clone(),
+    };
     Some(match (old.get(key), new.get(key)) {
         (Some(old), Some(new)) => {
             // Of a text of many lines, the first that differs.
@@ -241,6 +257,18 @@ impl Journal {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_differs_is_named_by_what_changes_it() {
+        let print = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let old: Fingerprint = print(&[("layout", "1 file, a"), ("recipe", "x: 1\ny: 2"), ("seed", "0")]);
+        let said = |new: &[(&str, &str)]| difference(&old, &print(new)).unwrap();
+        let cut = said(&[("layout", "2 files, b"), ("recipe", "x: 1\ny: 2"), ("seed", "0")]);
+        assert_eq!(cut, "its division into files (--shard-size) differs: `1 file, a` before, `2 files, b` now");
+        let other = said(&[("layout", "2 files, b"), ("recipe", "x: 1\ny: 3"), ("seed", "0")]);
+        assert_eq!(other, "its recipe differs: `y: 2` before, `y: 3` now");
+        assert_eq!(difference(&old, &old), None);
+    }
 
     fn journal() -> (tempfile::TempDir, Vec<u8>) {
         let dir = tempfile::tempdir().unwrap();

@@ -7,6 +7,7 @@ use super::dtype::Dtype;
 use super::header::{MAX_HEADER, check_name, elements};
 use super::text::shown;
 use crate::error::{Error, Result};
+use crate::figures::plural;
 
 /// Name of the file that says which shard holds which tensor.
 pub(super) const INDEX: &str = "model.safetensors.index.json";
@@ -157,6 +158,13 @@ impl Layout {
         placed.filter(|(tensor, _)| names.contains(tensor.name.as_str())).map(|(_, place)| place.bytes).sum()
     }
 
+    /// The tensors that have more bytes than a shard should have: those of the first, its name, and how many there are.
+    pub fn oversized(&self, shard_size: u64) -> Option<(u64, &str, usize)> {
+        let mut large = self.tensors.iter().zip(&self.places).filter(|(_, place)| place.bytes > shard_size);
+        let (tensor, place) = large.next()?;
+        Some((place.bytes, &tensor.name, 1 + large.count()))
+    }
+
     /// Bytes of all shards with their headers.
     pub fn file_bytes(&self) -> u64 {
         self.shards.iter().map(|shard| shard.bytes).sum()
@@ -182,7 +190,7 @@ impl Layout {
 
 /// [`Layout::describe`] of `count` files with these headers.
 pub(super) fn describe(count: usize, headers: Vec<u8>) -> String {
-    format!("{count} files, {}", &sha256(headers)[..16])
+    format!("{}, {}", plural(count, "file"), &sha256(headers)[..16])
 }
 
 /// Bytes of `tensor`, `None` where its type has no known size or they are too many.

@@ -29,7 +29,7 @@ mod writer;
 pub use digest::{FileDigest, sha256};
 pub use dtype::Dtype;
 pub use journal::Fingerprint;
-pub(crate) use journal::{difference, recorded};
+pub(crate) use journal::{LAYOUT, difference, recorded};
 pub use layout::{Layout, OutTensor};
 pub use output::Access;
 pub(crate) use output::{RECEIPT, REPORT, finished, temporary};

@@ -162,7 +162,9 @@ impl Output {
         let (_, found) = acceptable(&dir, inputs, access)?;
         let there = dir.ancestors().find(|path| path.exists()).unwrap_or(Path::new("."));
         if !there.is_dir() {
-            return Err(Error::output(format!("`{}` is not a folder", text::path(there))));
+            return Err(
+                Error::output(format!("`{}` is not a folder", text::path(there))).hint("name another: `--out DIR`")
+            );
         }
         check_space(there, needed(&dir, layout, found.as_ref()), false)
     }
@@ -295,7 +297,8 @@ impl Output {
         refuse_link(path)?;
         let Ok(metadata) = fs::metadata(path) else { return Ok(()) };
         if !metadata.is_file() {
-            return Err(Error::output(format!("`{}` is in the way: it is not a file", text::path(path))));
+            return Err(Error::output(format!("`{}` is in the way: it is not a file", text::path(path)))
+                .hint("name another folder: `--out DIR`"));
         }
         match identity(path).ok().and_then(|id| self.inputs.get(&id)) {
             Some(input) => {
@@ -312,11 +315,11 @@ impl Output {
 fn acceptable(dir: &Path, inputs: &[&Checkpoint], access: &Access<'_>) -> Result<(Vec<String>, Option<Found>)> {
     let at = text::path(dir);
     if dir.as_os_str().is_empty() {
-        return Err(Error::usage("the output folder has no name"));
+        return Err(Error::usage("the output folder has no name").hint("name one: `--out DIR`"));
     }
     refuse_link(dir)?;
     if dir.exists() && !dir.is_dir() {
-        return Err(Error::output(format!("`{at}` is not a folder")));
+        return Err(Error::output(format!("`{at}` is not a folder")).hint("name another: `--out DIR`"));
     }
     let names = if dir.is_dir() { names(dir)? } else { Vec::new() };
     refuse_inputs_folder(dir, inputs)?;

@@ -141,7 +141,11 @@ pub(crate) fn check_file(
     let Some(recorded) = sha256 else { return Ok(None) };
     match file_sha256(path, step) {
         Ok(found) if found == recorded => Ok(None),
-        Ok(found) => Ok(Some(format!("`{name}` has the SHA-256 {found}, and {} was recorded", shown(recorded)))),
+        Ok(found) => {
+            // As much of them as tells them apart.
+            let [found, recorded] = [&found, recorded].map(|sha256| shown(sha256.get(..16).unwrap_or(sha256)));
+            Ok(Some(format!("`{name}` has the SHA-256 {found}…, and {recorded}… was recorded")))
+        }
         Err(error) if error.kind() == Kind::Interrupted => Err(error),
         Err(error) => Ok(Some(error.to_string())),
     }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser};
+use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 use magic_merge::device::Wanted;
 use magic_merge::methods::METHODS;
@@ -11,15 +12,32 @@ use magic_merge::recipe::{DTYPES, Fit, Manifold, NonFinite, Norm, Propagate, Qui
 use magic_merge::sensitivity::Metric;
 
 use super::output;
+use super::terminal::{self, Color};
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 could not be done, 2 wrong usage, 130 interrupted.
 Data goes to stdout; progress, warnings and errors go to stderr.
-Environment: NO_COLOR, MAGIC_NO_PROGRESS; HF_HUB_CACHE and HF_HOME, where `org/name` is looked for.";
+Environment: NO_COLOR, CLICOLOR_FORCE, TERM=dumb and COLUMNS; MAGIC_NO_PROGRESS; HF_HUB_CACHE and HF_HOME, \
+where `org/name` is looked for.";
+
+/// What `magic` alone says.
+const FIRST_STEPS: &str = "\
+Merge fine-tuned checkpoints, and put back the magnitudes that merging loses.
+
+  magic demo                      merges small models that come with the program
+  magic merge                     shows the commands that a merge takes
+  magic inspect --base BASE A B   what models have learned, where they conflict
+  magic diff A B                  how two models differ
+  magic --help                    all commands and flags
+";
+
+/// Heading of flags that replace files or let pass what is refused without them.
+const DANGEROUS: &str = "Dangerous";
 
 /// Merge fine-tuned checkpoints on any GPU, and put back the magnitudes that merging loses.
 #[derive(Debug, Parser)]
 #[command(name = "magic", version, after_help = EXIT_CODES, arg_required_else_help = true)]
+#[command(max_term_width = 120)]
 pub struct Args {
     /// What to do.
     #[command(subcommand)]
@@ -77,8 +95,18 @@ pub enum Command {
     /// Every merge writes one beside its result: norms, factors and directions along the depth of the network, what stands
     /// out, what went in. It is made from magic.json alone, and needs neither network nor scripts to be read.
     Report(Report),
-    /// Show names, types and shapes of the tensors of models
+    /// Show what is in models; with `--base`, what they have learned and where they conflict
+    ///
+    /// Without `--base`: names, types and shapes, tensors of the same kind in one line. With it: the length of every model's
+    /// task vector, the cosines between them, and the factors ξ that weight-space calibration would give their mean, by
+    /// kind and by layer; then the tensors that conflict most, and those that changed most. All tensors are read, once
+    /// or twice.
     Inspect(Inspect),
+    /// Show how two models differ, tensor by tensor
+    ///
+    /// What differs most comes first. Floats of different types are compared by value; all else by its bits. Both are read
+    /// once, on the CPU. Exit code 0, whatever differs, unless `--exit-code` is given.
+    Diff(Diff),
     /// List the devices that a merge can run on
     Devices,
     /// List the merge methods, with formula and paper
@@ -100,6 +128,14 @@ pub enum Command {
     Completions {
         /// The shell
         shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write a page for each command into a folder
+    ///
+    /// For instance: `magic man ~/.local/share/man/man1`, and then `man magic-merge`
+    Man {
+        /// A folder that is there
+        #[arg(value_name = "DIR")]
+        dir: Option<PathBuf>,
     },
 }
 
@@ -128,6 +164,12 @@ pub struct Global {
     /// What computes a tensor at which the GPU fails twice [default: nothing, the run ends]
     #[arg(long, global = true, value_name = "DEVICE", value_parser = ["cpu"])]
     pub fallback: Option<String>,
+    /// When to use colours: auto, always or never
+    ///
+    /// `auto`: on a terminal, unless NO_COLOR is set or TERM is dumb; CLICOLOR_FORCE=1 stands for `always`. Nothing is said
+    /// by colour alone.
+    #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t, hide_possible_values = true)]
+    pub color: Color,
     /// Print errors only: no progress, no warnings, no summary
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
@@ -279,13 +321,13 @@ pub struct OutputFlags {
     ///
     /// `error`: nothing is written, and the message names the first; `propagate`: they are computed with; `base`: the
     /// base's own element stands there. All are counted. What no model has changed stays as it is.
-    #[arg(long, value_name = "WHAT", value_parser = words(NonFinite::WORDS), help_heading = "Output")]
+    #[arg(long, value_name = "WHAT", value_parser = words(NonFinite::WORDS), help_heading = DANGEROUS)]
     pub non_finite: Option<String>,
     /// Most bytes of one file
     #[arg(long, value_name = "SIZE", value_parser = size, default_value = "5GB", help_heading = "Output")]
     pub shard_size: u64,
     /// Replace an earlier result in the folder
-    #[arg(long, help_heading = "Output")]
+    #[arg(long, help_heading = DANGEROUS)]
     pub overwrite: bool,
     /// Go on with a merge that was interrupted
     ///
@@ -422,12 +464,44 @@ pub struct Report {
 /// `magic inspect`.
 #[derive(Debug, clap::Args)]
 pub struct Inspect {
-    /// What adapters are put on; without it, their own tensors are shown
+    /// The model that the others were fine-tuned from, or that adapters are put on
     #[arg(long, value_name = "PATH", value_parser = utf8())]
     pub base: Option<String>,
     /// Models: folders, `.safetensors` files, PyTorch checkpoints, or org/name in the local hub cache
     #[arg(required = true, value_name = "PATH", value_parser = utf8())]
     pub paths: Vec<String>,
+    /// Show all tensors, each in a line
+    #[arg(long)]
+    pub all: bool,
+    /// Tensors to leave out of what is learned; once for each pattern
+    #[arg(long, value_name = "GLOB", value_parser = utf8(), requires = "base")]
+    pub exclude: Vec<String>,
+}
+
+/// `magic diff`.
+#[derive(Debug, clap::Args)]
+pub struct Diff {
+    /// The model that distances are measured from
+    #[arg(value_name = "A", value_parser = utf8())]
+    pub a: String,
+    /// The other model
+    #[arg(value_name = "B", value_parser = utf8())]
+    pub b: String,
+    /// What adapters are put on; without it, their own tensors are compared
+    #[arg(long, value_name = "PATH", value_parser = utf8())]
+    pub base: Option<String>,
+    /// Show all tensors, those that are the same too, and not only the twenty that differ most
+    #[arg(long)]
+    pub all: bool,
+    /// Tensors to compare, such as '*.mlp.*'; once for each pattern [default: all]
+    #[arg(long, value_name = "GLOB", value_parser = utf8())]
+    pub include: Vec<String>,
+    /// Tensors to leave out; once for each pattern
+    #[arg(long, value_name = "GLOB", value_parser = utf8())]
+    pub exclude: Vec<String>,
+    /// Exit with 1 if anything differs
+    #[arg(long)]
+    pub exit_code: bool,
 }
 
 /// `magic bench`.
@@ -464,21 +538,18 @@ pub struct Demo {
 impl Args {
     /// Reads the command line; help, version and wrong usage are dealt with here and end with the code.
     pub fn read() -> Result<Self, ExitCode> {
-        Self::try_parse().map_err(|error| match error.use_stderr() && !shows_help(&error) {
-            true => {
+        terminal::choose_color(std::env::args_os().skip(1));
+        Self::try_parse().map_err(|error| {
+            if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+                output::first_steps(FIRST_STEPS);
+            } else if error.use_stderr() {
                 output::usage(&error.to_string());
-                ExitCode::from(2)
-            }
-            false => {
+            } else {
                 let _ = error.print(); // where nobody reads, there is nobody to tell
-                ExitCode::from(error.exit_code() as u8)
             }
+            ExitCode::from(error.exit_code() as u8)
         })
     }
-}
-
-fn shows_help(error: &clap::Error) -> bool {
-    error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
 }
 
 impl Global {

@@ -41,7 +41,8 @@ pub fn run(args: &Bench, global: &Global, printer: &Printer) -> Result<()> {
 
 fn settings(args: &Bench, global: &Global) -> Result<Settings> {
     if args.all && global.device != "auto" {
-        return Err(Error::usage(format!("`--all` and `--device {}` contradict each other", global.device)));
+        let what = format!("`--all` and `--device {}` contradict each other", global.device);
+        return Err(Error::usage(what).hint("leave one of them out"));
     }
     Ok(Settings {
         device: (!args.all).then(|| global.device.clone()),

@@ -5,7 +5,7 @@ use magic_merge::gpu::{self, Adapter, Choice};
 use serde_json::{Value, json};
 
 use super::tables::{Column, table};
-use super::text::bytes;
+use super::text::{bytes, plural};
 
 /// All GPUs, and which of them `--device auto` takes.
 pub struct Devices {
@@ -30,8 +30,7 @@ impl Devices {
             Column::Left("name"),
             Column::Left("type"),
             Column::Left("backend"),
-            Column::Left("driver"),
-            Column::Right("largest binding"),
+            Column::Right("binding"),
             Column::Left(""),
         ];
         let auto = |taken: bool| if taken { "← auto" } else { "" }.to_owned();
@@ -44,14 +43,13 @@ impl Devices {
                     gpu.name.clone(),
                     gpu.class.name().to_owned(),
                     gpu.backend.to_owned(),
-                    gpu.driver.clone(),
                     bytes(gpu.max_binding_bytes),
                     auto(self.auto == Some(gpu.index)),
                 ]
             })
             .collect();
-        let threads = format!("CPU, {} threads", self.threads);
-        let cpu = ["cpu", &threads, "cpu", "Rust", "–", "–", &auto(self.auto.is_none())];
+        let threads = format!("CPU, {}", plural(self.threads, "thread"));
+        let cpu = ["cpu", &threads, "cpu", "Rust", "–", &auto(self.auto.is_none())];
         rows.push(cpu.map(str::to_owned).to_vec());
         table(&columns, rows)
     }

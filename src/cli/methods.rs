@@ -3,16 +3,15 @@
 use magic_merge::methods::{Base, METHODS, Method};
 use serde_json::{Value, json};
 
-use super::tables::{Column, table};
+use super::tables::pairs;
 
-/// A line for each.
+/// Formula, parameters and paper of each.
 pub fn text() -> String {
-    let columns = [Column::Left("method"), Column::Left("formula"), Column::Left("parameters"), Column::Left("from")];
-    let row = |method: &Method| {
+    let lines = |method: &Method| {
         let params: Vec<&str> = method.params.iter().map(|(name, _)| *name).collect();
-        vec![method.name.to_owned(), method.formula.to_owned(), params.join(" "), method.paper.to_owned()]
+        [(method.name, method.formula.to_owned()), ("", params.join(", ")), ("", method.paper.to_owned())]
     };
-    table(&columns, METHODS.iter().map(row))
+    pairs(METHODS.iter().flat_map(lines))
 }
 
 /// The same as a document.

@@ -78,10 +78,16 @@ impl Printer {
     }
 }
 
-/// Wrong usage, as clap words it.
+/// Wrong usage, as clap words it; its tips are hints.
 pub fn usage(message: &str) {
-    let message = message.strip_prefix("error: ").unwrap_or(message);
-    stderr(&format!("{RED}error:{PLAIN} {}", harmless(message)));
+    let message = harmless(message.strip_prefix("error: ").unwrap_or(message));
+    let message = message.replace("\n  tip: ", &format!("\n{CYAN}hint:{PLAIN} "));
+    stderr(&format!("{RED}error:{PLAIN} {message}"));
+}
+
+/// What there is to begin with, for whoever asked for nothing.
+pub fn first_steps(text: &str) {
+    stderr(text);
 }
 
 /// Colours are taken out where they are not wanted. What cannot be written has no one who would read it.

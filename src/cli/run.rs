@@ -2,42 +2,51 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::CommandFactory;
-use magic_merge::checkpoint::Checkpoint;
 use magic_merge::job::{Job, Output};
 use magic_merge::methods::Method;
 use magic_merge::progress::Progress;
 use magic_merge::recipe::{MAX_BYTES as MAX_RECIPE, Quick, Recipe, Space};
-use magic_merge::{Error, Result, lora};
+use magic_merge::{Error, Result};
 
-use super::args::{Args, CalibrateArgs, Command, Global, Inspect, Merge, OutputFlags};
+use super::args::{Args, CalibrateArgs, Command, Global, Merge, OutputFlags};
 use super::devices::Devices;
 use super::output::Printer;
 use super::progress::{Bar, Total};
-use super::{bench, demo, distribute, dry_run, inspect, interrupt, measure, methods, report, summary, verify};
+use super::text::plural;
+use super::{
+    bench, demo, diff, distribute, dry_run, inspect, interrupt, measure, methods, report, shell, summary, verify,
+};
 
-/// Does what the command line says.
-pub fn run(args: &Args, printer: &Printer) -> Result<()> {
+/// For whoever names a model where a recipe is expected.
+const MODELS: &str = "name a recipe that is there, or give models as `--base PATH` and `--model PATH`";
+
+/// Does what the command line says. The code is that of a run in which nothing went wrong.
+pub fn run(args: &Args, printer: &Printer) -> Result<ExitCode> {
+    let global = &args.global;
     match &args.command {
-        Command::Merge(merge) => self::merge(merge, &args.global, printer),
-        Command::Calibrate(calibrate) => self::calibrate(calibrate, &args.global, printer),
-        Command::Eval(eval) => measure::eval(eval, &args.global, printer),
-        Command::Sensitivity(sensitivity) => measure::sensitivity(sensitivity, &args.global, printer),
-        Command::Verify(verify) => verify::run(verify, &args.global, printer),
-        Command::Plan(merge) => distribute::plan(merge, &args.global, printer),
-        Command::Measure(measure) => distribute::measure(measure, &args.global, printer),
-        Command::Work(work) => distribute::work(work, &args.global, printer),
-        Command::Finalize(finalize) => distribute::finalize(finalize, &args.global, printer),
+        Command::Merge(merge) => self::merge(merge, global, printer),
+        Command::Calibrate(calibrate) => self::calibrate(calibrate, global, printer),
+        Command::Eval(eval) => measure::eval(eval, global, printer),
+        Command::Sensitivity(sensitivity) => measure::sensitivity(sensitivity, global, printer),
+        Command::Verify(verify) => verify::run(verify, global, printer),
+        Command::Plan(merge) => distribute::plan(merge, global, printer),
+        Command::Measure(measure) => distribute::measure(measure, global, printer),
+        Command::Work(work) => distribute::work(work, global, printer),
+        Command::Finalize(finalize) => distribute::finalize(finalize, global, printer),
         Command::Report(report) => report::run(report, printer),
-        Command::Inspect(inspect) => self::inspect(inspect, printer),
+        Command::Inspect(inspect) => inspect::run(inspect, global, printer),
+        Command::Diff(diff) => return diff::run(diff, global, printer),
         Command::Devices => devices(printer),
         Command::Methods => methods(printer),
-        Command::Bench(bench) => bench::run(bench, &args.global, printer),
-        Command::Demo(demo) => demo::run(demo, &args.global, printer),
-        Command::Completions { shell } => completions(*shell, printer),
+        Command::Bench(bench) => bench::run(bench, global, printer),
+        Command::Demo(demo) => demo::run(demo, global, printer),
+        Command::Completions { shell } => shell::completions(*shell, printer),
+        Command::Man { dir } => shell::man(dir.as_deref(), printer),
     }
+    .map(|()| ExitCode::SUCCESS)
 }
 
 fn merge(args: &Merge, global: &Global, printer: &Printer) -> Result<()> {
@@ -51,9 +60,10 @@ fn merge(args: &Merge, global: &Global, printer: &Printer) -> Result<()> {
     }
     let job = Job::new(recipe, folder.as_deref(), &global.wanted(args.calibration.fast_gemm))?;
     for checkpoint in &job.checkpoints {
-        log::info!("{}: {} tensors, {} bytes", checkpoint.name(), checkpoint.tensors().len(), checkpoint.total_bytes());
+        let (tensors, bytes) = (plural(checkpoint.tensors().len(), "tensor"), checkpoint.total_bytes());
+        log::info!("{}: {tensors}, {bytes} bytes", checkpoint.name());
     }
-    log::info!("{} tensors on {}", job.plan.tensors.len(), job.opened.name);
+    log::info!("{} on {}", plural(job.plan.tensors.len(), "tensor"), job.opened.name);
     if args.dry_run {
         return plan(&job, output.as_ref(), args.output.shard_size, printer);
     }
@@ -145,7 +155,7 @@ fn plan(job: &Job, output: Option<&Output>, shard_size: u64, printer: &Printer) 
         }
         job.check(output)?;
     }
-    printer.warnings(&job.warnings());
+    printer.warnings(&job.warnings(shard_size)?);
     let out = output.map(|output| output.dir.as_path());
     if printer.json() {
         return printer.document(&dry_run::document(job, &layout, out));
@@ -165,8 +175,7 @@ pub(super) fn recipe(args: &Merge) -> Result<(Recipe, Option<PathBuf>)> {
         return Ok((recipe, None));
     };
     if path.is_dir() {
-        return Err(Error::usage(format!("`{}` is a folder, not a recipe", path.display()))
-            .hint("give models as `--base PATH` and `--model PATH`"));
+        return Err(Error::usage(format!("`{}` is a folder, not a recipe", path.display())).hint(MODELS));
     }
     let mut recipe = Recipe::from_yaml(&text_of(path)?, &path.to_string_lossy())?;
     quick.override_recipe(&mut recipe)?;
@@ -179,14 +188,15 @@ pub(super) fn recipe(args: &Merge) -> Result<(Recipe, Option<PathBuf>)> {
 /// is read than it takes to see that.
 fn text_of(path: &Path) -> Result<String> {
     let mut bytes = Vec::new();
-    let file = std::fs::File::open(path).map_err(|e| Error::read(path, &e))?;
+    let file = std::fs::File::open(path).map_err(|e| Error::read(path, &e).hint(MODELS))?;
     file.take(MAX_RECIPE as u64 + 1).read_to_end(&mut bytes).map_err(|e| Error::read(path, &e))?;
     if bytes.len() > MAX_RECIPE {
         let most = MAX_RECIPE >> 20;
-        return Err(Error::usage(format!("`{}` is larger than a recipe can be ({most} MiB)", path.display())));
+        let what = format!("`{}` is larger than a recipe can be ({most} MiB)", path.display());
+        return Err(Error::usage(what).hint(MODELS));
     }
     String::from_utf8(bytes)
-        .map_err(|_| Error::usage(format!("`{}` is not a recipe: it is no UTF-8 text", path.display())))
+        .map_err(|_| Error::usage(format!("`{}` is not a recipe: it is no UTF-8 text", path.display())).hint(MODELS))
 }
 
 fn output(args: &Merge) -> Result<Option<Output>> {
@@ -210,19 +220,16 @@ fn no_output() -> Error {
 }
 
 fn nothing_to_merge() -> Error {
-    Error::usage("nothing to merge")
-        .hint("magic merge --base BASE --model A --model B --method ties --calibrate wsc --out DIR")
-        .hint("magic merge RECIPE.yml --out DIR")
-        .hint("magic demo    shows it on small models that come with the program")
-}
-
-fn inspect(args: &Inspect, printer: &Printer) -> Result<()> {
-    let checkpoints: Vec<Checkpoint> =
-        args.paths.iter().map(|path| lora::models::shown_as(path, args.base.as_deref())).collect::<Result<_>>()?;
-    if printer.json() {
-        return printer.document(&inspect::document(&checkpoints));
-    }
-    printer.data(&checkpoints.iter().map(inspect::text).collect::<Vec<_>>().join("\n"))
+    Error::usage("nothing to merge: name models, or a recipe")
+        .hint(
+            "models by flags\n        magic merge --base base/ --model math/ --model code/ \\\n            \
+             --method ties --calibrate wsc --out merged/",
+        )
+        .hint("a recipe, in mergekit's format\n        magic merge recipe.yml --out merged/")
+        .hint(
+            "a merge that another program made\n        magic calibrate --base base/ --model math/ --model code/ \\\n            \
+             --merged merged/ --calibrate wsc --out calibrated/",
+        )
 }
 
 fn devices(printer: &Printer) -> Result<()> {
@@ -232,10 +239,4 @@ fn devices(printer: &Printer) -> Result<()> {
 
 fn methods(printer: &Printer) -> Result<()> {
     if printer.json() { printer.document(&methods::document()) } else { printer.data(&methods::text()) }
-}
-
-fn completions(shell: clap_complete::Shell, printer: &Printer) -> Result<()> {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Args::command(), "magic", &mut script);
-    printer.data(&String::from_utf8_lossy(&script))
 }

@@ -5,16 +5,9 @@ use magic_merge::fast_gemm::FastReport;
 use magic_merge::part::Part;
 use magic_merge::report::{Report, TensorReport};
 
+use super::parts::GROUPS;
 use super::tables::{Column, table};
 use super::text::{bytes, number, plural};
-
-/// Parts of a network that a line is about.
-const GROUPS: [(&str, &[Part]); 4] = [
-    ("attention", &[Part::Attention]),
-    ("MLP", &[Part::Mlp]),
-    ("embeddings", &[Part::Embeddings]),
-    ("others", &[Part::Norms, Part::Others]),
-];
 
 /// Norms of task vectors over several tensors together.
 #[derive(Clone, Debug, PartialEq)]
@@ -65,11 +58,11 @@ pub fn norms(report: &Report) -> String {
         Column::Right("tensors"),
         Column::Right("‖τ‖ experts"),
         Column::Right("merged"),
-        Column::Right("÷ experts"),
+        Column::Right("ratio"),
     ];
     let calibrated = report.tensors.iter().any(|tensor| tensor.xi.is_some());
     if calibrated {
-        columns.extend([Column::Right("calibrated"), Column::Right("÷ experts"), Column::Right("mean ξ")]);
+        columns.extend([Column::Right("calibrated"), Column::Right("ratio"), Column::Right("mean ξ")]);
     }
     let row = |name: &str, norms: &Norms| {
         let mut row = vec![name.to_owned(), norms.tensors.to_string()];

@@ -1,5 +1,6 @@
 //! `magic verify`.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use magic_merge::Result;
@@ -36,21 +37,25 @@ pub fn run(args: &Verify, global: &Global, printer: &Printer) -> Result<()> {
     found.verdict()
 }
 
+/// The verdict, what was looked at, and what differs.
 fn text(found: &Verification) -> String {
+    let verdict = if found.passed { "verified" } else { "not what its receipt says" };
     let receipt = if found.receipt.is_empty() { "as the output is" } else { "differs" };
-    let mut text = pairs([
+    let mut text = format!("{verdict}: {}\n\n", found.dir);
+    text += &pairs([
         ("files", files(&found.files)),
         ("inputs", files(&found.inputs)),
         ("receipt", receipt.to_owned()),
         ("tensors", tensors(&found.tensors)),
     ]);
-    for wrong in [&found.files.wrong, &found.inputs.wrong, &found.receipt] {
-        text += &list(wrong.iter().cloned());
+    for (what, wrong) in [("files", &found.files.wrong), ("inputs", &found.inputs.wrong), ("receipt", &found.receipt)] {
+        text += &list(what, wrong.iter().cloned());
     }
-    text += &list(found.tensors.differences.iter().map(difference));
-    found.notes.iter().for_each(|note| text += &format!("note: {note}\n"));
-    let verdict = if found.passed { "verified" } else { "not what its receipt says" };
-    harmless(&(text + &format!("{verdict}: {}\n", found.dir)))
+    let mut differences: Vec<&Difference> = found.tensors.differences.iter().collect();
+    differences.sort_by_key(|difference| Reverse(difference.different));
+    text += &list("tensors", differences.into_iter().map(difference));
+    found.notes.iter().for_each(|note| text += &format!("\nnote: {note}\n"));
+    harmless(&text)
 }
 
 fn files(files: &Files) -> String {
@@ -82,9 +87,10 @@ fn element(element: &Element) -> String {
     }
 }
 
-/// The first lines, and how many more there are.
-fn list(lines: impl ExactSizeIterator<Item = String>) -> String {
+/// The first lines under a heading, and how many more there are.
+fn list(what: &str, lines: impl ExactSizeIterator<Item = String>) -> String {
     let more = lines.len().saturating_sub(SHOWN);
-    let text: String = lines.take(SHOWN).map(|line| format!("  {line}\n")).collect();
-    if more > 0 { text + &format!("  … and {more} more\n") } else { text }
+    let mut text = if lines.len() > 0 { format!("\n{what} that differ:\n") } else { String::new() };
+    lines.take(SHOWN).for_each(|line| text += &format!("  {line}\n"));
+    if more > 0 { text + &format!("  … and {more} more; --json lists all\n") } else { text }
 }

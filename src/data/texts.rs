@@ -11,6 +11,7 @@ use super::{Sample, Samples, ids};
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::text::{self, shown};
 use crate::error::{Error, Result};
+use crate::figures;
 
 /// How far a file is searched for the names of labels.
 const NAMES_WITHIN: u64 = 1 << 30;
@@ -65,7 +66,7 @@ pub(super) fn read(
             .push(format!("{cut} of {all} samples of `{at}` cut to {positions} tokens, the most the model takes"));
     }
     if void > 0 {
-        let what = if void == 1 { "1 line".to_owned() } else { format!("{void} lines") };
+        let what = figures::plural(void, "line");
         out.warnings.push(format!("{what} of `{at}` without any token left out"));
     }
     (out.labels, out.classes) = labels.finish();

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::provenance::located;
 use super::{Job, Output};
 use crate::checkpoint::text::{path, shown};
-use crate::checkpoint::{Access, Checkpoint, Fingerprint, Writer, finished, recorded, sha256, side_files};
+use crate::checkpoint::{Access, Checkpoint, Fingerprint, LAYOUT, Writer, finished, recorded, sha256, side_files};
 use crate::data::Sample;
 use crate::error::{Error, Kind, Result};
 use crate::executor::Executor;
@@ -56,7 +56,9 @@ impl Job {
     /// Everything that decides the bytes of the output, by name.
     pub(crate) fn fingerprint(&self, output: &Output) -> Result<Fingerprint> {
         let mut print = self.decisive()?;
-        print.insert("layout".into(), self.layout(output.shard_size)?.describe());
+        print.insert(LAYOUT.into(), self.layout(output.shard_size)?.describe());
+        let dtype = self.recipe.output_dtype()?.unwrap_or("that of the base");
+        print.insert("element type (--dtype)".into(), dtype.to_owned());
         Ok(print)
     }
 

@@ -216,7 +216,8 @@ impl Method {
                 "`{}` takes {only} {models}{besides}, {} given",
                 self.name,
                 experts.len()
-            )));
+            ))
+            .hint(format!("give {only} as `--model PATH`, or take another method: `magic methods` lists them")));
         }
         if experts.is_empty() {
             return Err(Error::usage("no model to merge besides the base").hint("add models, or `--model PATH`"));
@@ -284,7 +285,8 @@ impl Method {
             return Err(Error::usage(format!(
                 "`t` is {} for `{tensor}`, below 0: no entry can move less than not at all",
                 settings.t
-            )));
+            ))
+            .hint("it is the most that an entry moves, such as `--param t=0.001`"));
         }
         if settings.columns && settings.flatten {
             return Err(Error::usage("`nuslerp_row_wise` does nothing while tensors are seen as a whole")

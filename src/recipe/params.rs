@@ -119,13 +119,22 @@ impl Param {
     }
 }
 
+/// What a number may be.
+fn range(low: f64, high: f64) -> String {
+    match (low > -LARGEST, high < LARGEST) {
+        (true, true) => format!("it takes a number from {} to {}", number(low), number(high)),
+        (true, false) => format!("it takes a number from {} on", number(low)),
+        (false, _) => "it takes a number".into(),
+    }
+}
+
 fn in_range(subject: &str, x: f64, low: f64, high: f64) -> Result<()> {
     if !x.is_finite() {
-        Err(Error::usage(format!("{subject} is not a finite number")))
+        Err(Error::usage(format!("{subject} is not a finite number")).hint(range(low, high)))
     } else if x < low {
-        Err(Error::usage(format!("{subject} is {}, below {}", number(x), number(low))))
+        Err(Error::usage(format!("{subject} is {}, below {}", number(x), number(low))).hint(range(low, high)))
     } else if x > high {
-        Err(Error::usage(format!("{subject} is {}, above {}", number(x), number(high))))
+        Err(Error::usage(format!("{subject} is {}, above {}", number(x), number(high))).hint(range(low, high)))
     } else {
         Ok(())
     }

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::checkpoint::text::{path, shown};
-use crate::checkpoint::{Checkpoint, FileRecord, Finished, RECEIPT, REPORT, check_file, difference};
+use crate::checkpoint::{Checkpoint, FileRecord, Finished, LAYOUT, RECEIPT, REPORT, check_file, difference};
 use crate::device::{self, Wanted};
 use crate::error::{Error, Result};
 use crate::gpu;
@@ -171,7 +171,9 @@ impl Verification {
         };
         let count = said.iter().map(|wrong| wrong.len()).sum::<usize>() + self.tensors.different;
         let more = if count > 1 { format!(", and {} more", count - 1) } else { String::new() };
-        Err(Error::input(format!("`{}` is not what its receipt says: {first}{more}", shown(&self.dir))))
+        let what = format!("`{}` is not what its receipt says: {first}{more}", shown(&self.dir));
+        Err(Error::input(what)
+            .hint(format!("to make it again: `magic merge {}/recipe.yml --out NEW`", shown(&self.dir))))
     }
 }
 
@@ -285,7 +287,7 @@ impl Verifier<'_> {
         for name in names.iter().filter(|name| !listed.contains(name.as_str())) {
             found.receipt.push(format!("`{}` holds the model, and the receipt does not list it", shown(name)));
         }
-        let layout = self.receipt.fingerprint.get("layout");
+        let layout = self.receipt.fingerprint.get(LAYOUT);
         let headers = self.finished.describe(names.iter().map(String::as_str));
         if !self.receipt.is_adapter() && layout != headers.as_ref() {
             found.receipt.push("the headers of its files are not those that were recorded".into());

@@ -20,7 +20,7 @@ fn whatever_decides_the_bytes_must_be_the_same() {
     refused(&["--dry-run"], &["holds an unfinished merge"]);
     refused(&["--resume", "--seed", "7"], &["its recipe differs: nothing before, `seed: 7` now", again]);
     refused(&["--resume", "--param", "lambda=0.5"], &["its recipe differs", "lambda: 0.5", again]);
-    refused(&["--resume", "--dtype", "bfloat16"], &["its layout differs", again]);
+    refused(&["--resume", "--dtype", "bfloat16"], &["its element type (--dtype) differs", again]);
     refused(&["--resume", "--exclude", "classifier.*"], &["its recipe", again]);
     refused(&["--resume", "--lora-out", "2"], &["holds an unfinished merge", "`--overwrite`"]);
     refused(&["--resume", "--overwrite", "--seed", "7"], &["without `--resume`"]);

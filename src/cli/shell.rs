@@ -1,0 +1,30 @@
+//! What a shell takes from the program: completions and manual pages.
+
+use std::path::Path;
+
+use clap::CommandFactory;
+use magic_merge::{Error, Result};
+
+use super::args::Args;
+use super::output::Printer;
+
+/// A completion script for `shell`.
+pub fn completions(shell: clap_complete::Shell, printer: &Printer) -> Result<()> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Args::command(), "magic", &mut script);
+    printer.data(&String::from_utf8_lossy(&script))
+}
+
+/// The page of the program to stdout, or those of all commands, each a file, to `dir`.
+pub fn man(dir: Option<&Path>, printer: &Printer) -> Result<()> {
+    let Some(dir) = dir else {
+        let mut page = Vec::new();
+        clap_mangen::Man::new(Args::command()).render(&mut page).expect("nothing fails in memory");
+        return printer.data(&String::from_utf8_lossy(&page));
+    };
+    if !dir.is_dir() {
+        return Err(Error::output(format!("`{}` is not a folder", dir.display()))
+            .hint("name one that is there, such as ~/.local/share/man/man1"));
+    }
+    clap_mangen::generate_to(Args::command(), dir).map_err(|e| Error::write(dir, &e))
+}
