@@ -409,6 +409,7 @@ impl Job {
     ///
     /// # Errors
     /// Whatever goes wrong on the way, and an interrupt.
+    #[doc(hidden)]
     pub fn survey(&self, progress: &Progress) -> Result<Vec<TaskVectors>> {
         let (reports, _) = self.compute(&Forget, progress)?;
         let engine = Engine { checkpoints: &self.checkpoints, executor: &self.opened.executor, progress };

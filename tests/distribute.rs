@@ -201,11 +201,11 @@ fn a_plan_is_for_one_merge_and_one_set_of_inputs() {
     let edited = work(&sandbox, "out", 1);
     assert!(edited.code == Some(1) && edited.stderr.contains("was changed after it was made"), "{}", edited.stderr);
     sandbox.write("out/plan.json", &text);
-    model(&sandbox, "a", 1, &["more"]);
+    ["base", "a", "b"].into_iter().zip(0..).for_each(|(name, seed)| model(&sandbox, name, seed, &["more"]));
     let changed = work(&sandbox, "out", 1);
     assert_eq!(changed.code, Some(1), "{}", changed.stderr);
     assert!(
-        changed.stderr.contains("a/model.safetensors` is not what the merge was planned with"),
+        changed.stderr.contains("base/model.safetensors` is not what the merge was planned with"),
         "{}",
         changed.stderr
     );

@@ -35,7 +35,7 @@ pub struct LeafReport {
     /// `auto` takes weight space, that is the one calibrated in weight space.
     pub experts: Vec<f64>,
     /// The same on the merge as it was before weight space, where `auto` has measured that too.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub uncalibrated: Vec<f64>,
 }
 

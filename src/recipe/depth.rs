@@ -2,8 +2,6 @@
 
 use std::collections::HashMap;
 
-use crate::part;
-
 /// The number of layers under each prefix, read from tensor names alone.
 ///
 /// A layer index is the first all-digit component of a name that has something before it: `model.layers.7.mlp…` is
@@ -38,7 +36,14 @@ impl Depth {
     }
 }
 
-/// The prefix, if there is one, and the layer index of a tensor name.
+/// The prefix and the layer index of a tensor name.
 fn layer(name: &str) -> Option<(&str, u32)> {
-    part::Depth::of(name).filter(|depth| !depth.stack.is_empty()).map(|depth| (depth.stack, depth.layer))
+    let mut start = 0;
+    for part in name.split('.') {
+        if start > 0 && !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()) {
+            return Some((&name[..start - 1], part.parse().ok()?));
+        }
+        start += part.len() + 1;
+    }
+    None
 }
