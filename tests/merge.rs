@@ -150,8 +150,10 @@ fn any_number_of_experts_and_idle_ones_give_numbers_that_devices_agree_on() {
     let same = dir.path().join("same.safetensors");
     std::fs::copy(name(dir.path(), 0), &same).expect("a copy");
     for method in METHODS {
-        for count in [1usize, 2, 8, 16] {
-            if method.experts.is_some_and(|only| only != count) {
+        for count in [1usize, 2, 5, 16] {
+            // A software driver takes seconds to compile a shader of many experts.
+            let many = ["linear", "dare_ties"].contains(&method.name);
+            if method.experts.is_some_and(|only| only != count) || count > 5 && !many {
                 continue;
             }
             let all: Vec<_> = (1..=count as u64).map(|model| name(dir.path(), model)).collect();
