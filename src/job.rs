@@ -17,7 +17,7 @@ use crate::calibrate::feature::{FeaturePass, Outcome};
 use crate::card;
 use crate::checkpoint::text::{list, size};
 use crate::checkpoint::{
-    Checkpoint, Dtype, Fingerprint, Layout, RECEIPT, REPORT, Sink, Writer, side_files, with_dtype,
+    Checkpoint, Dtype, Fingerprint, Inputs, Layout, RECEIPT, REPORT, Sink, Writer, side_files, with_dtype,
 };
 use crate::device::{self, Opened, Wanted};
 use crate::error::{Error, Kind, Result};
@@ -133,6 +133,8 @@ pub struct Job {
     /// Place among the checkpoints of a merge that was made by another program.
     given: Option<usize>,
     sensitive: Option<HashSet<String>>,
+    /// Inputs besides the checkpoints: files and folders of samples, the list of sensitive tensors.
+    others: Vec<PathBuf>,
     /// The recipe with absolute paths, so that it can be run again from anywhere.
     resolved: Recipe,
     /// What was measured in feature space, if that is known.
@@ -218,6 +220,7 @@ impl Job {
         let given = merged.map(|spec| opened.place(spec));
         let Models { checkpoints, layers, zeros } = opened;
         let sensitive = sensitive(&recipe.calibrate.sensitive, folder)?;
+        let others = others(&recipe, folder);
         let features = match recipe.calibrate.space {
             Space::Fsc | Space::Dsc | Space::Auto => Some(Features::open(&recipe, &experts, &checkpoints[0], folder)?),
             Space::None | Space::Wsc if wanted.fast_gemm => {
@@ -253,6 +256,7 @@ impl Job {
             adapter,
             given,
             sensitive,
+            others,
             resolved,
             measured: None,
             origin: None,
@@ -414,6 +418,15 @@ impl Job {
         let (reports, _) = self.compute(&Forget, progress)?;
         let engine = Engine { checkpoints: &self.checkpoints, executor: &self.opened.executor, progress };
         self.plan.memory.pool()?.install(|| survey(&engine, &self.wanted, &self.plan.tensors, &reports))
+    }
+
+    /// Whether a file at `path` would replace neither an input nor what lies in an input's folder.
+    ///
+    /// # Errors
+    /// It would.
+    #[doc(hidden)]
+    pub fn spares_inputs(&self, path: &Path) -> Result<()> {
+        Inputs::new(&self.inputs(), &self.others).refuse_named(path)
     }
 
     fn inputs(&self) -> Vec<&Checkpoint> {
@@ -634,6 +647,16 @@ fn check_adapter(recipe: &Recipe, method: &Method, alone: bool) -> Result<()> {
             .hint("add `base_model:` to the recipe, or `--base PATH`"));
     }
     Ok(())
+}
+
+/// Files and folders that the recipe names besides the models.
+fn others(recipe: &Recipe, folder: Option<&Path>) -> Vec<PathBuf> {
+    let list = match &recipe.calibrate.sensitive {
+        Sensitive::File(file) => Some(file),
+        Sensitive::None | Sensitive::Names(_) => None,
+    };
+    let samples = recipe.models.iter().filter_map(|entry| entry.data.as_ref()).chain(&recipe.calibrate.data);
+    list.into_iter().chain(samples).map(|path| resolve(path, folder)).collect()
 }
 
 /// The names of the sensitive list: a JSON list, or an object with such a list under `sensitive`.

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use globset::{Glob, GlobSet, GlobSetBuilder};
 
 use crate::calibrate::measure::{Calibration, Measure};
+use crate::checkpoint::text::shown;
 use crate::checkpoint::{Checkpoint, Dtype, Layout, OutTensor, TensorInfo};
 use crate::decompose;
 use crate::error::{Error, Result};
@@ -451,23 +452,42 @@ impl Planner<'_> {
 
 /// Most patterns of a list.
 const MAX_PATTERNS: usize = 1 << 14;
-/// Longest pattern.
+/// Most of them that are more than a name: each is a small program, and all are one large one.
+const MAX_COMPLEX: usize = 1 << 10;
+/// Longest pattern, and all of those together, in bytes.
 const MAX_PATTERN: usize = 1 << 12;
+const MAX_BYTES: usize = 1 << 16;
+/// Most alternatives, `{a,b}`, of one pattern.
+const MAX_ALTERNATIVES: usize = 64;
 
 /// The globs of `list`, which `key` gives.
 pub(crate) fn patterns(key: &str, list: &[String]) -> Result<GlobSet> {
-    let bad = |e: globset::Error| {
-        Error::usage(format!("`{key}`: {e}")).hint("patterns are globs over tensor names, such as `*.classifier.*`")
+    let bad = |what: String| {
+        Error::usage(format!("`{key}` {what}")).hint("patterns are globs over tensor names, such as `*.classifier.*`")
     };
-    if list.len() > MAX_PATTERNS || list.iter().any(|pattern| pattern.len() > MAX_PATTERN) {
-        let what = format!("`{key}` has more than {MAX_PATTERNS} patterns, or one of more than {MAX_PATTERN} bytes");
-        return Err(Error::usage(what).hint("one pattern stands for many tensors: `*.classifier.*`"));
+    if list.len() > MAX_PATTERNS {
+        return Err(bad(format!("has {} patterns, and {MAX_PATTERNS} are the most", list.len())));
     }
-    let mut set = GlobSetBuilder::new();
+    let (mut set, mut complex, mut bytes) = (GlobSetBuilder::new(), 0, 0);
     for pattern in list {
-        set.add(Glob::new(pattern).map_err(bad)?);
+        let about = |what: String| bad(format!("has the pattern `{}`, {what}", shown(pattern)));
+        let alternatives = pattern.matches([',', '{']).count();
+        if pattern.len() > MAX_PATTERN {
+            return Err(about(format!("which is longer than {MAX_PATTERN} bytes")));
+        }
+        if pattern.contains('{') && alternatives > MAX_ALTERNATIVES {
+            return Err(about(format!("which has more than {MAX_ALTERNATIVES} alternatives")));
+        }
+        if pattern.contains(['*', '?', '[', '{', '\\']) {
+            (complex, bytes) = (complex + 1, bytes + pattern.len());
+        }
+        if complex > MAX_COMPLEX || bytes > MAX_BYTES {
+            let most = format!("{MAX_COMPLEX} that are no plain names, of {MAX_BYTES} bytes together");
+            return Err(about(format!("with which the patterns are more than the most: {most}")));
+        }
+        set.add(Glob::new(pattern).map_err(|e| about(format!("which is none: {}", e.kind())))?);
     }
-    set.build().map_err(bad)
+    set.build().map_err(|e| bad(format!("has patterns that cannot be used: {}", shown(&e.to_string()))))
 }
 
 /// Whether inner products of columns are taken.

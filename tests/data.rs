@@ -117,6 +117,39 @@ fn text_through_the_tokenizer() {
 }
 
 #[test]
+fn of_a_long_text_no_more_is_read_than_what_is_kept_can_take() {
+    let bed = Bed::new();
+    bed.side("tokenizer.json", &word_piece());
+    let read = |text: &str, positions: u32| {
+        bed.file("x.txt", text);
+        let read = bed.load("x.txt", Wants::Tokens { vocab: 16, positions }, None).unwrap();
+        (ids(&read).remove(0), read.warnings.len())
+    };
+    let long = "hello ".repeat(1 << 20);
+    let kept = |words: usize| [vec![2], vec![4; words], vec![3]].concat();
+    assert_eq!(read(&long, 10), (kept(8), 1));
+    // 64 bytes are read for each token, and 16 KiB of every text.
+    assert_eq!(read(&format!("{:64}", "hello").repeat(1000), 1002), (kept(1000), 0));
+    assert_eq!(read(&format!("{}hello", " ".repeat(16_000)), 10), (kept(1), 0));
+    assert_eq!(read(&format!("hello{}hello", " ".repeat(20_000)), 10), (kept(1), 1));
+    // In the middle of a character.
+    assert_eq!(read(&"é".repeat(20_000), 10).1, 1);
+}
+
+#[test]
+fn a_text_that_a_tokenizer_blows_up_is_refused() {
+    let bed = Bed::new();
+    let mut tokenizer: serde_json::Value = serde_json::from_str(&word_piece()).unwrap();
+    let double = serde_json::json!({"type": "Replace", "pattern": {"String": " "}, "content": "  "});
+    tokenizer["normalizer"] = serde_json::json!({"type": "Sequence", "normalizers": vec![double; 10]});
+    bed.side("tokenizer.json", &tokenizer.to_string());
+    bed.file("x.txt", "hello world");
+    assert_eq!(ids(&bed.load("x.txt", TOKENS, None).unwrap()), [[2, 4, 5, 3]]);
+    bed.file("x.txt", &format!("hello{}world", " ".repeat(16_000)));
+    bed.refused("spaces", "x.txt", TOKENS, "its normalizer makes it more than 16 times as long");
+}
+
+#[test]
 fn byte_pairs_keep_spaces() {
     let bed = Bed::new();
     bed.side("tokenizer.json", &bpe());
@@ -383,7 +416,7 @@ fn what_cannot_be_text_is_refused() {
     let panics = word_piece().replacen(r#"{"SpecialToken":{"id":"[SEP]""#, r#"{"SpecialToken":{"id":"[NONE]""#, 1);
     assert_ne!(panics, word_piece());
     bed.side("tokenizer.json", &panics);
-    bed.refused("a tokenizer that panics", "x.txt", TOKENS, "its reader panicked: no entry found for key");
+    bed.refused("a tokenizer that panics", "x.txt", TOKENS, "its tokenizer is broken: `");
 
     bed.side("tokenizer.json", &word_piece());
     bed.refused("text for images", "x.txt", IMAGES, "is text, but the model");
@@ -534,6 +567,30 @@ fn links_out_of_the_model_are_refused() {
     bed.file("x.txt", "hello");
     std::os::unix::fs::symlink(bed.path("elsewhere.json"), bed.path("model/tokenizer.json")).unwrap();
     bed.refused("a link", "x.txt", TOKENS, "is a link that leads out of its folder");
+}
+
+#[cfg(unix)]
+#[test]
+fn links_out_of_a_folder_of_images_are_refused() {
+    use std::os::unix::fs::symlink;
+    let bed = Bed::new();
+    bed.side("preprocessor_config.json", VIT);
+    png(&bed.path("elsewhere/a.png"), 3, 3, 7);
+    png(&bed.path("images/a.png"), 3, 3, 7);
+    symlink("a.png", bed.path("images/b.png")).unwrap();
+    assert_eq!(bed.load("images", SMALL, None).unwrap().samples.len(), 2);
+    symlink("images", bed.path("all")).unwrap();
+    assert_eq!(bed.load("all", SMALL, None).unwrap().samples.len(), 2);
+    symlink("../elsewhere/a.png", bed.path("images/c.png")).unwrap();
+    bed.refused("a file", "images", SMALL, "images/c.png` is a link that leads out of its folder");
+    png(&bed.path("classes/a/a.png"), 3, 3, 7);
+    symlink("a", bed.path("classes/b")).unwrap();
+    assert_eq!(bed.load("classes", SMALL, None).unwrap().classes, ["a", "b"]);
+    symlink("../elsewhere", bed.path("classes/c")).unwrap();
+    bed.refused("a class", "classes", SMALL, "classes/c` is a link that leads out of its folder");
+    fs::remove_file(bed.path("classes/c")).unwrap();
+    symlink("../../elsewhere/a.png", bed.path("classes/a/b.png")).unwrap();
+    bed.refused("a file of a class", "classes", SMALL, "classes/a/b.png` is a link that leads out of its folder");
 }
 
 /// Whatever is in the files of a model: an error or samples, never the end of the process.

@@ -255,4 +255,17 @@ fn manual_pages_are_there_for_every_command() {
         assert!(page.contains("\\-\\-device"), "{command}: {page}");
     }
     assert_eq!(sandbox.run(&["man", "nowhere"]).code, Some(1));
+    // Pages of another version are replaced, and links are not followed.
+    sandbox.write("man1/magic-diff.1", "old");
+    sandbox.run(&["man", "man1"]).good();
+    assert!(sandbox.read("man1/magic-diff.1") != b"old");
+    #[cfg(unix)]
+    {
+        sandbox.write("precious", "mine");
+        fs::remove_file(sandbox.path("man1/magic-diff.1")).unwrap();
+        std::os::unix::fs::symlink("../precious", sandbox.path("man1/magic-diff.1")).unwrap();
+        let run = sandbox.run(&["man", "man1"]);
+        assert!(run.code == Some(1) && run.stderr.contains("magic-diff.1` is a link"), "{}", run.stderr);
+        assert_eq!(sandbox.read("precious"), b"mine");
+    }
 }

@@ -8,7 +8,7 @@ mod common;
 mod recorded;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use cli::{Run, Sandbox};
 use recorded::{Tensors, assert_close, devices, golden, tensors};
@@ -300,6 +300,12 @@ fn sensitivity_finds_the_tensor_that_matters() {
             assert!(xi > 1.0 || sensitive.contains(&weight), "{leaf}");
             assert!(xi <= 1.0 || !sensitive.contains(&weight), "{leaf}");
         }
+        // A list that is there is replaced as a whole, if that is asked for.
+        let again = run(&sandbox, &[args, ONE, &named]);
+        assert!(again.code == Some(1) && again.stderr.contains("is there already"), "{}", again.stderr);
+        sandbox.write(&format!("{metric}.json"), &"mine".repeat(100_000));
+        run(&sandbox, &[args, ONE, &named, "--overwrite"]).good();
+        assert_eq!(found, document(&sandbox, &format!("{metric}.json")));
         let little = run(&sandbox, &[args, ONE, "--metric", metric, "--json --memory 16MiB"]).good().json();
         assert_eq!(little, found, "{metric}");
     }
@@ -419,6 +425,17 @@ const NANS: &str = "merge --base base --model @fsc/llama/expert1 --model spoiled
 const BERT: &str = "eval @architectures/bert_classifier";
 
 fn nothing(_: &Sandbox) {}
+
+fn epsilon(sandbox: &Sandbox, number: &str) {
+    let config = String::from_utf8(sandbox.read("base/config.json")).expect("UTF-8");
+    sandbox
+        .write("base/config.json", &config.replace("\"rms_norm_eps\": 1e-05", &format!("\"rms_norm_eps\": {number}")));
+}
+
+/// Paths and bytes of all files.
+fn contents(sandbox: &Sandbox) -> Vec<(PathBuf, Option<Vec<u8>>)> {
+    sandbox.listing().into_iter().map(|path| (path.clone(), fs::read(path).ok())).collect()
+}
 
 fn model_type(sandbox: &Sandbox) {
     let config = String::from_utf8(sandbox.read("base/config.json")).expect("UTF-8");
@@ -779,7 +796,111 @@ const BAD: &[Bad] = &[
         spoil: nothing,
         line: "{PROBE} --out base",
         code: 1,
-        phrases: &["cannot write `base`"],
+        phrases: &["`base` is in the way: it is not a file"],
+    },
+    Bad {
+        what: "a list in the place of weights",
+        spoil: nothing,
+        line: "{PROBE} --out base/model.safetensors --overwrite",
+        code: 1,
+        phrases: &["would replace the input `base/model.safetensors`"],
+    },
+    Bad {
+        what: "a list in the place of a configuration",
+        spoil: nothing,
+        line: "{PROBE} --out base/../base/config.json --overwrite",
+        code: 1,
+        phrases: &["would replace the input `base`"],
+    },
+    Bad {
+        what: "a list in the place of samples",
+        spoil: |s| ids(s, "d.safetensors", &[&[1, 2, 3]], None),
+        line: "sensitivity --base base --model @fsc/llama/expert0 --data ./d.safetensors --out d.safetensors --overwrite",
+        code: 1,
+        phrases: &["would replace the input `./d.safetensors`"],
+    },
+    Bad {
+        what: "a list that is there",
+        spoil: |s| s.write("list.json", "mine"),
+        line: "{PROBE} --out list.json",
+        code: 1,
+        phrases: &["`list.json` is there already", "--overwrite"],
+    },
+    #[cfg(unix)]
+    Bad {
+        what: "a list through a link",
+        spoil: |s| std::os::unix::fs::symlink("base/config.json", s.path("list.json")).expect("a link"),
+        line: "{PROBE} --out list.json --overwrite",
+        code: 1,
+        phrases: &["`list.json` is a link"],
+    },
+    Bad {
+        what: "a fallback for a probe",
+        spoil: nothing,
+        line: "{PROBE} --fallback cpu",
+        code: 2,
+        phrases: &["`--fallback` is for tensors that are merged"],
+    },
+    Bad {
+        what: "a fallback for an evaluation",
+        spoil: nothing,
+        line: "eval base --data @fsc/llama/task0.safetensors --fallback cpu",
+        code: 2,
+        phrases: &["`--fallback` is for tensors that are merged"],
+    },
+    Bad {
+        what: "a negative epsilon",
+        spoil: |s| epsilon(s, "-1e-5"),
+        line: "{PROBE}",
+        code: 1,
+        phrases: &["`config.json` of `base`: `rms_norm_eps` is -0.00001"],
+    },
+    Bad {
+        what: "an epsilon that is too large",
+        spoil: |s| epsilon(s, "1e300"),
+        line: "{PROBE}",
+        code: 1,
+        phrases: &["`config.json` of `base`: `rms_norm_eps` is inf"],
+    },
+    Bad {
+        what: "samples in the place of the output",
+        spoil: |s| ids(s, "out/model.safetensors", &[&[1, 2, 3]], None),
+        line: "{MERGE} --data out/model.safetensors --overwrite",
+        code: 1,
+        phrases: &["the output folder `out` is that of the input `out/model.safetensors`"],
+    },
+    Bad {
+        what: "samples under another name in the place of the output",
+        spoil: |s| {
+            ids(s, "d.safetensors", &[&[1, 2, 3]], None);
+            fs::create_dir(s.path("out")).expect("a folder");
+            fs::hard_link(s.path("d.safetensors"), s.path("out/model.safetensors")).expect("a hard link");
+        },
+        line: "{MERGE} --data d.safetensors --overwrite",
+        code: 1,
+        phrases: &["would replace the input `d.safetensors`"],
+    },
+    Bad {
+        what: "a folder of images as the output",
+        spoil: |s| images(s, "vision", 16, ["out", "out"]),
+        line: "merge --base vision --model @fsc/vit/expert0 --method linear --calibrate fsc --data out --out out --overwrite",
+        code: 1,
+        phrases: &["the output folder `out` is that of the input `out`"],
+    },
+    Bad {
+        what: "a list of sensitive tensors in the output",
+        spoil: |s| s.write("out/magic.json", "[]"),
+        line: "merge --base base --model @fsc/llama/expert0 --method linear --calibrate wsc --sensitive out/magic.json \
+               --out out --overwrite",
+        code: 1,
+        phrases: &["the output folder `out` is that of the input `out/magic.json`"],
+    },
+    Bad {
+        what: "a list of sensitive tensors in the folder of a plan",
+        spoil: |s| s.write("out/list.json", "[]"),
+        line: "plan --base base --model @fsc/llama/expert0 --method linear --calibrate wsc --sensitive out/list.json --out out",
+        code: 1,
+        phrases: &["the output folder `out` is that of the input `out/list.json`"],
     },
     Bad {
         what: "the loss without a head",
@@ -798,13 +919,13 @@ fn what_cannot_be_done_is_one_error_and_leaves_nothing() {
         copy(&sandbox, "fsc/llama/base", "base");
         copy(&sandbox, "fsc/vit/base", "vision");
         (bad.spoil)(&sandbox);
-        let before = sandbox.listing();
+        let before = contents(&sandbox);
         let names = [("{MERGE}", MERGE), ("{VISION}", VISION), ("{PROBE}", PROBE), ("{NANS}", NANS), ("{BERT}", BERT)];
         let line = names.iter().fold(bad.line.to_owned(), |line, (name, words)| line.replace(name, words));
         let run = run(&sandbox, &[&line]);
         let one = run.stderr.lines().filter(|line| line.starts_with("error:")).count() == 1;
         let says = bad.phrases.iter().all(|phrase| run.stderr.contains(phrase));
-        let clean = run.stdout.is_empty() && sandbox.listing() == before && !run.stderr.contains("panicked");
+        let clean = run.stdout.is_empty() && contents(&sandbox) == before && !run.stderr.contains("panicked");
         if run.code != Some(bad.code) || !one || !says || !clean {
             wrong.push(format!("{}: {:?}, {one} {says} {clean}: {}", bad.what, run.code, run.stderr));
         }

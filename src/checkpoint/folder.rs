@@ -94,9 +94,9 @@ fn sibling(path: &Path) -> Option<String> {
     Some(text::path(&path.with_file_name(near)))
 }
 
-/// A folder whose files may be links only to files of the same model.
+/// A folder, of a model or of images, whose files may be links only to files in it.
 #[derive(Clone, Debug)]
-pub(super) struct Folder {
+pub(crate) struct Folder {
     pub(super) path: PathBuf,
     real: PathBuf,
     /// Of the hub's cache, whose files may be links elsewhere in it.
@@ -104,15 +104,19 @@ pub(super) struct Folder {
 }
 
 impl Folder {
-    pub(super) fn open(path: PathBuf) -> Result<Self> {
+    pub(crate) fn open(path: PathBuf) -> Result<Self> {
         let real = fs::canonicalize(&path).map_err(|e| text::cannot_read(&path, &e))?;
         let snapshot = Snapshot::of(&real);
         Ok(Self { path, real, snapshot })
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The path of file `name`, `None` if it is not there (or a link to nothing), an error if it is a link that leads
-    /// out of the model: a folder from elsewhere must not choose which files of this machine are read.
-    pub(super) fn file(&self, name: &str) -> Result<Option<PathBuf>> {
+    /// out of it: a folder from elsewhere must not choose which files of this machine are read.
+    pub(crate) fn file(&self, name: impl AsRef<Path>) -> Result<Option<PathBuf>> {
         let path = self.path.join(name);
         let Ok(metadata) = fs::symlink_metadata(&path) else { return Ok(None) };
         if !metadata.is_symlink() {

@@ -13,6 +13,7 @@ mod folder;
 mod header;
 mod hub;
 mod index;
+mod inputs;
 mod journal;
 mod json;
 mod layout;
@@ -22,12 +23,16 @@ mod reader;
 mod receipt;
 mod side;
 mod sink;
+#[doc(hidden)]
+pub mod target;
 pub(crate) mod text;
 mod torch;
 mod writer;
 
 pub use digest::{FileDigest, sha256};
 pub use dtype::Dtype;
+pub(crate) use folder::Folder;
+pub(crate) use inputs::Inputs;
 pub use journal::Fingerprint;
 pub(crate) use journal::{LAYOUT, difference, recorded};
 pub use layout::{Layout, OutTensor};

@@ -1,6 +1,5 @@
 //! The folder of an output: everything that speaks against writing into it is found before the first byte.
 
-use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,9 +8,10 @@ use serde_json::Value;
 
 use super::disk::{self, OutFile};
 use super::faults::{Operation, pass};
-use super::files::{Identity, identity, open_file, read_exact_at, read_small};
+use super::files::{open_file, read_exact_at, read_small};
 use super::folder::is_shard;
 use super::index::plain_name;
+use super::inputs::Inputs;
 use super::journal::{self, Fingerprint, Found, JOURNAL};
 use super::layout::{INDEX, Layout, SINGLE, Shard};
 use super::reader::Checkpoint;
@@ -46,6 +46,8 @@ pub struct Access<'a> {
     pub resume: bool,
     /// What decides the bytes; without it, nothing is kept of a merge that is not finished.
     pub fingerprint: Option<&'a Fingerprint>,
+    /// Inputs besides the checkpoints: files and folders of samples, lists.
+    pub others: &'a [PathBuf],
 }
 
 /// What has to go if the output is not finished.
@@ -151,7 +153,7 @@ pub(super) struct Output {
     /// Weights of an older output: they go when the new ones come, so that old and new never mix.
     pub(super) old: Vec<PathBuf>,
     pub(super) cleanup: Cleanup,
-    inputs: HashMap<Identity, PathBuf>,
+    inputs: Inputs,
 }
 
 impl Output {
@@ -159,7 +161,7 @@ impl Output {
     pub(super) fn check_dir(dir: &Path, layout: &Layout, inputs: &[&Checkpoint], access: &Access<'_>) -> Result<()> {
         let dir: PathBuf = dir.components().collect();
         refuse_busy(&dir)?;
-        let (_, found) = acceptable(&dir, inputs, access)?;
+        let (_, found) = acceptable(&dir, &Inputs::new(inputs, access.others), access)?;
         let there = dir.ancestors().find(|path| path.exists()).unwrap_or(Path::new("."));
         if !there.is_dir() {
             return Err(
@@ -180,14 +182,13 @@ impl Output {
         // Without a trailing slash, which would make a link look like the folder that it leads to.
         let dir: PathBuf = dir.components().collect();
         refuse_busy(&dir)?;
-        acceptable(&dir, inputs, access)?;
+        let inputs = Inputs::new(inputs, access.others);
+        acceptable(&dir, &inputs, access)?;
         let mut cleanup = Cleanup::default();
         create_dirs(&dir, &mut cleanup.dirs)?;
         cleanup.lock = lock(&dir)?;
         // Once more, now that nobody else writes here.
-        let (_, found) = acceptable(&dir, inputs, access)?;
-        let inputs = inputs.iter().flat_map(|input| input.stamped());
-        let inputs = inputs.filter_map(|(file, _)| Some((identity(file).ok()?, file.to_owned()))).collect();
+        let (_, found) = acceptable(&dir, &inputs, access)?;
         let mut output = Self { dir, old: Vec::new(), cleanup, inputs };
         for name in layout.shards().map(|(name, _)| name).chain([INDEX]) {
             output.check(&output.dir.join(name))?;
@@ -295,24 +296,13 @@ impl Output {
     /// Refuses to put a file at `path` where that would follow a link or replace a folder or an input.
     pub(super) fn check(&self, path: &Path) -> Result<()> {
         refuse_link(path)?;
-        let Ok(metadata) = fs::metadata(path) else { return Ok(()) };
-        if !metadata.is_file() {
-            return Err(Error::output(format!("`{}` is in the way: it is not a file", text::path(path)))
-                .hint("name another folder: `--out DIR`"));
-        }
-        match identity(path).ok().and_then(|id| self.inputs.get(&id)) {
-            Some(input) => {
-                let (path, input) = (text::path(path), text::path(input));
-                Err(Error::output(format!("the output `{path}` would replace the input `{input}`"))
-                    .hint("choose another output folder"))
-            }
-            None => Ok(()),
-        }
+        refuse_no_file(path)?;
+        self.inputs.refuse_file(path)
     }
 }
 
 /// The names in folder `dir`, if a merge may write there, and what an unfinished merge has left, if that goes on.
-fn acceptable(dir: &Path, inputs: &[&Checkpoint], access: &Access<'_>) -> Result<(Vec<String>, Option<Found>)> {
+fn acceptable(dir: &Path, inputs: &Inputs, access: &Access<'_>) -> Result<(Vec<String>, Option<Found>)> {
     let at = text::path(dir);
     if dir.as_os_str().is_empty() {
         return Err(Error::usage("the output folder has no name").hint("name one: `--out DIR`"));
@@ -322,7 +312,7 @@ fn acceptable(dir: &Path, inputs: &[&Checkpoint], access: &Access<'_>) -> Result
         return Err(Error::output(format!("`{at}` is not a folder")).hint("name another: `--out DIR`"));
     }
     let names = if dir.is_dir() { names(dir)? } else { Vec::new() };
-    refuse_inputs_folder(dir, inputs)?;
+    inputs.refuse_folder(dir)?;
     refuse_link(&dir.join(JOURNAL))?;
     let found = match journal::read(dir) {
         // Whatever it was, it is replaced.
@@ -381,7 +371,7 @@ fn check_space(dir: &Path, needed: u64, replaces: bool) -> Result<()> {
 pub(super) fn replace(dir: &Path, name: &str, bytes: &[u8]) -> Result<()> {
     let mut cleanup = Cleanup::default();
     cleanup.lock = lock(dir)?;
-    let mut output = Output { dir: dir.to_owned(), old: Vec::new(), cleanup, inputs: HashMap::new() };
+    let mut output = Output { dir: dir.to_owned(), old: Vec::new(), cleanup, inputs: Inputs::default() };
     let (path, staged) = (dir.join(name), dir.join(temporary(name)));
     output.check(&path)?;
     // What a run that was killed has left.
@@ -393,7 +383,7 @@ pub(super) fn replace(dir: &Path, name: &str, bytes: &[u8]) -> Result<()> {
     named.map_err(|e| text::cannot_write(&path, bytes.len() as u64, &e))
 }
 
-fn refuse_link(path: &Path) -> Result<()> {
+pub(super) fn refuse_link(path: &Path) -> Result<()> {
     match fs::symlink_metadata(path) {
         Ok(metadata) if metadata.is_symlink() => {
             let error = Error::output(format!("the output `{}` is a link", text::path(path)));
@@ -408,25 +398,15 @@ fn refuse_link(path: &Path) -> Result<()> {
     }
 }
 
-/// The output must not be a folder that an input lies in, whatever it would replace there.
-fn refuse_inputs_folder(dir: &Path, inputs: &[&Checkpoint]) -> Result<()> {
-    let Ok(own) = identity(dir) else { return Ok(()) };
-    for input in inputs {
-        let files: Vec<&Path> = input.stamped().into_iter().map(|(file, _)| file).collect();
-        let parents = files.iter().filter_map(|file| match file.parent() {
-            Some(parent) if parent.as_os_str().is_empty() => Some(Path::new(".")),
-            parent => parent,
-        });
-        // Of a link, as in the hub's cache, both ends count.
-        let real = files.iter().filter_map(|file| fs::canonicalize(file).ok()?.parent().map(Path::to_owned));
-        let mut folders = input.folder().into_iter().chain(parents).map(Path::to_owned).chain(real);
-        if folders.any(|folder| identity(&folder).is_ok_and(|id| id == own)) {
-            let (dir, input) = (text::path(dir), shown(input.name()));
-            let what = format!("the output folder `{dir}` is that of the input `{input}`");
-            return Err(Error::output(what).hint("choose another output folder: an input is never written to"));
+/// Refuses what is at `path` if it is there and is no regular file.
+pub(super) fn refuse_no_file(path: &Path) -> Result<()> {
+    match fs::metadata(path) {
+        Ok(metadata) if !metadata.is_file() => {
+            let what = format!("`{}` is in the way: it is not a file", text::path(path));
+            Err(Error::output(what).hint("remove it, or name another output"))
         }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 pub(super) fn names(dir: &Path) -> Result<Vec<String>> {
@@ -473,6 +453,8 @@ fn busy(dir: &Path) -> Error {
 
 /// Sees whether another merge holds the lock of `dir`, without making one.
 pub(super) fn refuse_busy(dir: &Path) -> Result<()> {
+    // To open a pipe would wait for ever.
+    refuse_no_file(&dir.join(LOCK))?;
     let held = File::open(dir.join(LOCK)).is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)));
     if held { Err(busy(dir)) } else { Ok(()) }
 }
@@ -481,6 +463,7 @@ pub(super) fn refuse_busy(dir: &Path) -> Result<()> {
 fn lock(dir: &Path) -> Result<Option<(File, PathBuf)>> {
     let path = dir.join(LOCK);
     refuse_link(&path)?;
+    refuse_no_file(&path)?;
     let file = pass(&path, &Operation::Create)
         .and_then(|()| OpenOptions::new().write(true).create(true).truncate(false).open(&path));
     let file = file.map_err(|e| text::cannot_write(&path, 0, &e))?;

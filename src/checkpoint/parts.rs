@@ -33,8 +33,8 @@ pub(crate) fn read_document(dir: &Path, name: &str) -> Result<Option<Vec<u8>>> {
 }
 
 /// Writes the document `name` in `dir`, in the place of another if there is one.
-pub(crate) fn put(dir: &Path, name: &str, bytes: &[u8]) -> Result<()> {
-    let path = dir.join(name);
+pub(crate) fn put(dir: &Path, name: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
+    let path = dir.join(&name);
     let place = tempfile::Builder::new().prefix(".put-").tempdir_in(dir).map_err(|e| text::cannot_write(dir, 0, &e))?;
     let staged = place.path().join(name);
     let done = OutFile::create(staged.clone()).and_then(|file| file.write_at(bytes, 0).and_then(|()| file.sync_all()));

@@ -437,6 +437,9 @@ pub struct SensitivityArgs {
     /// JSON file to write, as `--sensitive` takes it
     #[arg(short, long, value_name = "FILE.json")]
     pub out: Option<PathBuf>,
+    /// Replace the file if it is there
+    #[arg(long, requires = "out", help_heading = DANGEROUS)]
+    pub overwrite: bool,
 }
 
 /// `magic verify`.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use include_dir::{Dir, include_dir};
-use magic_merge::checkpoint::Checkpoint;
+use magic_merge::checkpoint::{Checkpoint, target};
 use magic_merge::device::{self, Opened};
 use magic_merge::evaluate::Model;
 use magic_merge::html::Score;
@@ -89,7 +89,7 @@ pub fn run(args: &Demo, global: &Global, printer: &Printer) -> Result<()> {
         let write = |name: &str, text: String| {
             let path = out.join(name);
             folder.add(name)?;
-            std::fs::write(&path, text).map_err(|e| Error::write(&path, &e))
+            target::write(&path, false, text.as_bytes())
         };
         write("demo.json", serde_json::to_string_pretty(&shown.document(Some(out))).expect("plain data") + "\n")?;
         write("report.md", shown.markdown())?;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use magic_merge::checkpoint::Checkpoint;
+use magic_merge::checkpoint::{Checkpoint, target};
 use magic_merge::evaluate::{Evaluation, Model};
 use magic_merge::fast_gemm::{FastGemm, FastReport};
 use magic_merge::job::Job;
@@ -33,6 +33,7 @@ struct Document {
 
 /// Loss and accuracy of a model.
 pub fn eval(args: &Eval, global: &Global, printer: &Printer) -> Result<()> {
+    refuse_fallback(global)?;
     let progress = Arc::new(Progress::default());
     interrupt::stops(&progress)?;
     let specs = [Some(&args.model), args.head.as_ref()];
@@ -68,6 +69,7 @@ pub fn eval(args: &Eval, global: &Global, printer: &Printer) -> Result<()> {
 
 /// The tensors that a merge is sensitive to.
 pub fn sensitivity(args: &SensitivityArgs, global: &Global, printer: &Printer) -> Result<()> {
+    refuse_fallback(global)?;
     let progress = Arc::new(Progress::default());
     interrupt::stops(&progress)?;
     let metric = Metric::named(&args.metric).expect("one of the words");
@@ -81,7 +83,7 @@ pub fn sensitivity(args: &SensitivityArgs, global: &Global, printer: &Printer) -
         return Err(Error::usage("`--top` is 0").hint("it takes a whole number from 1"));
     }
     if let Some(path) = &args.out {
-        check_writable(path)?;
+        target::check(path, args.overwrite)?;
     }
     let quick = Quick {
         base: Some(args.base.clone()),
@@ -95,6 +97,7 @@ pub fn sensitivity(args: &SensitivityArgs, global: &Global, printer: &Printer) -
         ..Quick::default()
     };
     let job = Job::new(quick.recipe()?, None, &global.wanted(args.fast_gemm))?;
+    args.out.as_deref().map_or(Ok(()), |path| job.spares_inputs(path))?;
     printer.warnings(&job.features.as_ref().map_or(Vec::new(), |features| features.warnings(&job.plan)));
     let bar = Bar::start(global, &progress, Total::default());
     let found = job.sensitivity(metric, args.factor, args.top, &progress)?;
@@ -102,7 +105,7 @@ pub fn sensitivity(args: &SensitivityArgs, global: &Global, printer: &Printer) -
     if let Some(path) = &args.out {
         let mut text = serde_json::to_string_pretty(&found).expect("plain data");
         text.push('\n');
-        std::fs::write(path, text).map_err(|e| Error::write(path, &e))?;
+        target::write(path, args.overwrite, text.as_bytes())?;
     }
     if printer.json() {
         return printer.document(&found);
@@ -110,12 +113,13 @@ pub fn sensitivity(args: &SensitivityArgs, global: &Global, printer: &Printer) -
     printer.summary(&text(&found, args.out.as_deref()))
 }
 
-/// Whether the file can be written, before the work of which it holds the result. What is there stays as it is.
-fn check_writable(path: &Path) -> Result<()> {
-    let failed = |e| Error::write(path, &e).hint("`--out` is a file, in a folder that is there");
-    let there = path.exists();
-    std::fs::OpenOptions::new().append(true).create(true).open(path).map_err(failed)?;
-    if there { Ok(()) } else { std::fs::remove_file(path).map_err(failed) }
+/// Nothing is computed again here, on whatever device.
+fn refuse_fallback(global: &Global) -> Result<()> {
+    match global.fallback {
+        Some(_) => Err(Error::usage("`--fallback` is for tensors that are merged, and nothing is merged here")
+            .hint("leave it out, or choose the device: `--device cpu`")),
+        None => Ok(()),
+    }
 }
 
 fn text(found: &Sensitivity, out: Option<&Path>) -> String {

@@ -1,8 +1,10 @@
 //! What a shell takes from the program: completions and manual pages.
 
+use std::fs;
 use std::path::Path;
 
 use clap::CommandFactory;
+use magic_merge::checkpoint::target;
 use magic_merge::{Error, Result};
 
 use super::args::Args;
@@ -26,5 +28,13 @@ pub fn man(dir: Option<&Path>, printer: &Printer) -> Result<()> {
         return Err(Error::output(format!("`{}` is not a folder", dir.display()))
             .hint("name one that is there, such as ~/.local/share/man/man1"));
     }
-    clap_mangen::generate_to(Args::command(), dir).map_err(|e| Error::write(dir, &e))
+    let made = tempfile::tempdir().map_err(|e| Error::write(&std::env::temp_dir(), &e))?;
+    let failed = |e| Error::write(made.path(), &e);
+    clap_mangen::generate_to(Args::command(), made.path()).map_err(failed)?;
+    for page in fs::read_dir(made.path()).map_err(failed)? {
+        let page = page.map_err(failed)?;
+        // Pages of another version are there to be replaced.
+        target::write(&dir.join(page.file_name()), true, &fs::read(page.path()).map_err(failed)?)?;
+    }
+    Ok(())
 }

@@ -18,6 +18,10 @@ const MOST_STEPS: usize = 64;
 const GROWTH: usize = 1024;
 /// Longest text that one character may become.
 const LONGEST_CHAR: usize = 256;
+/// Most characters that a step may put before a text; usual are 1.
+const LONGEST_PREFIX: usize = 16;
+/// Longest word, in characters, that is cut into pieces: usual is 100. Every piece of it is looked up, from every place.
+const LONGEST_WORD: u64 = 256;
 
 /// The stages that change a text or what becomes of it.
 #[derive(Deserialize)]
@@ -28,6 +32,15 @@ struct Stages<'a> {
     pre_tokenizer: Option<&'a RawValue>,
     #[serde(borrow, default)]
     post_processor: Option<&'a RawValue>,
+    #[serde(default)]
+    model: Option<Model>,
+}
+
+/// What of a model makes it slow.
+#[derive(Deserialize)]
+struct Model {
+    #[serde(default)]
+    max_input_chars_per_word: Option<Value>,
 }
 
 /// Why the tokenizer `file` is not given to its library, if it is not.
@@ -40,6 +53,10 @@ pub(super) fn check(file: &[u8]) -> Result<(), String> {
         return Err(format!("it has more than {MOST_VALUES} values"));
     }
     let stages: Stages<'_> = serde_json::from_slice(file).map_err(|e| e.to_string())?;
+    let longest = stages.model.and_then(|model| model.max_input_chars_per_word);
+    if let Some(longest) = longest.filter(|longest| longest.as_u64().is_none_or(|longest| longest > LONGEST_WORD)) {
+        return Err(format!("its `max_input_chars_per_word` is {longest}, and {LONGEST_WORD} is the most"));
+    }
     let mut growth = 1;
     for (name, stage) in [
         ("normalizer", stages.normalizer),
@@ -111,6 +128,14 @@ fn grows(step: &Value) -> Result<usize, String> {
             let between = usize::from(step.pointer("/pattern/Regex").is_some());
             between + text("content").map_or(0, |content| content.chars().count())
         }
+        Some("Prepend") => match text("prepend").map_or(0, |text| text.chars().count()) {
+            long if long > LONGEST_PREFIX => {
+                return Err(format!(
+                    "its `normalizer` puts {long} characters before a text, and {LONGEST_PREFIX} are the most"
+                ));
+            }
+            _ => 1,
+        },
         Some("Precompiled") => match text("precompiled_charsmap").map(longest_char) {
             Some(longest) if longest > LONGEST_CHAR => {
                 return Err(format!("its `normalizer` makes a text of {longest} bytes of one character"));
@@ -157,6 +182,19 @@ mod tests {
         assert!(replace(11, "Regex", " ").unwrap_err().contains("times as long"));
         assert!(replace(64, "String", "▁").unwrap_err().contains("more than 64 steps"));
         assert!(check(&b"[".repeat(17)).unwrap_err().contains("more than 16 deep"));
+        let prepend = |count: usize| {
+            let text = "▁".repeat(count);
+            check(format!(r#"{{"normalizer":{{"type":"Prepend","prepend":"{text}"}}}}"#).as_bytes())
+        };
+        assert_eq!(prepend(16), Ok(()));
+        assert!(prepend(17).unwrap_err().contains("puts 17 characters before a text"));
+        let word = |longest: &str| {
+            check(format!(r#"{{"model":{{"type":"WordPiece","max_input_chars_per_word":{longest}}}}}"#).as_bytes())
+        };
+        assert_eq!(["100", "256", "null"].map(word), [Ok(()), Ok(()), Ok(())]);
+        for longest in ["257", "1000000000", "18446744073709551616"] {
+            assert!(word(longest).unwrap_err().contains("`max_input_chars_per_word` is "), "{longest}");
+        }
         let map = |text: &[u8]| {
             let map = [&4u32.to_le_bytes(), &[0; 4], &b"a\0"[..], text, b"\0b"].concat();
             let map = base64::engine::general_purpose::STANDARD.encode(map);

@@ -11,7 +11,7 @@ thread_local! {
     static GUARDED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// What `work` returns, or the message with which it panicked. Its state must not be used afterwards.
+/// What `work` returns, or the message with which it panicked, fit to be shown. Its state must not be used afterwards.
 pub(super) fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     static QUIET: Once = Once::new();
     // The message of a panic may hold anything, and goes to stderr as it is.
@@ -26,7 +26,7 @@ pub(super) fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     let outer = GUARDED.replace(true);
     let done = catch_unwind(AssertUnwindSafe(work));
     GUARDED.set(outer);
-    done.map_err(|payload| format!("its reader panicked: {}", message(&*payload)))
+    done.map_err(|payload| message(&*payload))
 }
 
 fn message(payload: &(dyn Any + Send)) -> String {
@@ -42,6 +42,6 @@ mod tests {
     fn a_panic_becomes_a_message() {
         assert_eq!(guarded(|| 1), Ok(1));
         let number = 3;
-        assert_eq!(guarded(|| panic!("no {number}")), Err::<(), _>("its reader panicked: no 3".into()));
+        assert_eq!(guarded(|| panic!("no {number}")), Err::<(), _>("no 3".into()));
     }
 }

@@ -10,6 +10,7 @@ use super::picture::Picture;
 use super::processor::Processor;
 use super::{Sample, Samples};
 use crate::checkpoint::Checkpoint;
+use crate::checkpoint::Folder;
 use crate::checkpoint::text::{self, list, shown};
 use crate::error::{Error, Result};
 
@@ -56,7 +57,8 @@ type Chosen = (Vec<(PathBuf, u32)>, Vec<String>);
 
 fn choose(dir: &Path, warnings: &mut Vec<String>) -> Result<Chosen> {
     let at = text::path(dir);
-    let top = Entries::of(dir)?;
+    let whole = Folder::open(dir.to_owned())?;
+    let top = Entries::of(&whole, Path::new(""))?;
     top.warn(&at, warnings);
     if top.folders.is_empty() || !top.images.is_empty() {
         if let ([image, ..], [folder, ..]) = (&top.images[..], &top.folders[..]) {
@@ -74,7 +76,7 @@ fn choose(dir: &Path, warnings: &mut Vec<String>) -> Result<Chosen> {
     let mut images = Vec::with_capacity(top.folders.len());
     for name in top.folders {
         let folder = dir.join(&name);
-        let entries = Entries::of(&folder)?;
+        let entries = Entries::of(&whole, Path::new(&name))?;
         entries.warn(&text::path(&folder), warnings);
         if entries.images.is_empty() {
             return Err(none(&text::path(&folder)).hint(format!("every folder in `{at}` is a class with its images")));
@@ -107,7 +109,9 @@ struct Entries {
 }
 
 impl Entries {
-    fn of(dir: &Path) -> Result<Self> {
+    /// Of the folder `below` in `whole`; links may lead to what is in that, and not out of it.
+    fn of(whole: &Folder, below: &Path) -> Result<Self> {
+        let dir = &whole.path().join(below);
         let failed = |e| text::cannot_read(dir, &e);
         let mut entries = Self::default();
         for entry in fs::read_dir(dir).map_err(failed)? {
@@ -117,11 +121,16 @@ impl Entries {
                 continue;
             }
             let end = path.extension().and_then(|end| end.to_str()).unwrap_or_default().to_ascii_lowercase();
-            match end.as_str() {
-                _ if path.is_dir() => entries.folders.push(name),
-                "png" | "jpg" | "jpeg" => entries.images.push(name),
-                _ => entries.others.push(name),
-            }
+            let names = match end.as_str() {
+                _ if path.is_dir() => &mut entries.folders,
+                "png" | "jpg" | "jpeg" => &mut entries.images,
+                _ => {
+                    entries.others.push(name);
+                    continue;
+                }
+            };
+            whole.file(below.join(&name))?;
+            names.push(name);
         }
         [&mut entries.images, &mut entries.folders, &mut entries.others].into_iter().for_each(|names| names.sort());
         Ok(entries)

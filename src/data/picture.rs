@@ -50,7 +50,10 @@ impl Picture {
                 text::size(MAX_FILE)
             )));
         }
-        let image = guarded(|| decode(file)).and_then(|image| image).map_err(|why| bad(&why))?;
+        let image = guarded(|| decode(file))
+            .map_err(|why| format!("its decoder fails: {why}"))
+            .flatten()
+            .map_err(|why| bad(&why))?;
         let image = image.into_rgb8();
         let (width, height) = (image.width() as usize, image.height() as usize);
         let rgb = image.into_raw();

@@ -1,7 +1,7 @@
 //! The model's own tokenizer: text to token ids, with the special tokens that the model was trained with.
 
 use tokenizers::utils::truncation::TruncationDirection;
-use tokenizers::{PostProcessor, Tokenizer as Inner};
+use tokenizers::{NormalizedString, Normalizer, PostProcessor, Tokenizer as Inner};
 
 use super::bounds;
 use super::guard::guarded;
@@ -13,6 +13,16 @@ const FILE: &str = "tokenizer.json";
 
 /// Tokenizers of other formats, from which `tokenizer.json` can be made.
 const OLDER: [&str; 6] = ["vocab.json", "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model", "tekken.json"];
+
+/// Bytes of a text that are read for each token that is kept: usual are 4.
+const BYTES_PER_TOKEN: usize = 64;
+/// Bytes of a text that are always read.
+const LEAST_BYTES: usize = 16 << 10;
+/// How many times longer a text may really become.
+const GROWN: usize = 16;
+
+const ELSEWHERE: &str =
+    "take the file from the model's origin, or give token ids as `input_ids` in a `.safetensors` file";
 
 /// The tokenizer of a model.
 pub(super) struct Tokenizer {
@@ -36,14 +46,11 @@ impl Tokenizer {
     pub(super) fn open(model: &Checkpoint) -> Result<Self> {
         let Some((path, bytes)) = model.side_file(FILE)? else { return Err(missing(model)) };
         let at = text::path(&path);
-        let bad = |why: &str| {
-            Error::input(format!("`{at}` is not a tokenizer that can be used: {why}")).hint(
-                "take the file from the model's origin, or give token ids as `input_ids` in a `.safetensors` file",
-            )
-        };
+        let bad =
+            |why: &str| Error::input(format!("`{at}` is not a tokenizer that can be used: {why}")).hint(ELSEWHERE);
         bounds::check(&bytes).map_err(|why| bad(&shown(&why)))?;
-        let mut inner =
-            guarded(|| Inner::from_bytes(&bytes)).map_err(|why| bad(&why))?.map_err(|e| bad(&shown(&e.to_string())))?;
+        let inner = guarded(|| Inner::from_bytes(&bytes)).map_err(|why| broken(&at, &why))?;
+        let mut inner = inner.map_err(|e| bad(&shown(&e.to_string())))?;
         // What the file says about them is for batches; here every sample has its own length.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|e| bad(&shown(&e.to_string())))?;
@@ -56,20 +63,31 @@ impl Tokenizer {
     }
 
     /// The ids of `text` and of the special tokens around it, at most `most` of them: what does not fit is left out
-    /// at the end of the text, so that the special tokens stay. `place` opens messages.
+    /// at the end of the text, so that the special tokens stay. No more of the text is read than 64 bytes for each of
+    /// them, or 16 KiB if that is more. `place` opens messages.
     ///
     /// # Errors
-    /// A text that the tokenizer refuses, special tokens that alone are too many.
+    /// A text that the tokenizer refuses or makes much longer, special tokens that alone are too many.
     pub(super) fn encode(&self, text: &str, most: usize, place: &str) -> Result<Encoded> {
         let refused = |why: &str| Error::input(format!("{place} cannot be tokenized by `{}`: {why}", self.at));
         let specials = self.inner.get_post_processor().map_or(0, |post| post.added_tokens(false));
         let Some(room) = most.checked_sub(specials).filter(|room| *room > 0) else {
             return Err(refused(&format!("it adds {specials} special tokens, and the model takes {most} in all")));
         };
+        let most = room.saturating_mul(BYTES_PER_TOKEN).max(LEAST_BYTES).min(text.len());
+        let end = (0..=most).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+        let (text, beyond) = text.split_at(end);
         let work = || {
+            if let Some(normalizer) = self.inner.get_normalizer() {
+                let mut normal = NormalizedString::from(text);
+                normalizer.normalize(&mut normal)?;
+                if normal.len() > GROWN * text.len().max(LEAST_BYTES) {
+                    return Err(format!("its normalizer makes it more than {GROWN} times as long").into());
+                }
+            }
             let mut encoding = self.inner.encode_fast(text, false)?;
-            let cut = encoding.len() > room;
-            if cut {
+            let more = encoding.len() > room;
+            if more {
                 encoding.truncate(room, 0, TruncationDirection::Right);
                 encoding.take_overflowing();
             }
@@ -77,10 +95,16 @@ impl Tokenizer {
                 Some(post) => post.process(encoding, None, true)?,
                 None => encoding,
             };
-            tokenizers::Result::Ok(Encoded { ids: encoding.get_ids().to_vec(), cut })
+            tokenizers::Result::Ok(Encoded { ids: encoding.get_ids().to_vec(), cut: more || !beyond.is_empty() })
         };
-        guarded(work).map_err(|why| refused(&why))?.map_err(|e| refused(&shown(&e.to_string())))
+        let done = guarded(work).map_err(|why| broken(&self.at, &format!("{why}, at {place}")))?;
+        done.map_err(|e| refused(&shown(&e.to_string())))
     }
+}
+
+/// The tokenizer `at` makes its library panic.
+fn broken(at: &str, why: &str) -> Error {
+    Error::input(format!("its tokenizer is broken: `{at}`: {why}")).hint(ELSEWHERE)
 }
 
 fn missing(model: &Checkpoint) -> Error {

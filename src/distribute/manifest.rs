@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::checkpoint::text::{path, shown};
-use crate::checkpoint::{PLAN, Writer, create_folder, put, read_document, sha256};
+use crate::checkpoint::{PLAN, create_folder, put, read_document, sha256};
 use crate::device::Wanted;
 use crate::error::{Error, Result};
-use crate::job::Job;
+use crate::job::{Job, Output};
 use crate::recipe::Recipe;
 
 /// Name and version of the document.
@@ -161,9 +161,7 @@ impl Manifest {
                     .hint("choose another folder, or remove it")),
             };
         }
-        let layout = job.layout(self.shard_size)?;
-        let inputs: Vec<_> = job.checkpoints.iter().collect();
-        Writer::check(dir, &layout, &inputs, &Default::default())?;
+        job.check(&Output { shard_size: self.shard_size, ..Output::new(dir) })?;
         create_folder(dir)?;
         let document = Document { schema: SCHEMA.to_owned(), sha256: id.clone(), plan };
         put(dir, PLAN, &serde_json::to_vec(&document).expect("a plan is plain data"))?;

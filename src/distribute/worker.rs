@@ -76,7 +76,7 @@ pub fn work(dir: &Path, shard: usize, wanted: &Wanted, progress: &Progress) -> R
     let names = own.tensors.iter().map(|tensor| tensor.name.clone());
     let mut receipt = Receipt::new(&id, own, sha256, job.origin(), names.zip(reports).collect());
     receipt.seconds = started.elapsed().as_secs_f64();
-    put(&parts, &receipt_name(&own.file), &serde_json::to_vec(&receipt).expect("a receipt is plain data"))?;
+    put(&parts, receipt_name(&own.file), &serde_json::to_vec(&receipt).expect("a receipt is plain data"))?;
     log::info!("{} of `{}` is done", own.file, path(dir));
     Ok(worked(false, &receipt.origin.name))
 }

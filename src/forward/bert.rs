@@ -16,7 +16,7 @@ pub fn network(family: &str, config: &Config<'_>, mut net: Builder<'_>) -> Resul
     let vocab = config.size("vocab_size")?;
     let table = config.size("max_position_embeddings")?;
     let types = config.maybe_size("type_vocab_size")?.unwrap_or(2);
-    let eps = config.number("layer_norm_eps", 1e-12)? as f32;
+    let eps = config.eps("layer_norm_eps", 1e-12)?;
     let act = words::act(config, "hidden_act", "gelu")?;
     let heads = words::encoder_heads(config, hidden)?;
     if config.flag("is_decoder") {

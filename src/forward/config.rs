@@ -69,6 +69,16 @@ impl<'a> Config<'a> {
         number.ok_or_else(|| self.bad(key, &format!("is {value}, not a number")))
     }
 
+    /// What a normalisation adds to a variance: a finite float32 that is not negative, `default` where the key is not
+    /// there.
+    pub fn eps(&self, key: &str, default: f64) -> Result<f32> {
+        let eps = self.number(key, default)? as f32;
+        match eps.is_finite() && eps >= 0.0 {
+            true => Ok(eps),
+            false => Err(self.bad(key, &format!("is {eps}, and should be small and not negative"))),
+        }
+    }
+
     /// True if the key is there and true.
     pub fn flag(&self, key: &str) -> bool {
         self.get(key).and_then(Value::as_bool).unwrap_or(false)

@@ -24,7 +24,7 @@ pub fn network(family: &str, config: &Config<'_>, mut net: Builder<'_>) -> Resul
         None if hidden.is_multiple_of(heads) => hidden / heads,
         None => return Err(config.bad("num_attention_heads", &format!("is {heads}, which does not divide {hidden}"))),
     };
-    let eps = config.number("rms_norm_eps", 1e-6)? as f32;
+    let eps = config.eps("rms_norm_eps", 1e-6)?;
     let act = words::act(config, "hidden_act", "silu")?;
     let rope = Rope::new(config, dim)?;
     let shape = words::heads(config, Heads { heads, kv_heads, dim, scale: (f64::from(dim).powf(-0.5)) as f32 })?;

@@ -17,7 +17,7 @@ pub fn network(family: &str, config: &Config<'_>, mut net: Builder<'_>) -> Resul
         heads: words::encoder_heads(config, hidden)?,
         inner: config.size("intermediate_size")?,
         act: words::act(config, "hidden_act", "gelu")?,
-        eps: config.number("layer_norm_eps", 1e-12)? as f32,
+        eps: config.eps("layer_norm_eps", 1e-12)?,
         norm1: "layernorm_before",
         qkv: ["attention.attention.query", "attention.attention.key", "attention.attention.value"],
         out: "attention.output.dense",

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::{Job, Output};
 use crate::calibrate::feature::Outcome;
-use crate::checkpoint::{Fingerprint, Layout, OutTensor, Writer};
+use crate::checkpoint::{Access, Fingerprint, Layout, OutTensor, Writer};
 use crate::error::{Error, Result};
 use crate::kernels::rescale::Counts;
 use crate::lora::adapter::{Form, rounded};
@@ -96,7 +96,8 @@ impl Job {
             });
         }
         let layout = Layout::single(tensors, out.file())?;
-        let mut writer = Writer::create(&output.dir, layout, &self.inputs(), output.overwrite)?;
+        let access = Access { overwrite: output.overwrite, others: &self.others, ..Access::default() };
+        let mut writer = Writer::open(&output.dir, layout, &self.inputs(), &access)?;
         let mut place = 0;
         for &(number, rank) in &written {
             progress.check()?;

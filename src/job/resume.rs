@@ -48,9 +48,9 @@ impl Job {
         self.adapter.is_none()
     }
 
-    pub(super) fn access<'a>(&self, output: &Output, fingerprint: &'a Fingerprint) -> Access<'a> {
+    pub(super) fn access<'a>(&'a self, output: &Output, fingerprint: &'a Fingerprint) -> Access<'a> {
         let fingerprint = self.resumes().then_some(fingerprint);
-        Access { overwrite: output.overwrite, resume: output.resume, fingerprint }
+        Access { overwrite: output.overwrite, resume: output.resume, fingerprint, others: &self.others }
     }
 
     /// Everything that decides the bytes of the output, by name.

@@ -63,6 +63,13 @@ fn an_output_replaces_and_follows_nothing_that_is_not_its_own() {
         ),
         ("a folder", |s| fs::create_dir_all(s.path("out/model.safetensors")).unwrap(), OVER, "it is not a file"),
         ("a pipe", |s| pipe(s, "model.safetensors"), OVER, "it is not a file"),
+        ("a pipe for a lock", |s| pipe(s, ".magic.lock"), OVER, "it is not a file"),
+        (
+            "a pipe for a lock to go on with",
+            |s| pipe(s, ".magic.lock"),
+            &["--out", "out", "--resume"],
+            "it is not a file",
+        ),
         ("a pipe for a journal", |s| pipe(s, ".magic.journal"), &["--out", "out", "--resume"], "a pipe"),
     ];
     let count = cases.len();

@@ -96,6 +96,8 @@ fn patterns() -> Vec<Case> {
         ranks("names-4097", (0..4097).map(|i| format!("m.{i}.q")).collect()).refused("more than 4096 patterns"),
         ranks("regexes-256", (0..256).map(|i| format!("m[.]{i}.q|{i}")).collect()),
         ranks("regexes-257", (0..257).map(|i| format!("m[.]{i}.q|{i}")).collect()).refused("more than 256 patterns"),
+        ranks("regexes-3000-large", (0..3000).map(|i| format!("(a|b|{i})*.{{0,200}}")).collect())
+            .refused("more than 256 patterns"),
         with("pattern-list", "rank_pattern", json!([1])).refused("is no object"),
         with("pattern-rank-0", "rank_pattern", json!({"q": 0})).refused("is no rank"),
         with("pattern-alpha-0", "alpha_pattern", json!({"q": 0})).refused("does nothing"),

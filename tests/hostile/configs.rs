@@ -230,6 +230,13 @@ fn word_level(normalizer: Value, pre_tokenizer: Value, post_processor: Value) ->
            "model": {"type": "WordLevel", "vocab": {"[UNK]": 0, "a": 1, "b": 2}, "unk_token": "[UNK]"}})
 }
 
+/// Words in pieces of one character, which are found last.
+fn word_piece(longest: u64) -> Value {
+    json!({"version": "1.0", "added_tokens": [], "pre_tokenizer": {"type": "WhitespaceSplit"},
+           "model": {"type": "WordPiece", "unk_token": "b", "continuing_subword_prefix": "##",
+                     "max_input_chars_per_word": longest, "vocab": {"a": 0, "##a": 1, "b": 2}}})
+}
+
 fn tokenizers(outside: &Path) -> Vec<Case> {
     let none = || Value::Null;
     let split = || json!({"type": "WhitespaceSplit"});
@@ -293,6 +300,10 @@ fn tokenizers(outside: &Path) -> Vec<Case> {
         case("not-utf-8").file(TOKENIZER, &b"{\"model\": \"\xff\"}"[..]).refused("not a tokenizer"),
         thing("two-million-tokens", Thing::Written(vocabulary)).refused("more than 2097152 values"),
         thing("of-65-MB", Thing::Sparse(b"{".to_vec(), (64 << 20) + 1)).refused("more than the 67.1 MB"),
+        normalized("prefix-of-a-megabyte", json!({"type": "Prepend", "prepend": "a".repeat(1_000_000)}))
+            .refused("characters before a text"),
+        of("words-without-end", word_piece(1_000_000_000)).refused("`max_input_chars_per_word` is 1000000000"),
+        of("words-of-256", word_piece(256)).file("d.txt", format!("{} ", "a".repeat(256)).repeat(300)),
         thing("of-64-MB-of-zeros", Thing::Sparse(b"{".to_vec(), 64 << 20)).refused("not a tokenizer"),
         thing("pipe", Thing::Pipe).refused("is a pipe"),
         thing("folder", Thing::Folder).refused("is a folder"),

@@ -38,6 +38,11 @@ fn bomb(levels: usize, wide: usize, leaf: &str) -> String {
     text
 }
 
+/// `count` names with commas between them.
+fn alternatives(count: usize) -> String {
+    (0..count).map(|i| format!("a{i}")).collect::<Vec<_>>().join(",")
+}
+
 /// All cases.
 pub fn cases() -> Vec<Case> {
     let mut all = growth();
@@ -181,7 +186,25 @@ fn values() -> Vec<Case> {
         and("glob-of-braces-within", &format!("exclude: ['{}']\n", "{".repeat(1000))).refused(""),
         and("glob-of-stars", &format!("exclude: ['{}b']\n", "*a".repeat(1000))),
         and("glob-of-a-megabyte", &format!("exclude: ['{}']\n", "?".repeat(1_000_000)))
-            .refused("one of more than 4096 bytes"),
+            .refused("which is longer than 4096 bytes"),
+        and(
+            "globs-of-many-alternatives",
+            &format!("exclude: [{}]\n", format!("'{{{}}}*', ", alternatives(300)).repeat(900)),
+        )
+        .refused("`exclude` has the pattern `{a0,a1,"),
+        and(
+            "good-globs-of-some-alternatives",
+            &format!("exclude: [{}]\n", format!("'{{{}}}*', ", alternatives(60)).repeat(200)),
+        ),
+        and(
+            "globs-16000",
+            &format!("exclude: [{}]\n", (0..16_000).map(|i| format!("'*.{i}.*', ")).collect::<String>()),
+        )
+        .refused("`*.1024.*`, with which the patterns are more than the most"),
+        and(
+            "good-globs-1000",
+            &format!("exclude: [{}]\n", (0..1000).map(|i| format!("'*.{i}.*', ")).collect::<String>()),
+        ),
         and("glob-of-control", "exclude: [\"\\e[2J[\"]\n").refused("\\u{1b}[2J["),
     ]
 }

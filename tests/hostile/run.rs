@@ -94,7 +94,7 @@ impl Ground {
             (Some(code), Want::Refused(wanted, _)) if code != *wanted => return said(format!("ends with {code}")),
             (Some(code), _) => code,
         };
-        if done.err.contains("panicked") && !done.err.contains("its reader panicked") {
+        if done.err.contains("panicked") {
             return said("panics".into());
         }
         if let Want::Refused(_, words) = &case.want {
