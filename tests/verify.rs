@@ -176,6 +176,29 @@ fn what_is_recorded_is_what_is_there() {
 }
 
 #[test]
+fn what_was_computed_by_a_detour_is_not_said_to_be_the_same_bit_for_bit() {
+    if common::gpu().is_none() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let args = ["--base", "base", "--model", "a", "--model", "b", "--out", "out", "--exclude", "classifier.*"];
+    let merge = ["merge", "--device", "gpu", "--method", "linear", "--threads", "1"];
+    let mut command = sandbox.command(&[&merge[..], &args].concat());
+    command.env("MAGIC_TEST_GPU_FAULT", "memory:1");
+    Run::from(command.output().expect("the program starts")).good();
+    let found = good(&sandbox, &["--all"]);
+    let tensors = &found["tensors"];
+    let counts = ["recomputed", "bit_for_bit", "within_tolerance"].map(|key| tensors[key].as_u64().expect("a count"));
+    assert_eq!((counts, &tensors["exact"]), ([5, 4, 1], &json!(false)), "{found}");
+    assert!(found["notes"][0].as_str().unwrap().contains("within 1e-5"), "{found}");
+    let text = verify(&sandbox, &["--all"]).good().stdout;
+    assert!(text.contains("the same (4 compared bit for bit, 1 within tolerance)"), "{text}");
+    // Where another device computes, what was copied is still compared bit for bit.
+    let found = good(&sandbox, &["--all", "--device", "cpu"]);
+    assert_eq!((&found["tensors"]["bit_for_bit"], &found["tensors"]["within_tolerance"]), (&json!(1), &json!(4)));
+}
+
+#[test]
 fn a_sample_is_a_part_and_all_is_all() {
     let sandbox = Sandbox::empty();
     let names: Vec<String> = (0..60).map(|i| format!("layers.{i}.weight")).collect();
@@ -310,7 +333,7 @@ fn other_devices_find_what_is_more_than_rounding() {
         let last = bytes.len() - 1;
         bytes[last] ^= 1;
     });
-    let found = bad(&sandbox, &["--all", "--device", "gpu"], "not the same in value");
+    let found = bad(&sandbox, &["--all", "--device", "gpu"], "1 tensor not the same within tolerance");
     assert_eq!(wrong(&found), [0, 0, 0, 1]);
 }
 

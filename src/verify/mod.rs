@@ -20,6 +20,7 @@ use crate::html;
 use crate::job::resume::{DECOMPOSITION, KERNELS, MERGED, PRODUCTS};
 use crate::job::{Job, RECIPE};
 use crate::methods::Combine;
+use crate::plan::Action;
 use crate::progress::Progress;
 use crate::recipe::Recipe;
 use crate::report::{self, InputFile};
@@ -84,9 +85,13 @@ pub struct Tensors {
     pub recomputed_bytes: u64,
     /// On which device.
     pub device: Option<String>,
-    /// Whether every bit has to be the same. If not, values have to be within 1e-5 of the tensor's task vector and one
-    /// rounding of its type.
+    /// Whether all of them were compared bit for bit.
     pub exact: bool,
+    /// How many were compared bit for bit.
+    pub bit_for_bit: usize,
+    /// How many were compared in value: within 1e-5 of the tensor's task vector and one rounding of its type. Those are
+    /// what another device or version made, and what was made by a detour after a device had failed.
+    pub within_tolerance: usize,
     /// How many differ.
     pub different: usize,
     /// In what, in the order of the tensors.
@@ -371,9 +376,7 @@ impl Verifier<'_> {
             recomputed,
             recomputed_bytes: counted().map(|((_, bytes), _)| bytes).sum(),
             device: Some(job.opened.name.clone()),
-            exact,
-            different: 0,
-            differences: Vec::new(),
+            ..Tensors::default()
         };
         if !exact {
             found.notes.push(format!(
@@ -397,14 +400,21 @@ impl Verifier<'_> {
                 || report.recovered.is_some()
                 || recorded.is_some_and(|recorded| recorded.was_recovered());
             let alike = !matches!(tensor.combine, Combine::Decompose(_)) || same(&[DECOMPOSITION]);
-            found.tensors.differences.extend(comparison.difference(
-                *place,
-                exact && alike && !detour,
-                report.calibrated,
-            ));
+            let exact = exact && alike && !detour || tensor.action != Action::Merge;
+            let tensors = &mut found.tensors;
+            *(if exact { &mut tensors.bit_for_bit } else { &mut tensors.within_tolerance }) += 1;
+            tensors.differences.extend(comparison.difference(*place, exact, report.calibrated));
             found.receipt.extend(recorded.and_then(|recorded| recorded.difference(report)));
         }
         found.tensors.different = found.tensors.differences.len();
+        found.tensors.exact = found.tensors.within_tolerance == 0;
+        if exact && !found.tensors.exact {
+            found.notes.push(format!(
+                "a device failed at, or had no memory for, {} of the tensors, in the merge or now: these were compared \
+                 within 1e-5 of each task vector and one rounding",
+                found.tensors.within_tolerance
+            ));
+        }
         Ok(())
     }
 }
