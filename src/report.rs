@@ -350,9 +350,9 @@ pub struct TensorReport {
     pub lora: Option<LowRank>,
     /// Rows whose norm is zero, and whose ξ is one therefore.
     pub degenerate_rows: u64,
-    /// Results that are NaN before they are rounded, the base's own among them.
+    /// Results that are NaN before they are rounded, the base's own and what is copied among them.
     pub nan: u64,
-    /// Results that are infinite before they are rounded.
+    /// Results that are infinite before they are rounded, and what is copied.
     pub infinite: u64,
     /// Finite results that the output type rounds to infinity or NaN.
     pub overflow: u64,
@@ -437,6 +437,12 @@ impl TensorReport {
         self.nan += u64::from(counts.nan);
         self.infinite += u64::from(counts.infinite);
         self.overflow += u64::from(counts.overflow);
+    }
+
+    /// Adds NaN and infinite numbers that were copied.
+    pub fn stored(&mut self, (nan, infinite): (u64, u64)) {
+        self.nan += nan;
+        self.infinite += infinite;
     }
 
     /// Adds what was found of numbers that are none.
