@@ -30,6 +30,7 @@ pub use digest::{FileDigest, sha256};
 pub use dtype::Dtype;
 pub use journal::Fingerprint;
 pub(crate) use journal::{LAYOUT, difference, recorded};
+pub(crate) use layout::INDEX;
 pub use layout::{Layout, OutTensor};
 pub use output::Access;
 pub(crate) use output::{RECEIPT, REPORT, finished, temporary};
