@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::Dtype;
 use crate::error::{Error, Result};
-use crate::kernels::convert::widen;
+use crate::kernels::convert::{CHUNK, widen};
 use crate::kernels::norms::Stats;
 use crate::kernels::rescale::Counts;
 use crate::plan::Tensor;
@@ -124,6 +124,35 @@ pub fn noticed(stats: &[Stats], counts: &Counts) -> bool {
     *counts != Counts::default() || stats.iter().any(|stats| !stats.largest.is_finite())
 }
 
+/// How many NaN and how many infinite numbers of type `dtype` are in `stored`, read as they are: none in what is no float.
+pub fn count(dtype: Dtype, stored: &[u8]) -> (u64, u64) {
+    fn sum<const N: usize>(stored: &[u8], of: impl Fn([u8; N]) -> (bool, bool)) -> (u64, u64) {
+        let add = |(nan, infinite): (u64, u64), (a, b): (bool, bool)| (nan + u64::from(a), infinite + u64::from(b));
+        // A look at some at a time, which takes all lanes, as there hardly ever is one: copying is not to wait for it.
+        let any = |part: &&[[u8; N]]| part.iter().fold(false, |any, bytes| any | of(*bytes).0 | of(*bytes).1);
+        let found = stored.as_chunks().0.chunks(CHUNK).filter(any);
+        found.flatten().map(|bytes| of(*bytes)).fold((0, 0), add)
+    }
+    // NaN is what lies above infinity but for the sign.
+    let half = |bytes: [u8; 2], infinity: u16| {
+        let bits = u16::from_le_bytes(bytes) & 0x7fff;
+        (bits > infinity, bits == infinity)
+    };
+    match dtype {
+        Dtype::F64 => {
+            sum(stored, |bytes| (f64::from_le_bytes(bytes).is_nan(), f64::from_le_bytes(bytes).is_infinite()))
+        }
+        Dtype::F32 => {
+            sum(stored, |bytes| (f32::from_le_bytes(bytes).is_nan(), f32::from_le_bytes(bytes).is_infinite()))
+        }
+        Dtype::BF16 => sum(stored, |bytes| half(bytes, 0x7f80)),
+        Dtype::F16 => sum(stored, |bytes| half(bytes, 0x7c00)),
+        Dtype::F8E5M2 => sum(stored, |[byte]| (byte & 0x7f > 0x7c, byte & 0x7f == 0x7c)),
+        Dtype::F8E4M3 => sum(stored, |[byte]| (byte & 0x7f == 0x7f, false)),
+        Dtype::Other { .. } => (0, 0),
+    }
+}
+
 /// Looks at all numbers of a block: those of the models, and those of its result, if that is there.
 ///
 /// # Errors
@@ -139,6 +168,8 @@ pub fn look(stream: &Stream<'_>, extent: &Extent, out: Option<&[u8]>) -> Result<
     let first = extent.first_row * u64::from(extent.row_len);
     let (mut base, mut own) = (vec![0f32; PIECE], vec![0f32; PIECE]);
     let mut bytes = vec![0u64; PIECE]; // aligned for every type
+    // Where the base is to blame already: it is one element, however many models differ from it.
+    let mut blamed = vec![false; PIECE];
     for start in (0..extent.n as usize).step_by(PIECE) {
         let (len, at) = (PIECE.min(extent.n as usize - start), first + start as u64);
         let mut read = |source: usize, values: &mut [f32]| {
@@ -151,6 +182,7 @@ pub fn look(stream: &Stream<'_>, extent: &Extent, out: Option<&[u8]>) -> Result<
         let base = &mut base[..len];
         let own = &mut own[..len];
         read(0, base)?;
+        blamed.fill(false);
         for (i, value) in base.iter().enumerate().filter(|(_, value)| !value.is_finite()) {
             findings.inputs[0].count(*value, at + i as u64);
         }
@@ -163,9 +195,11 @@ pub fn look(stream: &Stream<'_>, extent: &Extent, out: Option<&[u8]>) -> Result<
                 }
                 if changed && !(value - base).is_finite() {
                     // Where the model is sound, the base is to blame.
-                    let (whose, value) =
-                        if value.is_finite() && !base.is_finite() { (0, base) } else { (source, value) };
-                    findings.changed[whose].count(value, at + i as u64);
+                    if !value.is_finite() || base.is_finite() {
+                        findings.changed[source].count(value, at + i as u64);
+                    } else if !std::mem::replace(&mut blamed[i], true) {
+                        findings.changed[0].count(base, at + i as u64);
+                    }
                 }
             }
         }
@@ -183,4 +217,35 @@ pub fn look(stream: &Stream<'_>, extent: &Extent, out: Option<&[u8]>) -> Result<
         }
     }
     Ok(findings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stored_numbers_are_counted_as_conversion_widens_them() {
+        for dtype in [Dtype::F32, Dtype::BF16, Dtype::F16, Dtype::F8E4M3, Dtype::F8E5M2] {
+            // All that two bytes can be, in the upper ones.
+            let numbers = (0..=u16::MAX).map(|bits| u32::from(bits) << 16);
+            let stored: Vec<u8> = match dtype.size() {
+                4 => numbers.flat_map(u32::to_le_bytes).collect(),
+                2 => (0..=u16::MAX).flat_map(u16::to_le_bytes).collect(),
+                _ => (0..=u8::MAX).collect(),
+            };
+            let mut aligned = vec![0u64; stored.len().div_ceil(8)];
+            let bytes = &mut bytemuck::cast_slice_mut::<u64, u8>(&mut aligned)[..stored.len()];
+            bytes.copy_from_slice(&stored);
+            let mut values = vec![0f32; stored.len() / dtype.size()];
+            widen(dtype, bytes, 0, &mut values);
+            let of = |what: fn(&&f32) -> bool| values.iter().filter(what).count() as u64;
+            let wanted = (of(|x| x.is_nan()), of(|x| x.is_infinite()));
+            assert_eq!(count(dtype, &stored), wanted, "{dtype:?}");
+            assert!(wanted.0 > 0, "{dtype:?}");
+        }
+        // Beyond f32 is not beyond f64.
+        let stored: Vec<u8> =
+            [1e300, f64::NAN, f64::INFINITY, f64::NEG_INFINITY].iter().flat_map(|x| x.to_le_bytes()).collect();
+        assert_eq!(count(Dtype::F64, &stored), (1, 2));
+    }
 }

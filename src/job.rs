@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::calibrate::feature::{FeaturePass, Outcome};
 use crate::card;
-use crate::checkpoint::text::{list, size};
+use crate::checkpoint::text::size;
 use crate::checkpoint::{
     Checkpoint, Dtype, Fingerprint, Inputs, Layout, RECEIPT, REPORT, Sink, Writer, side_files, with_dtype,
 };
@@ -76,7 +76,7 @@ impl Output {
 pub use provenance::HASHED;
 
 /// Name of the model card.
-const CARD: &str = "README.md";
+pub(crate) const CARD: &str = "README.md";
 /// Name of the recipe as it was resolved.
 pub(crate) const RECIPE: &str = "recipe.yml";
 
@@ -342,7 +342,7 @@ impl Job {
         started: Instant,
         progress: &Progress,
     ) -> Result<Report> {
-        let side = side_files(self.model())?;
+        let side = self.side()?;
         writer.expect(side.iter().map(|(name, _)| &**name).chain([CARD, RECIPE, RECEIPT, REPORT]))?;
         let mut tensors = self.kept(&writer, progress)?;
         let kept = tensors.len();
@@ -356,10 +356,7 @@ impl Job {
         tensors.sort_by_key(|(tensor, _)| *tensor);
         let tensors = tensors.into_iter().map(|(_, report)| report).collect();
         let report = self.report(tensors, outcome, &writer, output, progress)?;
-        for (name, bytes) in side {
-            let bytes = if name == "config.json" { self.config(&bytes)? } else { bytes };
-            writer.file(&name, bytes);
-        }
+        side.into_iter().for_each(|(name, bytes)| writer.file(&name, bytes));
         self.finish(writer, Report { fingerprint, kept, ..report }, started)
     }
 
@@ -481,6 +478,7 @@ impl Job {
             files,
             warnings: self.warnings(output.shard_size)?,
             seconds: 0.0,
+            sha256: String::new(),
         };
         report.warn();
         Ok(report)
@@ -492,17 +490,10 @@ impl Job {
         if self.plan.method.name != GIVEN.name {
             writer.file(RECIPE, self.resolved.to_yaml().into_bytes());
         }
-        let strangers = writer.strangers()?;
-        if !strangers.is_empty() {
-            report.warnings.push(format!(
-                "the output folder holds files that are not of this merge: {}; programs may take them for a part of the \
-                 model",
-                list(strangers.iter().map(String::as_str), 4)
-            ));
-        }
+        report.warnings.extend(writer.strangers()?);
         report.seconds = started.elapsed().as_secs_f64();
         report.files.extend(writer.side_records());
-        let document = serde_json::to_vec_pretty(&report).expect("a report is plain data");
+        let document = report.seal();
         // Of what is written, not of what is in memory: whoever reads the receipt makes the same page of it. The receipt
         // therefore cannot list it.
         let written = serde_json::from_slice(&document).expect("a report is JSON");
@@ -580,6 +571,15 @@ impl Job {
     /// The model whose configuration and tokenizer the output gets: the merge that was given, else the base.
     fn model(&self) -> &Checkpoint {
         &self.checkpoints[self.given.unwrap_or(0)]
+    }
+
+    /// Its configuration and tokenizer, as the output gets them: name and bytes.
+    pub(crate) fn side(&self) -> Result<Vec<(String, Vec<u8>)>> {
+        let mut side = side_files(self.model())?;
+        for (_, bytes) in side.iter_mut().filter(|(name, _)| name == "config.json") {
+            *bytes = self.config(bytes)?;
+        }
+        Ok(side)
     }
 
     /// Its configuration, with the element type of the output if that is another.

@@ -83,7 +83,7 @@ impl Merge<'_> {
     fn done(&self, index: usize) -> Result<TensorReport> {
         let tensor = &self.plan.tensors[index];
         let report = match &tensor.action {
-            Action::Copy(_) => self.copy(index, tensor).map(|()| TensorReport::copied(tensor)),
+            Action::Copy(_) => self.copy(index, tensor),
             Action::Merge => self.merge(index),
         }?;
         self.sink.complete(index, &|| report.record())?;
@@ -91,7 +91,8 @@ impl Merge<'_> {
         Ok(report)
     }
 
-    fn copy(&self, index: usize, tensor: &Tensor) -> Result<()> {
+    fn copy(&self, index: usize, tensor: &Tensor) -> Result<TensorReport> {
+        let mut report = TensorReport::copied(tensor);
         let source = &tensor.sources[0];
         let mut buffer = vec![0; COPY.min(tensor.bytes as usize)];
         let mut offset = 0;
@@ -100,10 +101,11 @@ impl Merge<'_> {
             let piece = &mut buffer[..COPY.min((tensor.bytes - offset) as usize)];
             self.engine.checkpoints[source.checkpoint].read_at(source.tensor, offset, piece)?;
             self.sink.write_at(index, offset, piece)?;
+            report.stored(finite::count(source.dtype, piece));
             offset += piece.len() as u64;
             self.engine.progress.bytes.fetch_add(2 * piece.len() as u64, Ordering::Relaxed);
         }
-        Ok(())
+        Ok(report)
     }
 
     fn merge(&self, index: usize) -> Result<TensorReport> {

@@ -114,6 +114,13 @@ impl Tensor {
         self.rows().div_ceil(self.block_rows) as usize
     }
 
+    /// What a block's first row, and the rows of all blocks but the last, are a multiple of: no group of rows that is summed
+    /// into one partial result may lie in two blocks.
+    pub fn align(&self) -> u64 {
+        let spectral = self.calibration.is_some_and(|c| c.measure == Measure::Spectral);
+        if spectral || by_columns(self) { u64::from(GROUP_ROWS) } else { 1 }
+    }
+
     /// Block `index`.
     pub fn block(&self, index: usize) -> Extent {
         let first_row = index as u64 * self.block_rows;
@@ -265,12 +272,11 @@ impl Planner<'_> {
     /// Shares out the memory.
     fn share(&self, tensors: &mut [Tensor], memory: &mut Memory) -> Result<()> {
         for tensor in tensors.iter_mut().filter(|tensor| tensor.action == Action::Merge) {
-            let spectral = tensor.calibration.is_some_and(|c| c.measure == Measure::Spectral);
             let shape = Shape {
                 name: &tensor.name,
                 elements: tensor.elements,
                 row_len: tensor.row_len,
-                align: if spectral || by_columns(tensor) { u64::from(GROUP_ROWS) } else { 1 },
+                align: tensor.align(),
                 stored: tensor.sources.iter().map(|source| source.dtype.size() as u64).sum(),
                 planes: tensor.experts() as u64 + 1,
                 beside: beside(self.method, tensor),

@@ -8,7 +8,6 @@ use crate::device::{self, Wanted};
 use crate::error::{Error, Kind, Result};
 use crate::executor::Executor;
 use crate::plan::Tensor;
-use crate::recording::GROUP_ROWS;
 use crate::stream::Engine;
 
 /// How a tensor, or what was measured, came about after a failure.
@@ -82,8 +81,7 @@ fn told(error: Error) -> Error {
 
 /// The same tensor in blocks half as large, of which none stays in memory.
 fn halved(tensor: &Tensor) -> Tensor {
-    let groups = u64::from(GROUP_ROWS);
-    let align = if tensor.block_rows.is_multiple_of(groups) { groups } else { 1 };
-    let block_rows = (tensor.block_rows / 2).next_multiple_of(align).max(1);
+    // One block of the whole tensor may have any number of rows; its halves may not.
+    let block_rows = tensor.block_rows.div_ceil(2).next_multiple_of(tensor.align()).min(tensor.block_rows);
     Tensor { block_rows, resident: false, ..tensor.clone() }
 }

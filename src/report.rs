@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::calibrate::feature::{CandidateReport, LeafReport};
 use crate::checkpoint::text::shown;
-use crate::checkpoint::{FileRecord, Fingerprint};
+use crate::checkpoint::{FileRecord, Fingerprint, sha256};
 use crate::decompose::{Route, Why};
 use crate::error::{self, Error};
 use crate::fast_gemm::FastReport;
@@ -109,6 +109,9 @@ pub struct Report {
     pub warnings: Vec<String>,
     /// Wall time of the merge in seconds.
     pub seconds: f64,
+    /// SHA-256 of the text of the document as it is with nothing here. An edit shows, unless whoever made it put in the
+    /// hash of what came of it.
+    pub sha256: String,
 }
 
 /// What follows the name of the first of several tensors.
@@ -137,7 +140,24 @@ pub(crate) fn read<'de, T: Deserialize<'de>>(document: &'de serde_json::Value, a
     }
 }
 
+/// What is wrong with the document's own SHA-256; `text` is what it was read from.
+pub(crate) fn broken_seal(document: &serde_json::Value, text: &str) -> Option<String> {
+    let Some(seal) = document.get("sha256").and_then(serde_json::Value::as_str) else {
+        return Some("it lacks its own `sha256`: it was edited, or is of an older version".into());
+    };
+    let unsealed = text.replacen(&format!("\"{seal}\""), "\"\"", 1);
+    (sha256(unsealed) != seal).then(|| "its text has not its own `sha256`: it was edited after the merge".into())
+}
+
 impl Report {
+    /// The document, with its own SHA-256 in it.
+    pub(crate) fn seal(&mut self) -> Vec<u8> {
+        let text = |report: &Self| serde_json::to_vec_pretty(report).expect("a report is plain data");
+        self.sha256.clear();
+        self.sha256 = sha256(text(self));
+        text(self)
+    }
+
     /// Adds a warning for each kind of result that is no number, and one if calibration took length from a merge
     /// that was short already.
     #[doc(hidden)]
@@ -304,7 +324,7 @@ pub struct InputFile {
 }
 
 /// Amounts moved.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bytes {
     /// Read, once.
     pub read: u64,
@@ -350,9 +370,9 @@ pub struct TensorReport {
     pub lora: Option<LowRank>,
     /// Rows whose norm is zero, and whose ξ is one therefore.
     pub degenerate_rows: u64,
-    /// Results that are NaN before they are rounded, the base's own among them.
+    /// Results that are NaN before they are rounded, the base's own and what is copied among them.
     pub nan: u64,
-    /// Results that are infinite before they are rounded.
+    /// Results that are infinite before they are rounded, and what is copied.
     pub infinite: u64,
     /// Finite results that the output type rounds to infinity or NaN.
     pub overflow: u64,
@@ -437,6 +457,12 @@ impl TensorReport {
         self.nan += u64::from(counts.nan);
         self.infinite += u64::from(counts.infinite);
         self.overflow += u64::from(counts.overflow);
+    }
+
+    /// Adds NaN and infinite numbers that were copied.
+    pub fn stored(&mut self, (nan, infinite): (u64, u64)) {
+        self.nan += nan;
+        self.infinite += infinite;
     }
 
     /// Adds what was found of numbers that are none.

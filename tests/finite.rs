@@ -177,11 +177,24 @@ fn a_base_that_holds_no_number_where_experts_differ_is_an_error_too() {
     for device in devices() {
         let run = merge(&sandbox, device, METHODS[0], &[]);
         assert_eq!(run.code, Some(1));
-        let message = format!("`base` cannot be merged in `{NAME}`: 4 NaN, the first at {PLACE:?}");
+        let message = format!("`base` cannot be merged in `{NAME}`: 2 NaN, the first at {PLACE:?}");
         assert!(run.stderr.contains(&message), "{}", run.stderr);
         merge(&sandbox, device, METHODS[0], &["--non-finite", "base"]).good();
         let out = result(&sandbox, Dtype::F32);
         assert_eq!(out.iter().filter(|x| !x.is_finite()).count(), 2, "the base's own, which nothing can replace");
+    }
+}
+
+#[test]
+fn what_is_copied_is_counted_too() {
+    for (dtype, value, key) in [(Dtype::F32, f32::NAN, "nan"), (Dtype::BF16, f32::INFINITY, "infinite")] {
+        let sandbox = sandbox(dtype, [Some(value), None, None]);
+        let run = merge(&sandbox, "cpu", METHODS[0], &["--exclude", "layer*"]).good();
+        let receipt: Value = serde_json::from_slice(&sandbox.read("out/magic.json")).expect("a receipt");
+        let tensor = &receipt["tensors"][0];
+        assert_eq!((&tensor["action"], &tensor[key]), (&json!("copied: excluded"), &json!(2)), "{tensor}");
+        assert!(run.stderr.contains("2 results are "), "{}", run.stderr);
+        assert_eq!(result(&sandbox, dtype).iter().filter(|x| !x.is_finite()).count(), 2);
     }
 }
 

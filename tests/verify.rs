@@ -80,17 +80,21 @@ fn change(sandbox: &Sandbox, file: &str, change: impl FnOnce(&mut Vec<u8>)) {
     fs::write(sandbox.path(file), bytes).expect("a file can be written");
 }
 
+/// Edits the receipt as someone does who knows of its own hash.
 fn edit(sandbox: &Sandbox, change: impl FnOnce(&mut Value)) {
     let mut receipt: Value = serde_json::from_slice(&sandbox.read("out/magic.json")).expect("a receipt");
     change(&mut receipt);
+    receipt["sha256"] = json!("");
+    receipt["sha256"] = json!(magic_merge::checkpoint::sha256(receipt.to_string()));
     fs::write(sandbox.path("out/magic.json"), receipt.to_string()).expect("a file can be written");
     // The page follows; what no page can be made of is refused there too.
     sandbox.run(&["report", "out"]);
 }
 
-/// Takes all hashes out of the receipt, as if the files were too large for any.
+/// Takes the hashes of weights out of the receipt, as if the files were too large for any.
 fn forget_hashes(receipt: &mut Value) {
-    for file in receipt["files"].as_array_mut().expect("files") {
+    let weights = |file: &&mut Value| file["file"].as_str().expect("a name").ends_with(".safetensors");
+    for file in receipt["files"].as_array_mut().expect("files").iter_mut().filter(weights) {
         file["sha256"] = Value::Null;
     }
 }
@@ -173,6 +177,29 @@ fn what_is_recorded_is_what_is_there() {
         edit(&sandbox, |receipt| receipt["fingerprint"]["kernels"] = json!("those of another version"));
         assert_eq!(good(&sandbox, &[])["tensors"]["exact"], false);
     }
+}
+
+#[test]
+fn what_was_computed_by_a_detour_is_not_said_to_be_the_same_bit_for_bit() {
+    if common::gpu().is_none() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let args = ["--base", "base", "--model", "a", "--model", "b", "--out", "out", "--exclude", "classifier.*"];
+    let merge = ["merge", "--device", "gpu", "--method", "linear", "--threads", "1"];
+    let mut command = sandbox.command(&[&merge[..], &args].concat());
+    command.env("MAGIC_TEST_GPU_FAULT", "memory:1");
+    Run::from(command.output().expect("the program starts")).good();
+    let found = good(&sandbox, &["--all"]);
+    let tensors = &found["tensors"];
+    let counts = ["recomputed", "bit_for_bit", "within_tolerance"].map(|key| tensors[key].as_u64().expect("a count"));
+    assert_eq!((counts, &tensors["exact"]), ([5, 4, 1], &json!(false)), "{found}");
+    assert!(found["notes"][0].as_str().unwrap().contains("within 1e-5"), "{found}");
+    let text = verify(&sandbox, &["--all"]).good().stdout;
+    assert!(text.contains("the same (4 compared bit for bit, 1 within tolerance)"), "{text}");
+    // Where another device computes, what was copied is still compared bit for bit.
+    let found = good(&sandbox, &["--all", "--device", "cpu"]);
+    assert_eq!((&found["tensors"]["bit_for_bit"], &found["tensors"]["within_tolerance"]), (&json!(1), &json!(4)));
 }
 
 #[test]
@@ -310,7 +337,7 @@ fn other_devices_find_what_is_more_than_rounding() {
         let last = bytes.len() - 1;
         bytes[last] ^= 1;
     });
-    let found = bad(&sandbox, &["--all", "--device", "gpu"], "not the same in value");
+    let found = bad(&sandbox, &["--all", "--device", "gpu"], "1 tensor not the same within tolerance");
     assert_eq!(wrong(&found), [0, 0, 0, 1]);
 }
 
@@ -395,10 +422,86 @@ fn samples_are_inputs() {
     bad(&sandbox, &[], "nothing can be computed from the inputs: ");
 }
 
+/// Takes file `name` out of the files of a receipt.
+fn remove(receipt: &mut Value, name: &str) {
+    receipt["files"].as_array_mut().expect("files").retain(|file| file["file"] != name);
+}
+
+#[test]
+fn an_edit_of_whatever_else_the_receipt_says_shows_in_its_own_hash() {
+    type Edit = fn(&mut Value);
+    let edits: [Edit; 6] = [
+        |r| r["warnings"] = json!(["all is well"]),
+        |r| r["inputs"][1]["model"] = json!("another"),
+        |r| r["another"] = json!(1),
+        |r| r["seconds"] = json!(1.0),
+        |r| drop(r.as_object_mut().unwrap().remove("sha256")),
+        |r| r["sha256"] = json!(""),
+    ];
+    let sandbox = sharded();
+    let fresh = String::from_utf8(sandbox.read("out/magic.json")).unwrap();
+    let receipt: Value = serde_json::from_str(&fresh).unwrap();
+    // As anyone can see without this program.
+    let seal = receipt["sha256"].as_str().unwrap();
+    assert_eq!(magic_merge::checkpoint::sha256(fresh.replace(seal, "")), seal);
+    assert!(!sandbox.run(&["report", "out"]).good().stderr.contains("warning"));
+    for (number, change) in edits.into_iter().enumerate() {
+        let mut receipt = receipt.clone();
+        change(&mut receipt);
+        fs::write(sandbox.path("out/magic.json"), serde_json::to_vec_pretty(&receipt).unwrap()).unwrap();
+        let run = sandbox.run(&["report", "out"]).good();
+        assert!(run.stderr.contains("warning: `magic.json`: its ") || number > 3, "{number}: {}", run.stderr);
+        assert!(run.stderr.contains("it was edited"), "{number}: {}", run.stderr);
+        let found = bad(&sandbox, &[], "it was edited");
+        assert_eq!(wrong(&found), [0, 0, 1, 0], "{number}: {found}");
+    }
+}
+
+#[test]
+fn files_that_are_not_of_the_merge_are_named() {
+    let sandbox = Sandbox::new();
+    merge(&sandbox, "cpu", &["--method", "linear"]);
+    assert_eq!(good(&sandbox, &[])["notes"], json!([]));
+    for name in ["tokenizer.json", "modeling.py", "pytorch_model.bin", "consolidated.safetensors"] {
+        sandbox.write(&format!("out/{name}"), "{}");
+    }
+    let found = good(&sandbox, &[]);
+    let note = found["notes"][0].as_str().unwrap();
+    for phrase in
+        ["`tokenizer.json`", "`modeling.py`", "`pytorch_model.bin`", "`consolidated.safetensors`", "not of this"]
+    {
+        assert!(note.contains(phrase), "{phrase}: {note}");
+    }
+    sandbox.write(INDEX, r#"{"weight_map": {}}"#);
+    let found = bad(&sandbox, &[], "`model.safetensors.index.json` is not of this merge");
+    assert_eq!(wrong(&found), [1, 0, 0, 0]);
+}
+
 #[test]
 fn an_edited_receipt_is_found() {
     type Edit = fn(&mut Value);
-    let cases: [(&str, Edit); 12] = [
+    fn tensor(receipt: &mut Value) -> &mut Value {
+        &mut receipt["tensors"][1]
+    }
+    let cases: [(&str, Edit); 27] = [
+        ("a count of NaN, infinite or too large numbers of", |r| tensor(r)["nan"] = json!(3)),
+        ("a count of NaN, infinite or too large numbers of", |r| tensor(r)["infinite"] = json!(3)),
+        ("a count of NaN, infinite or too large numbers of", |r| tensor(r)["overflow"] = json!(3)),
+        ("the count of rows without a length of", |r| tensor(r)["degenerate_rows"] = json!(1)),
+        ("the action of", |r| tensor(r)["action"] = json!("copied: excluded")),
+        ("ξ of", |r| {
+            let xi = &mut tensor(r)["xi"]["max"];
+            *xi = json!(1.01 * xi.as_f64().unwrap());
+        }),
+        ("ξ of", |r| drop(tensor(r).as_object_mut().unwrap().remove("xi"))),
+        ("its `device` is not that of its `fingerprint`", |r| r["device"] = json!("Another GPU (Vulkan)")),
+        ("its `version` is not that of its `fingerprint`", |r| r["version"] = json!("0.0.1")),
+        ("its `device` is not that of its `fingerprint`", |r| r["fingerprint"]["device"] = json!("X (Metal) on arm64")),
+        ("its `bytes` are not those of its tensors", |r| r["bytes"]["written"] = json!(1)),
+        ("its `ignored` are not the tensors that took no part", |r| r["ignored"] = json!(["another"])),
+        ("`config.json`, and the receipt does not list it", |r| remove(r, "config.json")),
+        ("a merge writes `README.md`, and the receipt does not list it", |r| remove(r, "README.md")),
+        ("the receipt has no SHA-256 of `recipe.yml`", |r| r["files"][6]["sha256"] = Value::Null),
         ("`model-00001-of-00003.safetensors` has the SHA-256 ", |r| r["files"][0]["sha256"] = json!("0".repeat(64))),
         ("`model-00001-of-00003.safetensors` has ", |r| r["files"][0]["bytes"] = json!(1)),
         ("is in the output, and the receipt does not have it", |r| {

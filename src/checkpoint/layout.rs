@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::figures::plural;
 
 /// Name of the file that says which shard holds which tensor.
-pub(super) const INDEX: &str = "model.safetensors.index.json";
+pub(crate) const INDEX: &str = "model.safetensors.index.json";
 /// Name of the file that holds all tensors.
 pub(super) const SINGLE: &str = "model.safetensors";
 

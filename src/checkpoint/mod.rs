@@ -35,6 +35,7 @@ pub(crate) use folder::Folder;
 pub(crate) use inputs::Inputs;
 pub use journal::Fingerprint;
 pub(crate) use journal::{LAYOUT, difference, recorded};
+pub(crate) use layout::INDEX;
 pub use layout::{Layout, OutTensor};
 pub use output::Access;
 pub(crate) use output::{RECEIPT, REPORT, finished, temporary};

@@ -14,6 +14,7 @@ use super::index::plain_name;
 use super::inputs::Inputs;
 use super::journal::{self, Fingerprint, Found, JOURNAL};
 use super::layout::{INDEX, Layout, SINGLE, Shard};
+use super::parts::is_shared;
 use super::reader::Checkpoint;
 use super::side::is_side;
 use super::text::{self, list, shown};
@@ -413,6 +414,22 @@ pub(super) fn names(dir: &Path) -> Result<Vec<String>> {
     let entries = fs::read_dir(dir).and_then(Iterator::collect::<io::Result<Vec<_>>>);
     let entries = entries.map_err(|e| text::cannot_read(dir, &e))?;
     Ok(entries.iter().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect())
+}
+
+/// What is to be said of files in `dir` that are not of the output, which those are that are `known`.
+///
+/// # Errors
+/// A folder that cannot be read.
+pub(super) fn strangers(dir: &Path, known: impl Fn(&str) -> bool) -> Result<Option<String>> {
+    let mut names = names(dir)?;
+    names.retain(|name| !is_own(name) && !is_shared(name) && !known(name));
+    names.sort_unstable();
+    let said = |names: &[String]| {
+        let names = list(names.iter().map(String::as_str), 4);
+        let what = "the output folder holds files that are not of this merge";
+        format!("{what}: {names}; programs may take them for a part of the model")
+    };
+    Ok((!names.is_empty()).then(|| said(&names)))
 }
 
 /// Name of a file while it is being written. The same in every run, so that one can go on with what another left.

@@ -1,5 +1,6 @@
 //! The folder of a finished output, and whether its files are those that its receipt lists.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io::Read;
 use std::path::Path;
@@ -7,7 +8,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::digest::{Step, file_sha256, sha256};
+use super::digest::{Step, file_sha256};
 use super::files::{open_regular, read_small};
 use super::folder::Folder;
 use super::header::MAX_HEADER;
@@ -35,8 +36,8 @@ pub(crate) struct Finished {
     folder: Folder,
     /// The receipt.
     pub(crate) receipt: Value,
-    /// SHA-256 of its text.
-    pub(crate) sha256: String,
+    /// Its text.
+    pub(crate) text: String,
 }
 
 impl Finished {
@@ -64,11 +65,26 @@ impl Finished {
                 .hint("name the folder that `magic merge` or `magic calibrate` wrote"));
         };
         let bytes = read_small(&path, MAX_RECEIPT)?;
-        let receipt = serde_json::from_slice(&bytes).map_err(|e| {
-            Error::input(format!("`{}` is damaged: {}", text::path(&path), shown(&e.to_string())))
+        let damaged = |what: String| {
+            Error::input(format!("`{}` is damaged: {}", text::path(&path), shown(&what)))
                 .hint("without it nobody knows what the merge was made from: make it again")
-        })?;
-        Ok(Self { folder, receipt, sha256: sha256(bytes) })
+        };
+        let text = String::from_utf8(bytes).map_err(|e| damaged(e.to_string()))?;
+        let receipt = serde_json::from_str(&text).map_err(|e| damaged(e.to_string()))?;
+        Ok(Self { folder, receipt, text })
+    }
+
+    /// Whether there is a file `name`, of whatever kind.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        fs::symlink_metadata(self.folder.path.join(name)).is_ok()
+    }
+
+    /// What is to be said of files in the folder that are not among those `listed`.
+    ///
+    /// # Errors
+    /// A folder that cannot be read.
+    pub(crate) fn strangers(&self, listed: &HashSet<&str>) -> Result<Option<String>> {
+        output::strangers(&self.folder.path, |name| [RECEIPT, REPORT].contains(&name) || listed.contains(name))
     }
 
     /// What is wrong with the file of `record`, if anything is.

@@ -16,8 +16,7 @@ use super::flush::Flush;
 use super::index::plain_name;
 use super::journal::{Found, JOURNAL, Journal, recorded};
 use super::layout::{INDEX, Layout, SINGLE, Shard};
-use super::output::{Access, Output, RECEIPT, REPORT, is_own, names, temporary};
-use super::parts::is_shared;
+use super::output::{Access, Output, RECEIPT, REPORT, strangers, temporary};
 use super::reader::Checkpoint;
 use super::receipt::FileRecord;
 use super::text::{self, shown};
@@ -202,18 +201,15 @@ impl Writer {
         self.layout.shards().map(|(name, _)| name).chain(index).chain(self.side.iter().map(|(name, _)| name.as_str()))
     }
 
-    /// Files in the folder that stay there and are not of this output, as far as its files are known.
+    /// What is to be said of files in the folder that stay there and are not of this output, as far as its files are known.
     ///
     /// # Errors
     /// A folder that cannot be read.
-    pub(crate) fn strangers(&mut self) -> Result<Vec<String>> {
+    pub(crate) fn strangers(&mut self) -> Result<Option<String>> {
         let new: Vec<String> = self.names().chain([RECEIPT, REPORT]).map(str::to_owned).collect();
         self.output.add_stale(&new);
-        let mut names = names(&self.output.dir)?;
-        let goes = |name: &String| self.output.old.contains(&self.output.dir.join(name));
-        names.retain(|name| !is_own(name) && !is_shared(name) && !new.contains(name) && !goes(name));
-        names.sort_unstable();
-        Ok(names)
+        let goes = |name: &str| self.output.old.contains(&self.output.dir.join(name));
+        strangers(&self.output.dir, |name| new.iter().any(|new| new == name) || goes(name))
     }
 
     /// What is to be recorded of the shards; with their SHA-256 if `hash` says so, taken from all of them at a time,

@@ -9,7 +9,8 @@ use super::text::bytes;
 
 /// Writes the page, and says where it is.
 pub fn run(args: &Report, printer: &Printer) -> Result<()> {
-    let (path, len) = html::write(&args.dir)?;
+    let (path, len, edited) = html::write(&args.dir)?;
+    printer.warnings(edited.as_slice());
     if printer.json() {
         return printer.document(&json!({"schema": "magic-report/1", "report": path.to_string_lossy(), "bytes": len}));
     }

@@ -66,12 +66,16 @@ fn files(files: &Files) -> String {
 fn tensors(tensors: &Tensors) -> String {
     let Some(device) = &tensors.device else { return format!("0 of {} computed again", tensors.count) };
     let (some, all) = (bytes(tensors.recomputed_bytes), bytes(tensors.bytes));
-    let how = if tensors.exact { "bit for bit" } else { "in value" };
     let same = match tensors.different {
-        0 => format!("the same {how}"),
-        different => format!("{} not the same {how}", plural(different, "tensor")),
+        0 => "the same".to_owned(),
+        different => format!("{} not the same", plural(different, "tensor")),
     };
-    format!("{} of {} computed again on {device}, {some} of {all}: {same}", tensors.recomputed, tensors.count)
+    let how = match (tensors.bit_for_bit, tensors.within_tolerance) {
+        (_, 0) => "bit for bit".to_owned(),
+        (0, _) => "within tolerance".to_owned(),
+        (bits, near) => format!("({bits} compared bit for bit, {near} within tolerance)"),
+    };
+    format!("{} of {} computed again on {device}, {some} of {all}: {same} {how}", tensors.recomputed, tensors.count)
 }
 
 fn difference(difference: &Difference) -> String {

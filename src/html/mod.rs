@@ -62,15 +62,17 @@ fn frame(title: &str, body: &str) -> String {
     )
 }
 
-/// Writes the page about the finished merge in `dir` anew: all of it or nothing. Returns where it is, and its bytes.
+/// Writes the page about the finished merge in `dir` anew: all of it or nothing. Returns where it is, its bytes, and what is
+/// wrong with the receipt's own SHA-256, if anything is.
 ///
 /// # Errors
 /// What is no finished merge or has a receipt of another kind, a folder in which another merge writes, a failed write.
-pub fn write(dir: &Path) -> Result<(PathBuf, u64)> {
+pub fn write(dir: &Path) -> Result<(PathBuf, u64, Option<String>)> {
     let finished = Finished::open(dir)?;
     let page = page(&finished.receipt, &path(&dir.join(RECEIPT)))?;
     finished.write_report(&page)?;
-    Ok((dir.join(REPORT), page.len() as u64))
+    let edited = report::broken_seal(&finished.receipt, &finished.text);
+    Ok((dir.join(REPORT), page.len() as u64, edited.map(|what| format!("`{RECEIPT}`: {what}"))))
 }
 
 /// What a page says made it: another version may make another page of the same document.

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::checkpoint::{Checkpoint, Dtype, Sink};
 use crate::error::Result;
 use crate::kernels::convert::{CHUNK, widen};
-use crate::plan::{Action, Tensor};
+use crate::plan::Tensor;
 use crate::progress::Progress;
 
 /// Part of a tensor's task vector that devices may differ by.
@@ -85,7 +85,6 @@ impl<'a> Comparison<'a> {
     /// and a part of `norm`, the length of its task vector, can explain.
     pub fn difference(&self, tensor: usize, exact: bool, norm: f64) -> Option<Difference> {
         let found = *self.found[tensor].lock().expect("no panic while held");
-        let exact = exact || self.tensors[tensor].action != Action::Merge;
         let first = match exact {
             true => found.first?,
             false if found.excess.sqrt() <= AGREE * norm => return None,

@@ -12,17 +12,20 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::checkpoint::text::{path, shown};
-use crate::checkpoint::{Checkpoint, FileRecord, Finished, LAYOUT, RECEIPT, REPORT, check_file, difference};
+use crate::checkpoint::{
+    Checkpoint, FileRecord, Finished, INDEX, LAYOUT, RECEIPT, REPORT, check_file, difference, sha256,
+};
 use crate::device::{self, Wanted};
 use crate::error::{Error, Result};
 use crate::gpu;
 use crate::html;
 use crate::job::resume::{DECOMPOSITION, KERNELS, MERGED, PRODUCTS};
-use crate::job::{Job, RECIPE};
+use crate::job::{CARD, Job, RECIPE};
 use crate::methods::Combine;
+use crate::plan::Action;
 use crate::progress::Progress;
 use crate::recipe::Recipe;
-use crate::report::{self, InputFile};
+use crate::report::{self, Bytes, InputFile};
 use compare::Comparison;
 pub use compare::{Difference, Element};
 use receipt::Receipt;
@@ -84,9 +87,13 @@ pub struct Tensors {
     pub recomputed_bytes: u64,
     /// On which device.
     pub device: Option<String>,
-    /// Whether every bit has to be the same. If not, values have to be within 1e-5 of the tensor's task vector and one
-    /// rounding of its type.
+    /// Whether all of them were compared bit for bit.
     pub exact: bool,
+    /// How many were compared bit for bit.
+    pub bit_for_bit: usize,
+    /// How many were compared in value: within 1e-5 of the tensor's task vector and one rounding of its type. Those are
+    /// what another device or version made, and what was made by a detour after a device had failed.
+    pub within_tolerance: usize,
     /// How many differ.
     pub different: usize,
     /// In what, in the order of the tensors.
@@ -201,6 +208,8 @@ struct Verifier<'a> {
 impl Verifier<'_> {
     /// Opens the output and, if that and the inputs allow it, computes its tensors again.
     fn run(&self, found: &mut Verification) -> Result<()> {
+        found.receipt.extend(report::broken_seal(&self.finished.receipt, &self.finished.text));
+        found.receipt.extend(self.receipt.contradictions());
         let recipe = self.recipe(found);
         self.look_at_page(found);
         let dir = self.dir.to_string_lossy();
@@ -213,7 +222,7 @@ impl Verifier<'_> {
         };
         found.tensors.count = output.tensors().len();
         found.tensors.bytes = output.total_bytes();
-        self.look_at_files(&output, found);
+        self.look_at_files(&output, found)?;
         if self.receipt.is_adapter() {
             found
                 .notes
@@ -280,18 +289,32 @@ impl Verifier<'_> {
     }
 
     /// Loaders must find in the folder what the receipt lists, and nothing else.
-    fn look_at_files(&self, output: &Checkpoint, found: &mut Verification) {
+    fn look_at_files(&self, output: &Checkpoint, found: &mut Verification) -> Result<()> {
         let listed: HashSet<&str> = self.receipt.files.iter().map(|record| record.file.as_str()).collect();
         let name = |file: &Path| file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let names: Vec<String> = output.files().map(name).collect();
         for name in names.iter().filter(|name| !listed.contains(name.as_str())) {
             found.receipt.push(format!("`{}` holds the model, and the receipt does not list it", shown(name)));
         }
+        let given = self.receipt.fingerprint.contains_key(MERGED);
+        let beside = [(CARD, true), (RECIPE, !given), (INDEX, names.len() > 1)];
+        for (name, _) in beside.iter().filter(|(name, written)| *written && !listed.contains(name)) {
+            found.receipt.push(format!("a merge writes `{name}`, and the receipt does not list it"));
+        }
+        let weights = |record: &&FileRecord| names.contains(&record.file);
+        for record in self.receipt.files.iter().filter(|record| !weights(record) && record.sha256.is_none()) {
+            found.receipt.push(format!("the receipt has no SHA-256 of `{}`", shown(&record.file)));
+        }
+        if !listed.contains(INDEX) && self.finished.has(INDEX) {
+            found.files.wrong.push(format!("`{INDEX}` is not of this merge: loaders may read the files that it names"));
+        }
+        found.notes.extend(self.finished.strangers(&listed)?);
         let layout = self.receipt.fingerprint.get(LAYOUT);
         let headers = self.finished.describe(names.iter().map(String::as_str));
         if !self.receipt.is_adapter() && layout != headers.as_ref() {
             found.receipt.push("the headers of its files are not those that were recorded".into());
         }
+        Ok(())
     }
 
     /// The receipt must have every tensor of the output, and no other.
@@ -333,6 +356,31 @@ impl Verifier<'_> {
         }
     }
 
+    /// What follows from the plan, without computing anything: amounts, tensors left out, files beside the weights.
+    fn look_at_plan(&self, job: &Job, output: &Checkpoint, found: &mut Verification) -> Result<()> {
+        if self.receipt.bytes != (Bytes { read: job.plan.bytes_in(), written: output.total_bytes() }) {
+            found.receipt.push("its `bytes` are not those of its tensors".into());
+        }
+        if self.receipt.ignored != job.plan.ignored {
+            found.receipt.push("its `ignored` are not the tensors that took no part".into());
+        }
+        // Where those of the base are others, that has been said.
+        if !found.inputs.wrong.is_empty() {
+            return Ok(());
+        }
+        for (name, bytes) in job.side()? {
+            let what = match self.receipt.files.iter().find(|record| record.file == name) {
+                None => "and the receipt does not list it",
+                Some(FileRecord { sha256: Some(recorded), .. }) if *recorded != sha256(&bytes) => {
+                    "and the receipt has another SHA-256 of it"
+                }
+                Some(_) => continue,
+            };
+            found.receipt.push(format!("the merge writes `{}`, {what}", shown(&name)));
+        }
+        Ok(())
+    }
+
     fn recompute(&self, job: &Job, output: &Checkpoint, found: &mut Verification) -> Result<()> {
         let (now, recorded) = (job.decisive()?, &self.receipt.fingerprint);
         if let Some(what) = difference(&Receipt::settings(recorded), &Receipt::settings(&now)) {
@@ -355,11 +403,12 @@ impl Verifier<'_> {
             found.receipt.push("the tensors of the output are not those that the recipe makes of the inputs".into());
             return Ok(());
         }
+        self.look_at_plan(job, output, found)?;
         let size = |name: &str| output.get(name).map_or(0, |(_, info)| info.bytes);
         let named: Vec<(&str, u64)> = tensors.iter().map(|t| (t.name.as_str(), size(&t.name))).collect();
         let chosen = match self.all || job.features.is_some() {
             true => vec![true; tensors.len()],
-            false => sample(&named, &self.finished.sha256),
+            false => sample(&named, &sha256(&self.finished.text)),
         };
         let same = |keys: &[&str]| keys.iter().all(|key| now.get(*key) == recorded.get(*key));
         let exact = same(&["version", "device", KERNELS, PRODUCTS]);
@@ -371,9 +420,7 @@ impl Verifier<'_> {
             recomputed,
             recomputed_bytes: counted().map(|((_, bytes), _)| bytes).sum(),
             device: Some(job.opened.name.clone()),
-            exact,
-            different: 0,
-            differences: Vec::new(),
+            ..Tensors::default()
         };
         if !exact {
             found.notes.push(format!(
@@ -397,14 +444,21 @@ impl Verifier<'_> {
                 || report.recovered.is_some()
                 || recorded.is_some_and(|recorded| recorded.was_recovered());
             let alike = !matches!(tensor.combine, Combine::Decompose(_)) || same(&[DECOMPOSITION]);
-            found.tensors.differences.extend(comparison.difference(
-                *place,
-                exact && alike && !detour,
-                report.calibrated,
-            ));
-            found.receipt.extend(recorded.and_then(|recorded| recorded.difference(report)));
+            let exact = exact && alike && !detour || tensor.action != Action::Merge;
+            let tensors = &mut found.tensors;
+            *(if exact { &mut tensors.bit_for_bit } else { &mut tensors.within_tolerance }) += 1;
+            tensors.differences.extend(comparison.difference(*place, exact, report.calibrated));
+            found.receipt.extend(recorded.and_then(|recorded| recorded.difference(report, exact)));
         }
         found.tensors.different = found.tensors.differences.len();
+        found.tensors.exact = found.tensors.within_tolerance == 0;
+        if exact && !found.tensors.exact {
+            found.notes.push(format!(
+                "a device failed at, or had no memory for, {} of the tensors, in the merge or now: these were compared \
+                 within 1e-5 of each task vector and one rounding",
+                found.tensors.within_tolerance
+            ));
+        }
         Ok(())
     }
 }

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use crate::checkpoint::text::shown;
 use crate::checkpoint::{FileRecord, Fingerprint};
-use crate::report::Input;
+use crate::report::{Bytes, Input};
 
 /// The part of a receipt that is checked.
 #[derive(Deserialize)]
@@ -21,6 +21,10 @@ pub struct Receipt {
     pub files: Vec<FileRecord>,
     /// The same, tensor by tensor.
     pub tensors: Vec<Recorded>,
+    /// Names of experts' tensors that took no part.
+    pub ignored: Vec<String>,
+    /// Bytes read and written.
+    pub bytes: Bytes,
     /// What decided the bytes.
     pub fingerprint: Fingerprint,
     lora: Option<serde::de::IgnoredAny>,
@@ -34,6 +38,12 @@ pub struct Recorded {
     pub name: String,
     /// Its elements.
     pub elements: u64,
+    action: String,
+    degenerate_rows: u64,
+    nan: u64,
+    infinite: u64,
+    overflow: u64,
+    xi: Option<Xi>,
     #[serde(default)]
     experts: Vec<Option<f64>>,
     #[serde(default)]
@@ -43,7 +53,29 @@ pub struct Recorded {
     recovered: Option<serde::de::IgnoredAny>,
 }
 
+/// ξ of a tensor.
+#[derive(Deserialize)]
+struct Xi {
+    min: Option<f64>,
+    mean: Option<f64>,
+    max: Option<f64>,
+}
+
 impl Receipt {
+    /// What its fingerprint says otherwise than it says itself: version and device.
+    pub fn contradictions(&self) -> impl Iterator<Item = String> {
+        let of = |key: &str| self.fingerprint.get(key).map_or("", String::as_str);
+        let (device, _) = of("device").rsplit_once(" on ").unwrap_or_default();
+        let is_device = match device.strip_prefix("several: ").unwrap_or(device) {
+            // Beside it stands the number of threads.
+            "CPU" => self.device.starts_with("CPU, "),
+            name => self.device == name,
+        };
+        let said = [("version", self.version == of("version")), ("device", is_device)];
+        let other = said.into_iter().filter(|(_, same)| !same);
+        other.map(|(key, _)| format!("its `{key}` is not that of its `fingerprint`"))
+    }
+
     /// Whether the device had failed at what was measured.
     pub fn was_recovered(&self) -> bool {
         self.recovered.is_some()
@@ -90,28 +122,36 @@ impl Recorded {
         self.recovered.is_some()
     }
 
-    /// The first of its norms that is not what it is `now`, to a part in ten thousand: ‖τ_k‖ of the experts, their
-    /// cosines with the merge, ‖τ_m‖ before and after calibration.
-    pub fn difference(&self, now: &crate::report::TensorReport) -> Option<String> {
-        let near = |recorded: Option<f64>, now: f64| match recorded {
-            Some(recorded) => (recorded - now).abs() <= 1e-4 * now.abs(),
+    /// The first of what is said of it that is not what it is `now`: what was done; to a part in ten thousand ‖τ_k‖ of the
+    /// experts, their cosines with the merge, ‖τ_m‖ before and after calibration; and, where rounding is the same
+    /// (`exact`), counts, and ξ to a part in ten thousand.
+    pub fn difference(&self, now: &crate::report::TensorReport, exact: bool) -> Option<String> {
+        let within = |recorded: Option<f64>, now: f64, part: f64| match recorded {
+            Some(recorded) => (recorded - now).abs() <= 1e-4 * part,
             None => !now.is_finite(),
         };
-        let all = self.experts.len() == now.experts.len();
-        let experts = all && self.experts.iter().zip(&now.experts).all(|(recorded, now)| near(*recorded, *now));
-        let near_cosine = |recorded: Option<f64>, now: f64| match recorded {
-            Some(recorded) => (recorded - now).abs() <= 1e-4,
-            None => !now.is_finite(),
+        let near = |recorded: Option<f64>, now: f64| within(recorded, now, now.abs());
+        let all = |recorded: &[Option<f64>], now: &[f64], near: &dyn Fn(Option<f64>, f64) -> bool| {
+            recorded.len() == now.len() && recorded.iter().zip(now).all(|(recorded, now)| near(*recorded, *now))
         };
-        let cosines = self.cosines.len() == now.cosines.len()
-            && self.cosines.iter().zip(&now.cosines).all(|(recorded, now)| near_cosine(*recorded, *now));
+        let xi = match (&self.xi, &now.xi) {
+            (Some(xi), Some(now)) => near(xi.min, now.min) && near(xi.mean, now.mean) && near(xi.max, now.max),
+            (recorded, now) => recorded.is_none() && now.is_none(),
+        };
+        let counts = [self.nan, self.infinite, self.overflow] == [now.nan, now.infinite, now.overflow];
         let what = match () {
-            () if !experts => "a norm of the task vectors",
-            () if !cosines => "a cosine with the merge",
-            () if !near(self.merged, now.merged) => "the norm of the merged task vector",
-            () if !near(self.calibrated, now.calibrated) => "the norm of the calibrated task vector",
+            () if self.action != now.action => "the action of",
+            () if !all(&self.experts, &now.experts, &near) => "a norm of the task vectors of",
+            () if !all(&self.cosines, &now.cosines, &|recorded, now| within(recorded, now, 1.0)) => {
+                "a cosine with the merge of"
+            }
+            () if !near(self.merged, now.merged) => "the norm of the merged task vector of",
+            () if !near(self.calibrated, now.calibrated) => "the norm of the calibrated task vector of",
+            () if exact && !counts => "a count of NaN, infinite or too large numbers of",
+            () if exact && self.degenerate_rows != now.degenerate_rows => "the count of rows without a length of",
+            () if exact && !xi => "ξ of",
             () => return None,
         };
-        Some(format!("{what} of `{}` is not what was recorded", shown(&self.name)))
+        Some(format!("{what} `{}` is not what was recorded", shown(&self.name)))
     }
 }
