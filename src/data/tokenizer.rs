@@ -20,6 +20,8 @@ const BYTES_PER_TOKEN: usize = 64;
 const LEAST_BYTES: usize = 16 << 10;
 /// How many times longer a text may really become.
 const GROWN: usize = 16;
+/// Bytes of a text whose growth is looked at together.
+const PIECE: usize = 256;
 
 const ELSEWHERE: &str =
     "take the file from the model's origin, or give token ids as `input_ids` in a `.safetensors` file";
@@ -74,17 +76,9 @@ impl Tokenizer {
         let Some(room) = most.checked_sub(specials).filter(|room| *room > 0) else {
             return Err(refused(&format!("it adds {specials} special tokens, and the model takes {most} in all")));
         };
-        let most = room.saturating_mul(BYTES_PER_TOKEN).max(LEAST_BYTES).min(text.len());
-        let end = (0..=most).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-        let (text, beyond) = text.split_at(end);
+        let (text, beyond) = split(text, room.saturating_mul(BYTES_PER_TOKEN).max(LEAST_BYTES));
         let work = || {
-            if let Some(normalizer) = self.inner.get_normalizer() {
-                let mut normal = NormalizedString::from(text);
-                normalizer.normalize(&mut normal)?;
-                if normal.len() > GROWN * text.len().max(LEAST_BYTES) {
-                    return Err(format!("its normalizer makes it more than {GROWN} times as long").into());
-                }
-            }
+            self.check_growth(text)?;
             let mut encoding = self.inner.encode_fast(text, false)?;
             let more = encoding.len() > room;
             if more {
@@ -100,6 +94,28 @@ impl Tokenizer {
         let done = guarded(work).map_err(|why| broken(&self.at, &format!("{why}, at {place}")))?;
         done.map_err(|e| refused(&shown(&e.to_string())))
     }
+
+    /// Refuses a text that becomes much longer, before it does: piece by piece.
+    fn check_growth(&self, text: &str) -> tokenizers::Result<()> {
+        let Some(normalizer) = self.inner.get_normalizer() else { return Ok(()) };
+        let (mut rest, mut long) = (text, 0);
+        while !rest.is_empty() {
+            let (piece, beyond) = split(rest, PIECE);
+            let mut normal = NormalizedString::from(piece);
+            normalizer.normalize(&mut normal)?;
+            (rest, long) = (beyond, long + normal.len());
+            if long > GROWN * text.len().max(LEAST_BYTES) {
+                return Err(format!("its normalizer makes it more than {GROWN} times as long").into());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The first `most` bytes of a text, or as many as end with a character, and the rest.
+fn split(text: &str, most: usize) -> (&str, &str) {
+    let end = (0..=most.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    text.split_at(end.unwrap_or(0))
 }
 
 /// The tokenizer `at` makes its library panic.
