@@ -1,6 +1,8 @@
 //! A merge from recipe to finished folder: open, plan, run, write.
 
 mod adapter;
+mod check;
+mod compute;
 mod origin;
 mod provenance;
 pub(crate) mod resume;
@@ -13,34 +15,27 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use crate::calibrate::feature::{FeaturePass, Outcome};
+use crate::calibrate::feature::Outcome;
 use crate::card;
 use crate::checkpoint::text::size;
 use crate::checkpoint::{
-    Checkpoint, Dtype, Fingerprint, Inputs, Layout, RECEIPT, REPORT, Sink, Writer, side_files, with_dtype,
+    Checkpoint, Dtype, Fingerprint, Inputs, Layout, RECEIPT, REPORT, Writer, side_files, with_dtype,
 };
 use crate::device::{self, Opened, Wanted};
 use crate::error::{Error, Kind, Result};
 use crate::fast_gemm::FastGemm;
 use crate::html;
 use crate::inputs::Features;
-use crate::kernels::factor::Strength;
 use crate::lora::Layer;
 use crate::lora::models::{Models, all_adapters};
 use crate::lora::target::Out;
 use crate::lora::warn;
-use crate::merge::Merge;
 use crate::methods::{Combine, GIVEN, Method};
-use crate::parameters::Library;
 use crate::plan::Plan;
 use crate::progress::Progress;
-use crate::recipe::{Recipe, Sensitive, Space, resolve};
-use crate::recover;
+use crate::recipe::{Recipe, Space};
 use crate::report::{Bytes, FeatureReport, Report, SCHEMA, TensorReport};
-use crate::sensitivity::{Metric, Probe, Sensitivity};
-use crate::stream::Engine;
-use crate::survey::{Forget, TaskVectors, survey};
-use crate::written::Written;
+use check::{check_adapter, check_calibration, experts, others, sensitive};
 use resume::unfinished;
 
 /// Where and how a merge is written.
@@ -65,7 +60,6 @@ pub struct Output {
     pub hash: bool,
 }
 
-pub use origin::Origin;
 impl Output {
     /// The folder `dir`, which must be empty or not there, with shards of 5 GB.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
@@ -73,15 +67,13 @@ impl Output {
     }
 }
 
+pub use origin::Origin;
 pub use provenance::HASHED;
 
 /// Name of the model card.
 pub(crate) const CARD: &str = "README.md";
 /// Name of the recipe as it was resolved.
 pub(crate) const RECIPE: &str = "recipe.yml";
-
-/// Bytes of hidden states that sensitivity may keep at a time, at least.
-const STATES: u64 = 512 << 20;
 
 /// A merge that was opened, checked and planned: nothing of any tensor has been read, nothing written.
 ///
@@ -360,61 +352,9 @@ impl Job {
         self.finish(writer, Report { fingerprint, kept, ..report }, started)
     }
 
-    /// Computes the tensors that `sink` wants, and hands them to it; their reports come with their places.
-    pub(crate) fn compute(
-        &self,
-        sink: &dyn Sink,
-        progress: &Progress,
-    ) -> Result<(Vec<(usize, TensorReport)>, Outcome)> {
-        let started = Instant::now();
-        let engine = Engine { checkpoints: &self.checkpoints, executor: &self.opened.executor, progress };
-        let written = Written::new(sink);
-        let outcome = self.measure(&engine, Some(&written), progress)?;
-        log::info!("pass: {:.3} s", started.elapsed().as_secs_f64());
-        let mut made = written.into_reports();
-        let done: HashSet<usize> = made.iter().map(|(tensor, _)| *tensor).collect();
-        let missing = |tensor: &usize| sink.wants(*tensor) && !done.contains(tensor);
-        let rest: Vec<usize> = (0..self.plan.tensors.len()).filter(missing).collect();
-        let (plan, strengths) = (&self.plan, &outcome.strengths);
-        made.extend(Merge { plan, engine, sink, strengths, wanted: &self.wanted }.run(&rest)?);
-        Ok((made, outcome))
-    }
-
-    /// Computes the tensors `which` alone, hands them to `sink`, and returns what is to be said of them, in that order.
-    /// What takes feature space must have been [measured](Self::take_measured).
-    pub(crate) fn compute_some(&self, sink: &dyn Sink, which: &[usize], progress: &Progress) -> Result<Vec<Value>> {
-        let engine = Engine { checkpoints: &self.checkpoints, executor: &self.opened.executor, progress };
-        let strengths = &self.measure(&engine, None, progress)?.strengths;
-        let mut reports = Merge { plan: &self.plan, engine, sink, strengths, wanted: &self.wanted }.run(which)?;
-        reports.sort_by_key(|(tensor, _)| *tensor);
-        Ok(reports.iter().map(|(_, report)| report.record()).collect())
-    }
-
-    /// Measures in feature space, and writes nothing.
-    pub(crate) fn measure_all(&self, progress: &Progress) -> Result<Outcome> {
-        let engine = Engine { checkpoints: &self.checkpoints, executor: &self.opened.executor, progress };
-        self.measure(&engine, None, progress)
-    }
-
-    /// Takes over what was measured elsewhere.
-    pub(crate) fn take_measured(&mut self, outcome: Outcome) {
-        self.measured = Some(outcome);
-    }
-
     /// The recipe with absolute paths.
     pub(crate) fn resolved_yaml(&self) -> String {
         self.resolved.to_yaml()
-    }
-
-    /// What the experts have learned, tensor by tensor, if this merge is their mean. Nothing is written.
-    ///
-    /// # Errors
-    /// Whatever goes wrong on the way, and an interrupt.
-    #[doc(hidden)]
-    pub fn survey(&self, progress: &Progress) -> Result<Vec<TaskVectors>> {
-        let (reports, _) = self.compute(&Forget, progress)?;
-        let engine = Engine { checkpoints: &self.checkpoints, executor: &self.opened.executor, progress };
-        self.plan.memory.pool()?.install(|| survey(&engine, &self.wanted, &self.plan.tensors, &reports))
     }
 
     /// Whether a file at `path` would replace neither an input nor what lies in an input's folder.
@@ -506,68 +446,6 @@ impl Job {
         Ok(report)
     }
 
-    /// Feature space: what becomes of every tensor's ξ, and the tensors that are written on the way.
-    fn measure(&self, engine: &Engine<'_>, sink: Option<&Written<'_>>, progress: &Progress) -> Result<Outcome> {
-        if let Some(measured) = &self.measured {
-            return Ok(measured.clone());
-        }
-        let Some(features) = &self.features else {
-            let strengths = vec![Strength::FULL; self.plan.tensors.len()];
-            return Ok(Outcome { strengths, ..Outcome::default() });
-        };
-        let run = |engine: &Engine<'_>, again: bool| {
-            let mut library = self.library(engine);
-            library.budget /= if again { 2 } else { 1 };
-            let pass = FeaturePass {
-                library: &library,
-                plan: &self.plan,
-                network: &features.network,
-                sets: &features.sets,
-                calibrate: &self.recipe.calibrate,
-                sensitive: self.sensitive.as_ref(),
-                progress,
-            };
-            if self.recipe.calibrate.space == Space::Auto { pass.choose() } else { pass.run(sink) }
-        };
-        let pool = self.plan.memory.pool()?;
-        let done = pool.install(|| recover::attempt(&self.wanted, "the pass through the network", engine, run));
-        done.map(|(outcome, recovered)| Outcome { recovered, ..outcome })
-    }
-
-    /// Which tensors the merge is sensitive to, on the recipe's samples. Nothing is written.
-    ///
-    /// # Errors
-    /// A recipe that is not calibrated in feature space, samples that the metric cannot use.
-    #[doc(hidden)]
-    pub fn sensitivity(&self, metric: Metric, factor: f64, top: usize, progress: &Progress) -> Result<Sensitivity> {
-        let Some(features) = &self.features else {
-            return Err(Error::usage("sensitivity is measured on samples").hint("add `--data PATH`"));
-        };
-        let engine = Engine { checkpoints: &self.checkpoints, executor: &self.opened.executor, progress };
-        let library = self.library(&engine);
-        let probe = Probe {
-            library: &library,
-            network: &features.network,
-            sets: &features.sets,
-            metric,
-            factor,
-            top,
-            budget: STATES.max(self.plan.memory.parameters()),
-            progress,
-        };
-        self.plan.memory.pool()?.install(|| probe.run())
-    }
-
-    fn library<'a>(&'a self, engine: &'a Engine<'a>) -> Library<'a> {
-        Library {
-            checkpoints: &self.checkpoints,
-            head: None,
-            executor: engine.executor,
-            merge: Some((&self.plan, engine)),
-            budget: self.plan.memory.parameters(),
-        }
-    }
-
     /// The model whose configuration and tokenizer the output gets: the merge that was given, else the base.
     fn model(&self) -> &Checkpoint {
         &self.checkpoints[self.given.unwrap_or(0)]
@@ -591,87 +469,4 @@ impl Job {
             .map_err(|e| Error::input(format!("`config.json` of `{}` is not valid JSON: {e}", self.model().name())))?;
         Ok(serde_json::to_vec_pretty(&with_dtype(config, dtype)).expect("JSON stays JSON"))
     }
-}
-
-/// Places in the recipe of the models that take part. The base takes part in methods that merge task vectors only if
-/// nothing else does: its own is zero.
-fn experts(recipe: &Recipe, method: &Method) -> Vec<usize> {
-    let all = 0..recipe.models.len();
-    if !method.merges_task_vectors(recipe) {
-        return all.collect();
-    }
-    let others: Vec<usize> = recipe.experts().collect();
-    match method.experts {
-        _ if !others.is_empty() => others,
-        Some(count) => all.rev().take(count).collect(),
-        None => all.collect(),
-    }
-}
-
-fn check_calibration(recipe: &Recipe, method: &Method) -> Result<()> {
-    let space = recipe.calibrate.space;
-    if space == Space::None {
-        return Ok(());
-    }
-    if method.combine == Combine::Scale {
-        return Err(Error::usage(format!("`{}` merges nothing, so there is nothing to calibrate", method.name))
-            .hint("leave `calibrate` out"));
-    }
-    if recipe.base.is_none() {
-        return Err(Error::usage("calibration compares task vectors, which needs a base model")
-            .hint("add `base_model:` to the recipe, or `--base PATH`"));
-    }
-    if space != Space::Wsc && recipe.calibrate.samples == 0 {
-        return Err(Error::usage("`samples` is 0: feature space needs at least one sample of each expert")
-            .hint("leave it out: 10 of each are taken"));
-    }
-    Ok(())
-}
-
-/// Whether the result can be an adapter, if it is to be one.
-fn check_adapter(recipe: &Recipe, method: &Method, alone: bool) -> Result<()> {
-    let space = recipe.calibrate.space;
-    if alone && !matches!(space, Space::None | Space::Wsc) {
-        return Err(Error::usage(format!("`{space}` calibration runs the network, and adapters alone are none"))
-            .hint("name the model that they were trained on: `--base PATH`"));
-    }
-    if recipe.lora_out.is_none() {
-        return Ok(());
-    }
-    if method.combine == Combine::Scale {
-        return Err(Error::usage(format!("`{}` merges nothing, so no adapter comes of it", method.name))
-            .hint("leave `--lora-out` out"));
-    }
-    if recipe.base.is_none() && !alone {
-        return Err(Error::usage("an adapter is what is added to a base, and none is named")
-            .hint("add `base_model:` to the recipe, or `--base PATH`"));
-    }
-    Ok(())
-}
-
-/// Files and folders that the recipe names besides the models.
-fn others(recipe: &Recipe, folder: Option<&Path>) -> Vec<PathBuf> {
-    let list = match &recipe.calibrate.sensitive {
-        Sensitive::File(file) => Some(file),
-        Sensitive::None | Sensitive::Names(_) => None,
-    };
-    let samples = recipe.models.iter().filter_map(|entry| entry.data.as_ref()).chain(&recipe.calibrate.data);
-    list.into_iter().chain(samples).map(|path| resolve(path, folder)).collect()
-}
-
-/// The names of the sensitive list: a JSON list, or an object with such a list under `sensitive`.
-fn sensitive(given: &Sensitive, folder: Option<&Path>) -> Result<Option<HashSet<String>>> {
-    let file = match given {
-        Sensitive::None => return Ok(None),
-        Sensitive::Names(names) => return Ok(Some(names.iter().cloned().collect())),
-        Sensitive::File(file) => resolve(file, folder),
-    };
-    let bytes = crate::checkpoint::files::read_small(&file, 64 << 20)?;
-    let shape = || {
-        Error::input(format!("`{}` holds no list of tensor names", file.display()))
-            .hint("it should be `[\"name\", …]`, or an object with such a list under `sensitive`")
-    };
-    let document: Value = serde_json::from_slice(&bytes).map_err(|_| shape())?;
-    let list = document.get("sensitive").unwrap_or(&document).as_array().ok_or_else(shape)?;
-    list.iter().map(|name| name.as_str().map(str::to_owned).ok_or_else(shape)).collect::<Result<_>>().map(Some)
 }

@@ -67,7 +67,7 @@ impl Job {
     ) -> Result<Report> {
         let started = Instant::now();
         self.check(output)?;
-        let engine = Engine { checkpoints: &self.checkpoints, executor: &self.opened.executor, progress };
+        let engine = self.engine(progress);
         let mut outcome = self.measure(&engine, None, progress)?;
         let factors = |engine: &Engine<'_>, _: bool| {
             let mut spill = Spill::new(&output.dir)?;
