@@ -7,6 +7,8 @@
 pub mod checkpoint;
 #[path = "../../src/error.rs"]
 pub mod error;
+#[path = "../../src/figures.rs"]
+pub mod figures;
 #[path = "../../src/recipe/mod.rs"]
 pub mod recipe;
 

@@ -179,8 +179,11 @@ impl Verification {
         let count = said.iter().map(|wrong| wrong.len()).sum::<usize>() + self.tensors.different;
         let more = if count > 1 { format!(", and {} more", count - 1) } else { String::new() };
         let what = format!("`{}` is not what its receipt says: {first}{more}", shown(&self.dir));
-        Err(Error::input(what)
-            .hint(format!("to make it again: `magic merge {}/recipe.yml --out NEW`", shown(&self.dir))))
+        // What `magic calibrate` made has no recipe.
+        Err(Error::input(what).hint(match Path::new(&self.dir).join(RECIPE).is_file() {
+            true => format!("to make it again: `magic merge {}/{RECIPE} --out NEW`", shown(&self.dir)),
+            false => "to make it again: the command that made it, with another `--out`".to_owned(),
+        }))
     }
 }
 
