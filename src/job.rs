@@ -69,6 +69,7 @@ impl Output {
 
 pub use origin::Origin;
 pub use provenance::HASHED;
+pub(crate) use provenance::absolute;
 
 /// Name of the model card.
 pub(crate) const CARD: &str = "README.md";

@@ -40,7 +40,7 @@ pub use layout::{Layout, OutTensor};
 pub use output::Access;
 pub(crate) use output::{RECEIPT, REPORT, finished, temporary};
 pub(crate) use parts::{
-    FACTORS, PLAN, create_folder, put, read_document, remove, remove_folder, settle, write_journal,
+    FACTORS, PARTS, PLAN, create_folder, put, read_document, remove, remove_folder, settle, write_journal,
 };
 pub(crate) use reader::Overlay;
 pub use reader::{Checkpoint, TensorInfo};

@@ -13,12 +13,14 @@ use crate::error::Result;
 pub(crate) const PLAN: &str = "plan.json";
 /// Factors of feature space that were measured for it.
 pub(crate) const FACTORS: &str = "factors.json";
+/// The folder of shards and their receipts.
+pub(crate) const PARTS: &str = "parts";
 /// Longest document that is read.
 const MOST: u64 = 1 << 30;
 
 /// True for what is there only until the merge is complete.
 pub(super) fn is_shared(name: &str) -> bool {
-    [PLAN, FACTORS, "parts"].contains(&name)
+    [PLAN, FACTORS, PARTS].contains(&name)
 }
 
 /// Makes `dir`, and what is missing above it.

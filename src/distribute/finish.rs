@@ -4,9 +4,9 @@ use std::path::Path;
 
 use super::factors::Factors;
 use super::manifest::Manifest;
-use super::part::{PARTS, Receipt, found};
+use super::part::{Receipt, found};
 use crate::checkpoint::text::{list, path};
-use crate::checkpoint::{FACTORS, PLAN, RECEIPT, remove, remove_folder, settle, temporary, write_journal};
+use crate::checkpoint::{FACTORS, PARTS, PLAN, RECEIPT, remove, remove_folder, settle, temporary, write_journal};
 use crate::device::Wanted;
 use crate::error::{Error, Result};
 use crate::job::{Job, Output};

@@ -9,7 +9,7 @@ use crate::checkpoint::text::{path, shown};
 use crate::checkpoint::{PLAN, create_folder, put, read_document, sha256};
 use crate::device::Wanted;
 use crate::error::{Error, Result};
-use crate::job::{Job, Output};
+use crate::job::{Job, Output, absolute};
 use crate::recipe::Recipe;
 
 /// Name and version of the document.
@@ -245,8 +245,4 @@ fn inputs(job: &Job) -> Vec<InputFile> {
         }
     }
     files
-}
-
-fn absolute(path: &Path) -> String {
-    std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).to_string_lossy().into_owned()
 }

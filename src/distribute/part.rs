@@ -7,13 +7,11 @@ use serde_json::Value;
 
 use super::manifest::Shard;
 use crate::checkpoint::text::shown;
-use crate::checkpoint::{check_file, read_document, temporary};
+use crate::checkpoint::{PARTS, check_file, read_document, temporary};
 use crate::error::Result;
 use crate::job::Origin;
 use crate::progress::Progress;
 
-/// The folder of shards and receipts, below that of the plan.
-pub const PARTS: &str = "parts";
 /// Name and version of the document.
 const SCHEMA: &str = "magic-part/1";
 

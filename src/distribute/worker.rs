@@ -8,9 +8,9 @@ use serde_json::Value;
 
 use super::factors::Factors;
 use super::manifest::Manifest;
-use super::part::{PARTS, Receipt, receipt_name};
+use super::part::{Receipt, receipt_name};
 use crate::checkpoint::text::path;
-use crate::checkpoint::{Checkpoint, Sink, Writer, create_folder, put, settle};
+use crate::checkpoint::{Checkpoint, PARTS, Sink, Writer, create_folder, put, settle};
 use crate::device::Wanted;
 use crate::error::{Error, Result};
 use crate::progress::Progress;

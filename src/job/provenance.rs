@@ -70,7 +70,8 @@ fn input(checkpoint: &Checkpoint, hash: bool, progress: &Progress) -> Result<Inp
     Ok(Input { model: checkpoint.name().to_owned(), files })
 }
 
-fn absolute(path: &Path) -> String {
+/// `path` from the root.
+pub(crate) fn absolute(path: &Path) -> String {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).to_string_lossy().into_owned()
 }
 
