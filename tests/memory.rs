@@ -74,6 +74,9 @@ fn model(dir: &Path, layers: usize, model: u64) -> PathBuf {
 fn peak(layers: usize) -> u64 {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let mut command = Command::new(env!("CARGO_BIN_EXE_magic"));
+    // glibc keeps freed blocks below a size that grows as they are freed, and so more the longer a process runs. With the
+    // size fixed, the peak is what the program holds.
+    command.env("MALLOC_MMAP_THRESHOLD_", "131072");
     command.args(["merge", "--method", "linear", "--calibrate", "dsc", "--device", "cpu", "--threads", "2", "--quiet"]);
     command.arg("--base").arg(model(dir.path(), layers, 0)).arg("--out").arg(dir.path().join("out"));
     for expert in 1..=EXPERTS {
@@ -105,5 +108,5 @@ fn peak(layers: usize) -> u64 {
 fn the_peak_of_a_calibration_does_not_grow_with_layers() {
     let (few, many) = (peak(8), peak(32));
     assert!(few > 10_000, "{few} kB cannot be right");
-    assert!(many as f64 <= 1.15 * few as f64, "{few} kB with 8 layers, {many} kB with 32");
+    assert!(many as f64 <= 1.1 * few as f64, "{few} kB with 8 layers, {many} kB with 32");
 }
