@@ -35,7 +35,7 @@ const GPU_LANES: usize = 3;
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
-    /// `auto`, `cpu`, `gpu`, a number or a part of a name; empty means `auto`.
+    /// `auto`, `cpu`, `gpu`, `all`, a number or a part of a name; empty means `auto`.
     pub device: String,
     /// Limit of host memory in bytes, from 16 MiB.
     pub memory: Option<u64>,
@@ -50,21 +50,44 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// The device of this name: `auto`, `cpu`, `gpu` (a software driver too, where there is nothing else), a number or a
-    /// part of a name from `magic devices`.
+    /// The device of this name: `auto`, `cpu`, `gpu` (a software driver too, where there is nothing else), `all` (that, and
+    /// all others of its kind), a number or a part of a name from `magic devices`.
     pub fn on(device: impl Into<String>) -> Self {
         Self { device: device.into(), ..Self::default() }
     }
 }
 
+/// `--device` for all GPUs of a kind.
+const ALL: &str = "all";
+
 /// An executor, its name, and the memory it works in.
 pub struct Opened {
     /// What runs recordings.
     pub executor: Executor,
-    /// As a person knows it.
+    /// Devices of the same kind that merge tensors too.
+    pub others: Vec<Executor>,
+    /// As a person knows it, and where it is one of several, as each.
     pub name: String,
     /// Nothing of it is taken yet.
     pub memory: Memory,
+}
+
+impl Opened {
+    /// All devices, as a person knows them.
+    pub fn title(&self) -> String {
+        match self.others.len() {
+            0 => self.name.clone(),
+            others => format!("{} × {}", 1 + others, self.name),
+        }
+    }
+}
+
+/// What each of several devices is, of what [`Opened::title`] gives; `title` itself for one.
+pub fn one_of(title: &str) -> &str {
+    match title.split_once(" × ") {
+        Some((count, name)) if count.parse::<usize>().is_ok() => name,
+        _ => title,
+    }
 }
 
 /// Opens the device that is wanted. `auto` is the best hardware GPU, else the CPU.
@@ -72,9 +95,14 @@ pub fn open(wanted: &Wanted) -> Result<Opened> {
     open_as(wanted, true)
 }
 
-/// The same, with a device of its own: one that other work uses may be failing.
-pub fn open_anew(wanted: &Wanted) -> Result<Opened> {
-    open_as(wanted, false)
+/// The one of the wanted devices that `failed` is on, with a device of its own: others may be using what fails.
+pub fn open_anew(wanted: &Wanted, failed: &Executor) -> Result<Opened> {
+    match (&*wanted.device, failed) {
+        (ALL, Executor::Gpu(gpu)) => {
+            open_as(&Wanted { device: gpu.adapter().index.to_string(), ..wanted.clone() }, false)
+        }
+        _ => open_as(wanted, false),
+    }
 }
 
 fn open_as(wanted: &Wanted, shared: bool) -> Result<Opened> {
@@ -85,32 +113,41 @@ fn open_as(wanted: &Wanted, shared: bool) -> Result<Opened> {
         return Err(Error::usage(what).hint("without it, all cores are used"));
     }
     if wanted.device != "cpu" {
-        let choice = if wanted.device.is_empty() { Choice::Auto } else { Choice::parse(&wanted.device) };
+        let choices = match &*wanted.device {
+            "" => vec![Choice::Auto],
+            ALL => gpu::adapter::alike(&gpu::adapter::list())?.into_iter().map(Choice::Index).collect(),
+            text => vec![Choice::parse(text)],
+        };
         let matrices = if wanted.fast_gemm { Matrices::Required } else { Matrices::Unused };
         let options = gpu::Options { vram, shared, matrices, ..gpu::Options::default() };
-        if let Some(gpu) = Gpu::open(&choice, &options)? {
-            return Ok(on_gpu(gpu, host, vram));
+        let gpus: Option<Vec<Gpu>> = choices.iter().map(|choice| Gpu::open(choice, &options)).collect::<Result<_>>()?;
+        if let Some(gpus) = gpus {
+            return Ok(on_gpus(gpus, host, vram));
         }
     }
     if wanted.fast_gemm {
         return Err(fast_gemm::missing("the CPU device"));
     }
     let lanes = wanted.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-    let device = Device { gpu: false, lanes, binding: u64::MAX, results: u64::MAX };
+    let device = Device { gpu: false, lanes, count: 1, binding: u64::MAX, results: u64::MAX };
     let threads = if lanes == 1 { "thread" } else { "threads" };
     Ok(Opened {
         executor: Executor::Cpu(Cpu::default()),
+        others: Vec::new(),
         name: format!("CPU, {lanes} {threads}"),
         memory: Memory::new(device, host, vram),
     })
 }
 
-fn on_gpu(gpu: Gpu, host: u64, vram: u64) -> Opened {
-    let limits = gpu.limits();
-    let name = format!("{} ({})", gpu.adapter().name, gpu.adapter().backend);
-    let device =
-        Device { gpu: true, lanes: GPU_LANES, binding: limits.max_binding_bytes, results: limits.max_results_bytes };
-    Opened { executor: Executor::Gpu(Box::new(gpu)), name, memory: Memory::new(device, host, vram) }
+/// GPUs that are all alike, at least one.
+fn on_gpus(gpus: Vec<Gpu>, host: u64, vram: u64) -> Opened {
+    let (limits, count) = (gpus[0].limits(), gpus.len());
+    let name = format!("{} ({})", gpus[0].adapter().name, gpus[0].adapter().backend);
+    let (binding, results) = (limits.max_binding_bytes, limits.max_results_bytes);
+    let device = Device { gpu: true, lanes: GPU_LANES * count, count, binding, results };
+    let mut executors = gpus.into_iter().map(|gpu| Executor::Gpu(Box::new(gpu)));
+    let executor = executors.next().expect("one at least");
+    Opened { executor, others: executors.collect(), name, memory: Memory::new(device, host, vram) }
 }
 
 fn limit(flag: &str, given: Option<u64>, default: u64) -> Result<u64> {

@@ -26,6 +26,8 @@ pub struct Device {
     pub gpu: bool,
     /// Blocks in work at a time.
     pub lanes: usize,
+    /// How many devices, each with memory of its own, they are on.
+    pub count: usize,
     /// Most bytes of one binding.
     pub binding: u64,
     /// Most bytes of all results of a block.
@@ -108,7 +110,7 @@ impl Memory {
             + if shape.align > 1 { 4 * shape.planes * row / shape.align } else { 0 };
         let available = |total: u64| total.saturating_sub(OVERHEAD.min(total / 2));
         // Half is for blocks, half for tensors that stay.
-        let (host_half, vram_half) = (available(self.host) / 2 / lanes, self.vram / 2 / lanes);
+        let (host_half, vram_half) = (available(self.host) / 2 / lanes, self.vram / 2 / self.lanes_of_one());
         let per_element = shape.stored + 4 * (shape.planes + shape.beside.0) + shape.out;
         let mut row_bytes = row * per_element + per_row;
         if self.device.gpu {
@@ -207,9 +209,14 @@ impl Memory {
         OVERHEAD + blocks + self.whole.host
     }
 
-    /// Most device memory that it takes, in bytes.
+    /// Blocks in work at a time on one device.
+    fn lanes_of_one(&self) -> u64 {
+        self.lanes.div_ceil(self.device.count) as u64
+    }
+
+    /// Most memory that it takes of a device, in bytes.
     pub fn device_peak(&self) -> u64 {
-        let blocks = self.lanes as u64 * (self.block.1 + self.resident);
+        let blocks = self.lanes_of_one() * (self.block.1 + self.resident);
         if self.device.gpu { blocks + self.whole.device } else { 0 }
     }
 }

@@ -10,6 +10,7 @@ use crate::checkpoint::Sink;
 use crate::decompose::Route;
 use crate::device::Wanted;
 use crate::error::Result;
+use crate::executor::Executor;
 use crate::finite;
 use crate::kernels::factor::Strength;
 use crate::kernels::norms::Stats;
@@ -38,6 +39,8 @@ pub struct Merge<'a> {
     pub plan: &'a Plan,
     /// Where tensors come from and what runs the lists of calls.
     pub engine: Engine<'a>,
+    /// More devices: each merges tensors of its own, but for those that are decomposed.
+    pub others: &'a [Executor],
     /// Where the results go.
     pub sink: &'a dyn Sink,
     /// What becomes of each tensor's ξ.
@@ -53,19 +56,25 @@ impl Merge<'_> {
         let pool = self.plan.memory.pool()?;
         let whole = |index: &usize| matches!(self.plan.tensors[*index].combine, Combine::Decompose(_));
         let (whole, which): (Vec<usize>, Vec<usize>) = which.iter().partition(|index| whole(index));
-        let alone = |index: usize| Ok((index, self.done(index)?));
+        let alone = |index: usize| Ok((index, self.done(index, &self.engine)?));
         let mut reports = pool.install(|| whole.into_iter().map(alone).collect::<Result<Vec<_>>>())?;
         let next = AtomicU64::new(0);
         let failed = AtomicBool::new(false);
+        let engines: Vec<Engine<'_>> = std::iter::once(self.engine.executor)
+            .chain(self.others)
+            .map(|executor| Engine { executor, ..self.engine })
+            .collect();
         // Each thread takes the next tensor; while it waits for the blocks of its own, it works on those of others.
-        let work = |_: rayon::BroadcastContext<'_>| {
+        let work = |thread: rayon::BroadcastContext<'_>| {
+            let device = thread.index() % engines.len();
             let mut reports = Vec::new();
             loop {
                 let place = next.fetch_add(1, Ordering::Relaxed) as usize;
                 let Some(&index) = which.get(place).filter(|_| !failed.load(Ordering::Relaxed)) else {
+                    log::info!("thread {} of device {device}: {} tensors", thread.index(), reports.len());
                     return Ok(reports);
                 };
-                match self.done(index) {
+                match self.done(index, &engines[device]) {
                     Ok(report) => reports.push((index, report)),
                     Err(error) => {
                         failed.store(true, Ordering::Relaxed);
@@ -80,11 +89,11 @@ impl Merge<'_> {
         Ok(reports)
     }
 
-    fn done(&self, index: usize) -> Result<TensorReport> {
+    fn done(&self, index: usize, engine: &Engine<'_>) -> Result<TensorReport> {
         let tensor = &self.plan.tensors[index];
         let report = match &tensor.action {
             Action::Copy(_) => self.copy(index, tensor),
-            Action::Merge => self.merge(index),
+            Action::Merge => self.merge(index, engine),
         }?;
         self.sink.complete(index, &|| report.record())?;
         self.engine.progress.tensors.fetch_add(1, Ordering::Relaxed);
@@ -108,12 +117,12 @@ impl Merge<'_> {
         Ok(report)
     }
 
-    fn merge(&self, index: usize) -> Result<TensorReport> {
+    fn merge(&self, index: usize, engine: &Engine<'_>) -> Result<TensorReport> {
         let strength = self.strengths[index];
         let work = |tensor: &Tensor, engine: &Engine<'_>| {
             Prepared::new(self.plan, engine, index, tensor)?.write(self.sink, strength)
         };
-        let (mut report, recovered) = recover::tensor(self.wanted, &self.plan.tensors[index], &self.engine, work)?;
+        let (mut report, recovered) = recover::tensor(self.wanted, &self.plan.tensors[index], engine, work)?;
         report.recovered = recovered;
         Ok(report)
     }

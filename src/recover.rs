@@ -64,7 +64,7 @@ pub fn attempt<T>(
     };
     log::warn!("{what}: {failed}: again, in blocks half as large");
     let again = |executor: &Executor| work(&Engine { executor, ..*engine }, true);
-    let failed = match device::open_anew(wanted).and_then(|opened| again(&opened.executor)) {
+    let failed = match device::open_anew(wanted, engine.executor).and_then(|opened| again(&opened.executor)) {
         Err(error) if error.kind() == Kind::Device => error,
         done => return done.map(|value| (value, Some(Recovered::Halved))),
     };

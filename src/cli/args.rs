@@ -146,10 +146,11 @@ pub enum Command {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Global options")]
 pub struct Global {
-    /// Device: auto, cpu, gpu, an index or a part of a name
+    /// Device: auto, cpu, gpu, all, an index or a part of a name
     ///
-    /// `auto` is the best hardware GPU, else the CPU; `gpu` the best GPU, a software driver if there is no other. Index
-    /// and name are those that `magic devices` lists.
+    /// `auto` is the best hardware GPU, else the CPU; `gpu` the best GPU, a software driver if there is no other; `all` that
+    /// and every other of the same kind, which merge tensors side by side. Index and name are those that `magic devices`
+    /// lists.
     #[arg(long, global = true, default_value = "auto", value_name = "DEVICE")]
     pub device: String,
     /// Most host memory to use, such as 2GB

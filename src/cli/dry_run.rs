@@ -76,7 +76,7 @@ pub fn text(job: &Job, layout: &Layout, out: Option<&Path>) -> String {
         ("writes", format!("{} in {}", bytes(layout.file_bytes()), plural(layout.shards().len(), "file"))),
         ("memory", format!("{memory} at most")),
         ("adapter", job.pairs().map_or("none".to_owned(), |pairs| adapter(job, pairs))),
-        ("device", job.opened.name.clone()),
+        ("device", job.opened.title()),
         ("output", out.map_or("not named".to_owned(), |out| out.display().to_string())),
     ];
     let facts = facts.into_iter().filter(|(name, _)| *name != "adapter" || job.pairs().is_some()).collect::<Vec<_>>();
@@ -120,7 +120,7 @@ pub fn document(job: &Job, layout: &Layout, out: Option<&Path>) -> Value {
         "calibrate": job.recipe.calibrate.space.as_str(),
         "manifold": job.recipe.calibrate.manifold.as_str(),
         "seed": plan.seed,
-        "device": job.opened.name,
+        "device": job.opened.title(),
         "models": models,
         "merged": count(job, |tensor| tensor.action == Action::Merge),
         "copied": COPIED.map(|(why, words)| (words, count(job, |t| t.action == Action::Copy(why)))).into_iter()

@@ -63,7 +63,7 @@ fn merge(args: &Merge, global: &Global, printer: &Printer) -> Result<()> {
         let (tensors, bytes) = (plural(checkpoint.tensors().len(), "tensor"), checkpoint.total_bytes());
         log::info!("{}: {tensors}, {bytes} bytes", checkpoint.name());
     }
-    log::info!("{} on {}", plural(job.plan.tensors.len(), "tensor"), job.opened.name);
+    log::info!("{} on {}", plural(job.plan.tensors.len(), "tensor"), job.opened.title());
     if args.dry_run {
         return plan(&job, output.as_ref(), args.output.shard_size, printer);
     }

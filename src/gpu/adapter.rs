@@ -118,6 +118,24 @@ pub fn choose(adapters: &[Adapter], choice: &Choice) -> Result<Option<usize>> {
     found.map(Some).ok_or_else(|| missing(adapters.len(), choice))
 }
 
+/// The places of the best adapter, of software only if there is nothing else, and of all that are like it: whatever they
+/// compute has the same bits.
+///
+/// # Errors
+/// No adapter.
+pub fn alike(adapters: &[Adapter]) -> Result<Vec<usize>> {
+    let best = &adapters[choose(adapters, &Choice::Any)?.expect("`Any` finds one or fails")];
+    let is_like = |other: &Adapter| {
+        (&other.name, other.backend, &other.driver, other.device_id)
+            == (&best.name, best.backend, &best.driver, best.device_id)
+    };
+    let others = adapters.iter().filter(|other| !is_like(other) && other.class != Class::Software);
+    for other in others {
+        log::warn!("`{}` is left out: last bits may differ from those of `{}`", other.name, best.name);
+    }
+    Ok((0..adapters.len()).filter(|&place| is_like(&adapters[place])).collect())
+}
+
 fn missing(count: usize, choice: &Choice) -> Error {
     if count == 0 {
         return Error::device("no GPU was found")
@@ -256,6 +274,22 @@ mod tests {
         assert_eq!(choose(&all, &Choice::parse("LLVM")).unwrap(), Some(0));
         assert_eq!(choose(&all, &Choice::parse("b580")).unwrap(), Some(4));
         assert_eq!(choose(&all, &Choice::parse("2")).unwrap(), Some(2));
+    }
+
+    #[test]
+    fn all_are_those_like_the_best() {
+        let all = adapters(&[
+            ("llvmpipe", Class::Software),
+            ("Arc B580", Class::Discrete),
+            ("Iris", Class::Integrated),
+            ("Arc B580", Class::Discrete),
+        ]);
+        assert_eq!(alike(&all).unwrap(), [1, 3]);
+        assert_eq!(alike(&all[..1]).unwrap(), [0]);
+        let mut other = all.clone();
+        other[3].driver = "newer".into();
+        assert_eq!(alike(&other).unwrap(), [1]);
+        assert!(alike(&[]).is_err());
     }
 
     #[test]

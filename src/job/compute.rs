@@ -41,7 +41,9 @@ impl Job {
         let missing = |tensor: &usize| sink.wants(*tensor) && !done.contains(tensor);
         let rest: Vec<usize> = (0..self.plan.tensors.len()).filter(missing).collect();
         let (plan, strengths) = (&self.plan, &outcome.strengths);
-        made.extend(Merge { plan, engine, sink, strengths, wanted: &self.wanted }.run(&rest)?);
+        made.extend(
+            Merge { plan, engine, others: &self.opened.others, sink, strengths, wanted: &self.wanted }.run(&rest)?,
+        );
         Ok((made, outcome))
     }
 
@@ -50,7 +52,8 @@ impl Job {
     pub(crate) fn compute_some(&self, sink: &dyn Sink, which: &[usize], progress: &Progress) -> Result<Vec<Value>> {
         let engine = self.engine(progress);
         let strengths = &self.measure(&engine, None, progress)?.strengths;
-        let mut reports = Merge { plan: &self.plan, engine, sink, strengths, wanted: &self.wanted }.run(which)?;
+        let (plan, others) = (&self.plan, &*self.opened.others);
+        let mut reports = Merge { plan, engine, others, sink, strengths, wanted: &self.wanted }.run(which)?;
         reports.sort_by_key(|(tensor, _)| *tensor);
         Ok(reports.iter().map(|(_, report)| report.record()).collect())
     }

@@ -39,7 +39,7 @@ impl Job {
             Executor::Gpu(_) => (self.opened.name.as_str(), Some(kernels::wgsl_sha256())),
         };
         let device = format!("{device} on {}", std::env::consts::ARCH);
-        Origin { name: self.opened.name.clone(), device, wgsl_sha256 }
+        Origin { name: self.opened.title(), device, wgsl_sha256 }
     }
 
     /// Says that others have computed the tensors.

@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use crate::checkpoint::text::shown;
 use crate::checkpoint::{FileRecord, Fingerprint};
+use crate::device::one_of;
 use crate::report::{Bytes, Input};
 
 /// The part of a receipt that is checked.
@@ -69,7 +70,7 @@ impl Receipt {
         let is_device = match device.strip_prefix("several: ").unwrap_or(device) {
             // Beside it stands the number of threads.
             "CPU" => self.device.starts_with("CPU, "),
-            name => self.device == name,
+            name => one_of(&self.device) == name,
         };
         let said = [("version", self.version == of("version")), ("device", is_device)];
         let other = said.into_iter().filter(|(_, same)| !same);
