@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, quantized};
 use crate::data::{self, Sample, Samples};
 use crate::device::{self, Wanted};
 use crate::error::{Error, Result};
@@ -113,6 +113,7 @@ impl<'a> Model<'a> {
     /// # Errors
     /// An architecture that is not known, another's classifier that is not there or cannot be used.
     pub fn new(checkpoints: &'a [Checkpoint], executor: &'a Executor, budget: u64) -> Result<Self> {
+        checkpoints.iter().try_for_each(quantized::refuse)?;
         let network = forward::network_with(&checkpoints[0], checkpoints.get(1))?;
         if let Some(head) = checkpoints.get(1) {
             check_head(&network, &checkpoints[0], head)?;

@@ -19,7 +19,7 @@ use crate::calibrate::feature::Outcome;
 use crate::card;
 use crate::checkpoint::text::size;
 use crate::checkpoint::{
-    Checkpoint, Dtype, Fingerprint, Inputs, Layout, RECEIPT, REPORT, Writer, side_files, with_dtype,
+    Checkpoint, Dtype, Fingerprint, Inputs, Layout, RECEIPT, REPORT, Writer, quantized, side_files, with_dtype,
 };
 use crate::device::{self, Opened, Wanted};
 use crate::error::{Error, Kind, Result};
@@ -212,6 +212,7 @@ impl Job {
             models.iter().map(|&model| (model, opened.place(&recipe.models[model].model))).collect();
         let given = merged.map(|spec| opened.place(spec));
         let Models { checkpoints, layers, zeros } = opened;
+        checkpoints.iter().try_for_each(quantized::refuse)?;
         let sensitive = sensitive(&recipe.calibrate.sensitive, folder)?;
         let others = others(&recipe, folder);
         let features = match recipe.calibrate.space {

@@ -89,7 +89,8 @@ fn several_gpus_share_the_tensors_of_a_merge() {
     // "thread 1 of device 0: 7 tensors"
     let of = |device: usize| -> usize {
         let of = format!("of device {device}: ");
-        let lines = done.stderr.lines().filter_map(|line| line.split_once(&of)?.1.split_once(' ')?.0.parse::<usize>().ok());
+        let lines =
+            done.stderr.lines().filter_map(|line| line.split_once(&of)?.1.split_once(' ')?.0.parse::<usize>().ok());
         lines.sum()
     };
     assert!(of(0) > 0 && of(1) > 0 && of(0) + of(1) == LAYERS, "{} and {}: {}", of(0), of(1), done.stderr);

@@ -19,6 +19,7 @@ mod json;
 mod layout;
 mod output;
 mod parts;
+pub(crate) mod quantized;
 mod reader;
 mod receipt;
 mod side;

@@ -20,6 +20,9 @@ const LANES: u32 = 128;
 /// The same where a subgroup computes on one core's vectors: one, which has no others to wait for.
 const SOFTWARE_LANES: u32 = 8;
 
+/// Bytes of a buffer that holds too few values for a sample to tell whose they are.
+const FEW: u64 = 64 << 10;
+
 /// A buffer, and how much of it a kernel sees.
 #[derive(Clone, Copy)]
 pub struct Bound<'a> {
@@ -86,9 +89,15 @@ pub fn run(
 
     let desc = wgpu::CommandEncoderDescriptor { label: Some("magic.run") };
     let mut encoder = gpu.core.device.raw.create_command_encoder(&desc);
-    for (buf, buffer) in recording.results() {
-        if matches!(buffer.size, Size::Fixed(_)) {
-            let Bound { buffer, bytes } = bound[buf.0].expect("results are bound");
+    for (own, buffer) in own.iter().zip(&recording.buffers) {
+        // Of few values, those of an earlier run could pass for these, should a launch be missing.
+        let bytes = 4 * buffer.size.words(extent).max(1) as u64;
+        let clear = match buffer.role {
+            Role::Result => matches!(buffer.size, Size::Fixed(_)) || bytes <= FEW,
+            Role::Scratch => bytes <= FEW,
+            _ => false,
+        };
+        if let Some(buffer) = own.as_ref().filter(|_| clear) {
             encoder.clear_buffer(buffer, 0, Some(bytes));
         }
     }
