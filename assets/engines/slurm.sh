@@ -33,12 +33,11 @@ elif [ -n "${end:-}" ] && ((again-- == 0)); then
     echo "$dir: shards $missing are still not done; Slurm's logs of the elements say why" >&2
     exit 1
 fi
-first=()
-if [ "$measured" = True ]; then # feature space: once, before the work
+options=(--requeue --array="$missing") # Slurm itself starts again what dies with its node or is preempted
+if [ "$measured" = True ]; then        # feature space: once, before the work
     job=$(submit magic-measure -- "$magic" measure "$dir" "$@")
-    first=(--dependency=afterok:"$job" --kill-on-invalid-dep=yes)
+    options+=(--dependency=afterok:"$job" --kill-on-invalid-dep=yes)
 fi
-# --requeue: Slurm itself starts again what dies with its node or is preempted.
-job=$(submit magic-work --requeue --array="$missing" "${first[@]}" -- "$magic" work "$dir" "$@")
+job=$(submit magic-work "${options[@]}" -- "$magic" work "$dir" "$@")
 end=$(submit magic-finalize --dependency=afterany:"$job" -- env MAGIC="$magic" "$me" --end "$again" "$dir" "$@")
 echo "$dir: job $job makes shards $missing, job $end completes the merge"

@@ -3,16 +3,17 @@
 
     MAGIC_BIN=target/debug/magic python3 tests/python/test_engines.py [ENGINE ...]
 
-Runs the scripts of assets/engines as their users do, over a model of 16 tensors in 16 shards. `magic` is a wrapper for
-them, which kills the first one at a shard with SIGKILL while it works, and what started it too. Needs numpy and
-safetensors; engines are those that tests/python/engines/install puts into target/engines, and those on the PATH. One
-that is not there is skipped, and says so; MAGIC_TEST_ENGINES=require makes that an error.
+Runs the scripts of assets/engines as their users do, over a model of 16 tensors in 16 shards. What they take for `magic`
+is engines/killed.py: the first one at a shard dies by SIGKILL while it works, and so does the engine's worker that
+started it. Needs numpy and safetensors. Engines are those that tests/python/engines/install puts into target/engines, or
+those on the PATH; one that is not there is skipped, and says so. MAGIC_TEST_ENGINES=require makes that an error.
 """
 
 import contextlib
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -31,37 +32,28 @@ SCRIPTS = ROOT / "assets/engines"
 ENGINES = ROOT / "target/engines"
 PYTHON = ENGINES / "bin/python"
 SHARDS, VICTIM = 16, 5
-FLAGS = ["--method", "dare_ties", "--param", "density=0.5", "--calibrate", "wsc", "--shard-size", "40KB"]
+# A shard for each tensor.
+FLAGS = ["--method", "dare_ties", "--param", "density=0.5", "--calibrate", "dsc", "--shard-size", "300", "--quiet"]
 CPU = ["--device", "cpu"]
+# Variables by which engines find a cluster, or tell of one.
+FOREIGN = ("RAY_", "DASK_", "SLURM_", "SBATCH_", "PARALLEL", "RANK", "JOB_COMPLETION_INDEX")
 
-# Stands for `magic`. The first one at the victim's shard starts the real one, and kills it when its file is there and
-# its receipt is not; then what started it, if that is a worker of the engine; then itself.
-WRAPPER = """#!{python}
-import os, signal, subprocess, sys
-from pathlib import Path
-
-folder, args = Path({folder!r}), sys.argv[1:]
-if args[0] == "work":
-    shard = args[args.index("--shard") + 1] if "--shard" in args else os.environ["SLURM_ARRAY_TASK_ID"]
-    with open(folder / "begun", "a") as begun:
-        begun.write(shard + "\\n")
-    if shard == {victim!r} and not (folder / "killed").exists():
-        parts, receipt = Path(args[1]) / "parts", Path(args[1]) / "parts/{file}.json"
-        while True:
-            work = subprocess.Popen([{magic!r}, *args])
-            while work.poll() is None and not list(parts.glob(".work-*/*{file}*")):
-                pass
-            work.kill()
-            if work.wait() == -signal.SIGKILL and not receipt.exists():
-                break
-            receipt.unlink()  # it was faster; once more
-        parent = subprocess.run(["ps", "-o", "args=", "-p", str(os.getppid())], capture_output=True, text=True).stdout
-        (folder / "killed").write_text(parent.strip())
-        if {worker!r}:
-            os.kill(os.getppid(), signal.SIGKILL)
-        os.kill(os.getpid(), signal.SIGKILL)
-os.execv({magic!r}, [{magic!r}, *args])
-"""
+HIDDEN, MIDDLE, VOCABULARY = 64, 128, 96
+CONFIG = {
+    "model_type": "llama",
+    "torch_dtype": "float32",
+    "hidden_act": "silu",
+    "hidden_size": HIDDEN,
+    "intermediate_size": MIDDLE,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "num_hidden_layers": 1,
+    "vocab_size": VOCABULARY,
+    "rms_norm_eps": 1e-5,
+    "max_position_embeddings": 64,
+    "attention_bias": True,
+    "tie_word_embeddings": False,
+}
 
 
 class Skip(Exception):
@@ -74,17 +66,30 @@ def magic(*args):
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+def shapes():
+    """A Llama of one layer, whose attention has biases: 16 tensors."""
+    found = {name: (VOCABULARY, HIDDEN) for name in ("model.embed_tokens.weight", "lm_head.weight")}
+    for name in "qkvo":
+        found[f"model.layers.0.self_attn.{name}_proj.weight"] = (HIDDEN, HIDDEN)
+        found[f"model.layers.0.self_attn.{name}_proj.bias"] = (HIDDEN,)
+    for name, shape in {"gate": (MIDDLE, HIDDEN), "up": (MIDDLE, HIDDEN), "down": (HIDDEN, MIDDLE)}.items():
+        found[f"model.layers.0.mlp.{name}_proj.weight"] = shape
+    for name in ("layers.0.input_layernorm", "layers.0.post_attention_layernorm", "norm"):
+        found[f"model.{name}.weight"] = (HIDDEN,)
+    return found
+
+
 def models(folder):
-    """Base and two experts of 16 tensors; the flags that name them."""
+    """Base, two experts and data for feature space, which is measured before the work; the flags of their merge."""
     for seed, name in enumerate(("base", "a", "b")):
         (folder / name).mkdir()
         random = np.random.default_rng(seed)
-        tensors = {
-            f"model.layers.{i}.mlp.up_proj.weight": random.standard_normal((128, 64), np.float32) for i in range(SHARDS)
-        }
+        tensors = {name: random.standard_normal(shape, np.float32) for name, shape in shapes().items()}
         save_file(tensors, folder / name / "model.safetensors")
-        (folder / name / "config.json").write_text('{"model_type": "llama", "torch_dtype": "float32"}')
-    return ["--base", folder / "base", "--model", folder / "a", "--model", folder / "b", *FLAGS, *CPU]
+        (folder / name / "config.json").write_text(json.dumps(CONFIG))
+    save_file({"input_ids": np.arange(64, dtype=np.int64).reshape(4, 16)}, folder / "data.safetensors")
+    inputs = ["--base", folder / "base", "--model", folder / "a", "--model", folder / "b"]
+    return [*inputs, "--data", folder / "data.safetensors", *FLAGS, *CPU]
 
 
 def digests(folder):
@@ -100,14 +105,16 @@ class Run:
         self.folder, self.dir, self.magic = folder, folder / "out", folder / "magic"
         magic("plan", *flags, "--out", self.dir)
         file = json.loads((self.dir / "plan.json").read_text())["plan"]["shards"][VICTIM]["file"]
-        facts = {"python": sys.executable, "folder": str(folder), "victim": str(VICTIM), "magic": str(MAGIC)}
-        self.magic.write_text(WRAPPER.format(**facts, file=file, worker=worker))
+        words = [sys.executable, ROOT / "tests/python/engines/killed.py", MAGIC, folder, VICTIM, file, worker]
+        self.magic.write_text(f'#!/bin/sh\nexec {shlex.join(map(str, words))} "$@"\n')
         self.magic.chmod(0o755)
         for name in ("home", "tmp"):
             (folder / name).mkdir()
         paths = [*((ENGINES / "root/usr" / name) for name in ("bin", "sbin")), os.environ["PATH"], "/usr/sbin"]
         libraries = [path.parent for path in ENGINES.glob("root/usr/lib/*/slurm-wlm")]
-        self.env = os.environ | {
+        # No cluster that is there already.
+        own = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
+        self.env = own | {
             "PATH": ":".join(map(str, paths)),
             "HOME": str(folder / "home"),
             "TMPDIR": str(folder / "tmp"),
@@ -129,9 +136,8 @@ class Run:
 
     def do(self, *command, **env):
         command = [str(word) for word in command]
-        done = subprocess.run(
-            command, env=self.env | env, cwd=self.folder, capture_output=True, text=True, timeout=120
-        )
+        env = self.env | env
+        done = subprocess.run(command, env=env, cwd=self.folder, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, f"{command}: exit {done.returncode}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
         return done.stdout
 
@@ -156,18 +162,17 @@ def gnu_parallel(run):
 def in_slurm(run):
     for name in ("sbatch", "slurmctld", "slurmd", "munged"):
         run.program(name)
-    version = run.do("sbatch", "--version").strip()
     with contextlib.ExitStack() as stack:
         try:
             env = stack.enter_context(slurm.cluster(run.folder / "cluster", run.env))
         except RuntimeError as error:
-            skip(f"{version} does not start here: {error}")
+            skip(f"it does not start here: {error}")
         run.do(SCRIPTS / "slurm.sh", run.dir, *CPU, SLURM_CONF=env["SLURM_CONF"])
         end = time.monotonic() + 90
         while slurm.output(["squeue", "--noheader"], env):
             assert time.monotonic() < end, slurm.output(["squeue"], env)
             time.sleep(0.2)
-    return version
+        return slurm.output(["sbatch", "--version"], env).capitalize()
 
 
 def in_ray(run):
@@ -183,7 +188,7 @@ def in_dask(run):
 
 
 def merged(engine, worker):
-    """A test of `engine`, whose `worker` is killed too if that is a process that starts `magic`."""
+    """A test of `engine`, whose worker is killed too: the process that starts `magic`, with `worker` in its command."""
 
     def test(folder, flags, want):
         run = Run(folder, flags, worker)
@@ -192,24 +197,25 @@ def merged(engine, worker):
         seconds = time.monotonic() - started
         killed, begun = run.folder / "killed", (run.folder / "begun").read_text().split()
         assert killed.exists() and begun.count(str(VICTIM)) > 1, f"nobody was killed: {begun}"
+        assert worker in killed.read_text(), f"`{worker}` is not what started it: {killed.read_text()}"
         assert set(begun) == set(map(str, range(SHARDS))), begun
         assert digests(run.dir) == want, "other bytes"
         assert not (run.dir / "plan.json").exists() and not (run.dir / "parts").exists(), "something is left of the plan"
-        who = f"`magic work`{f' and its parent, `{killed.read_text()[:40]}`,' if worker else ''}"
+        who = "`magic work` and the worker that started it" if worker else "`magic work`"
         return f"{version}: {who} killed at shard {VICTIM}, {len(begun)} starts, same bytes; {seconds:.1f} s"
 
     return test
 
 
 def kubernetes(folder, flags, want):
-    run = Run(folder, flags, False)
+    run = Run(folder, flags, "")
     version, file = run.package("kubernetes-validate"), SCRIPTS / "kubernetes.yaml"
     # Per-index back-off is stable from 1.33 on.
     said = run.do(ENGINES / "bin/kubernetes-validate", "--strict", "--kubernetes-version", "1.33", file)
     code = "import json, sys, yaml; print(json.dumps(list(yaml.safe_load_all(open(sys.argv[1])))))"
     work, finalize = json.loads(run.do(PYTHON, "-c", code, file))
     spec, pod = work["spec"], work["spec"]["template"]["spec"]
-    assert spec["completionMode"] == "Indexed" and spec["backoffLimitPerIndex"] > 0 and spec["completions"] == SHARDS
+    assert spec["completionMode"] == "Indexed" and spec["backoffLimitPerIndex"] > 0 and spec["completions"] > 0
     assert pod["restartPolicy"] == "Never", "podFailurePolicy and backoffLimitPerIndex want that"
     command = lambda job: job["spec"]["template"]["spec"]["containers"][0]["args"]
     assert command(work)[0] == "work" and command(finalize)[0] == "finalize" and command(work)[1:] == command(finalize)[1:]
@@ -219,10 +225,10 @@ def kubernetes(folder, flags, want):
 
 
 TESTS = {
-    "parallel": merged(gnu_parallel, worker=False),
-    "slurm": merged(in_slurm, worker=True),
-    "ray": merged(in_ray, worker=True),
-    "dask": merged(in_dask, worker=True),
+    "parallel": merged(gnu_parallel, worker=""),
+    "slurm": merged(in_slurm, worker="slurm_script"),
+    "ray": merged(in_ray, worker="ray::"),
+    "dask": merged(in_dask, worker="multiprocessing"),
     "kubernetes": kubernetes,
 }
 
@@ -245,8 +251,8 @@ def main(names):
                 outcome, what = "failed", f"{name}: {error}"
             counts[outcome] += 1
             print(f"{outcome:7} {what}", flush=True)
-        left = [line for line in subprocess.run(["ps", "-eo", "args="], capture_output=True, text=True).stdout.splitlines()
-                if str(folder) in line]
+        processes = subprocess.run(["ps", "-eo", "args="], capture_output=True, text=True).stdout.splitlines()
+        left = [process for process in processes if str(folder) in process]
         assert not left, f"still running: {left}"
     print(", ".join(f"{count} {outcome}" for outcome, count in counts.items()))
     sys.exit(1 if counts["failed"] else 0)
