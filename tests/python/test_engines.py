@@ -149,9 +149,11 @@ def skip(why):
 def gnu_parallel(run):
     version = run.do(run.program("parallel"), "--version").splitlines()[0]
     version.startswith("GNU") or skip("`parallel` is not GNU's")
-    # A second host, which is this machine without ssh.
+    # A second host, which is this machine: what ssh would do there, a shell does here.
     ssh = run.folder / "ssh"
-    ssh.write_text('#!/bin/sh\nwhile [ "$1" != other ]; do shift; done; shift\n[ "$1" != -- ] || shift\nexec sh -c "$*"\n')
+    ssh.write_text(
+        '#!/bin/sh\nwhile [ "$1" != other ]; do shift; done; shift; [ "$1" != -- ] || shift; exec sh -c "$*"\n'
+    )
     ssh.chmod(0o755)
     run.do(SCRIPTS / "parallel.sh", run.dir, *CPU, HOSTS="2/:,2/other", JOBS="2", PARALLEL_SSH=str(ssh))
     jobs = (run.folder / "out.log").read_text().splitlines()[1:]
@@ -200,7 +202,7 @@ def merged(engine, worker):
         assert worker in killed.read_text(), f"`{worker}` is not what started it: {killed.read_text()}"
         assert set(begun) == set(map(str, range(SHARDS))), begun
         assert digests(run.dir) == want, "other bytes"
-        assert not (run.dir / "plan.json").exists() and not (run.dir / "parts").exists(), "something is left of the plan"
+        assert not any((run.dir / name).exists() for name in ("plan.json", "parts")), "the plan is still there"
         who = "`magic work` and the worker that started it" if worker else "`magic work`"
         return f"{version}: {who} killed at shard {VICTIM}, {len(begun)} starts, same bytes; {seconds:.1f} s"
 
@@ -211,14 +213,15 @@ def kubernetes(folder, flags, want):
     run = Run(folder, flags, "")
     version, file = run.package("kubernetes-validate"), SCRIPTS / "kubernetes.yaml"
     # Per-index back-off is stable from 1.33 on.
-    said = run.do(ENGINES / "bin/kubernetes-validate", "--strict", "--kubernetes-version", "1.33", file)
+    run.do(ENGINES / "bin/kubernetes-validate", "--strict", "--kubernetes-version", "1.33", file)
     code = "import json, sys, yaml; print(json.dumps(list(yaml.safe_load_all(open(sys.argv[1])))))"
-    work, finalize = json.loads(run.do(PYTHON, "-c", code, file))
-    spec, pod = work["spec"], work["spec"]["template"]["spec"]
-    assert spec["completionMode"] == "Indexed" and spec["backoffLimitPerIndex"] > 0 and spec["completions"] > 0
-    assert pod["restartPolicy"] == "Never", "podFailurePolicy and backoffLimitPerIndex want that"
-    command = lambda job: job["spec"]["template"]["spec"]["containers"][0]["args"]
-    assert command(work)[0] == "work" and command(finalize)[0] == "finalize" and command(work)[1:] == command(finalize)[1:]
+    specs = [job["spec"] for job in json.loads(run.do(PYTHON, "-c", code, file))]
+    pods = [spec["template"]["spec"] for spec in specs]
+    commands = [pod["containers"][0]["args"] for pod in pods]
+    assert [command[0] for command in commands] == ["work", "finalize"] and commands[0][1] == commands[1][1], commands
+    assert specs[0]["completionMode"] == "Indexed" and specs[0]["backoffLimitPerIndex"] > 0
+    assert pods[0]["restartPolicy"] == "Never", "back-off for each index needs that"
+    assert specs[0]["completions"] > 0
     text = file.read_text()
     assert "NOT RUN" in text and "`completions`: the number of shards" in text
     return f"kubernetes.yaml: fits the schema of batch/v1 in Kubernetes 1.33 (kubernetes-validate {version}); NOT RUN"
