@@ -60,6 +60,7 @@ def cluster(folder, env):
     if plugins:
         config += f"PluginDir={plugins[0]}\n"
     (folder / "slurm.conf").write_text(config)
+    (folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")  # the plugin that looks for none before use
     env = env | {"SLURM_CONF": f"{folder}/slurm.conf"}
     munged = ["munged", "--foreground", "--force", f"--key-file={folder}/munge.key", f"--socket={folder}/munge.socket"]
     munged += [f"--{name}-file={folder}/munge.{name}" for name in ("pid", "seed", "log")]
