@@ -111,7 +111,6 @@ class Run:
         for name in ("home", "tmp"):
             (folder / name).mkdir()
         paths = [*((ENGINES / "root/usr" / name) for name in ("bin", "sbin")), os.environ["PATH"], "/usr/sbin"]
-        libraries = [path.parent for path in ENGINES.glob("root/usr/lib/*/slurm-wlm")]
         # No cluster that is there already.
         own = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
         self.env = own | {
@@ -122,8 +121,6 @@ class Run:
             "RAY_USAGE_STATS_ENABLED": "0",
             "MAGIC": str(self.magic),
         }
-        if libraries:
-            self.env["LD_LIBRARY_PATH"] = f"{libraries[0]}:{libraries[0]}/slurm-wlm"
 
     def program(self, name):
         return shutil.which(name, path=self.env["PATH"]) or skip(f"there is no {name}")
@@ -166,15 +163,15 @@ def in_slurm(run):
         run.program(name)
     with contextlib.ExitStack() as stack:
         try:
-            env = stack.enter_context(slurm.cluster(run.folder / "cluster", run.env))
+            env = stack.enter_context(slurm.cluster(run.folder / "cluster", run.env, ENGINES / "root"))
         except RuntimeError as error:
             skip(f"it does not start here: {error}")
-        run.do(SCRIPTS / "slurm.sh", run.dir, *CPU, SLURM_CONF=env["SLURM_CONF"])
+        run.do(SCRIPTS / "slurm.sh", run.dir, *CPU, **env)
         end = time.monotonic() + 90
         while slurm.output(["squeue", "--noheader"], env):
             assert time.monotonic() < end, slurm.output(["squeue"], env)
             time.sleep(0.2)
-        return slurm.output(["sbatch", "--version"], env).capitalize()
+        return f"Slurm {slurm.output(['sbatch', '--version'], env).split()[-1]}"
 
 
 def in_ray(run):
@@ -236,6 +233,12 @@ TESTS = {
 }
 
 
+def running(folder):
+    """Processes that have something to do with the folder."""
+    processes = subprocess.run(["ps", "-eo", "args="], capture_output=True, text=True).stdout.splitlines()
+    return [process for process in processes if str(folder) in process]
+
+
 def main(names):
     required, counts = os.environ.get("MAGIC_TEST_ENGINES") == "require", {"passed": 0, "skipped": 0, "failed": 0}
     # Under /tmp, since paths of Ray's sockets must be short.
@@ -254,8 +257,9 @@ def main(names):
                 outcome, what = "failed", f"{name}: {error}"
             counts[outcome] += 1
             print(f"{outcome:7} {what}", flush=True)
-        processes = subprocess.run(["ps", "-eo", "args="], capture_output=True, text=True).stdout.splitlines()
-        left = [process for process in processes if str(folder) in process]
+        end = time.monotonic() + 10
+        while (left := running(folder)) and time.monotonic() < end:
+            time.sleep(0.2)
         assert not left, f"still running: {left}"
     print(", ".join(f"{count} {outcome}" for outcome, count in counts.items()))
     sys.exit(1 if counts["failed"] else 0)

@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import time
+from pathlib import Path
 
 CONFIG = """
 ClusterName=magic
@@ -45,27 +46,26 @@ def free_ports(count):
 
 
 @contextlib.contextmanager
-def cluster(folder, env):
-    """Environment in which sbatch submits to a cluster in `folder`; RuntimeError where it does not come up."""
-    folder.mkdir()
+def cluster(folder, env, unpacked):
+    """Environment in which sbatch submits to a cluster in `folder`; RuntimeError where it does not come up. `unpacked` is
+    where Slurm's packages may be, if they are not installed.
+    """
     for name in ("state", "spool"):
-        (folder / name).mkdir()
+        (folder / name).mkdir(parents=True)
     (folder / "munge.key").write_bytes(os.urandom(1024))
     (folder / "munge.key").chmod(0o400)
     host = socket.gethostname().split(".")[0]
     config = CONFIG.format(host=host, ports=free_ports(2), user=getpass.getuser(), folder=folder)
-    # Where it is only unpacked, its plugins are beside it.
-    sbin = os.path.dirname(os.path.realpath(shutil.which("slurmctld", path=env["PATH"])))
-    plugins = [f"{path}/slurm-wlm" for path in env.get("LD_LIBRARY_PATH", "").split(":") if path.endswith("-linux-gnu")]
-    if plugins:
-        config += f"PluginDir={plugins[0]}\n"
+    for plugins in unpacked.glob("usr/lib/*/slurm-wlm"):
+        env = env | {"LD_LIBRARY_PATH": f"{plugins.parent}:{plugins}"}
+        config += f"PluginDir={plugins}\n"
+    env = env | {"SLURM_CONF": f"{folder}/slurm.conf"}
     (folder / "slurm.conf").write_text(config)
     (folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")  # the plugin that looks for none before use
-    env = env | {"SLURM_CONF": f"{folder}/slurm.conf"}
     munged = ["munged", "--foreground", "--force", f"--key-file={folder}/munge.key", f"--socket={folder}/munge.socket"]
     munged += [f"--{name}-file={folder}/munge.{name}" for name in ("pid", "seed", "log")]
-    stepd = [path for path in (f"{sbin}/slurmstepd-wlm", f"{sbin}/slurmstepd") if os.path.exists(path)]
-    commands = [munged, ["slurmctld", "-D"], ["slurmd", "-D", "-N", host, *(["-d", stepd[0]] if stepd else [])]]
+    step = Path(shutil.which("slurmd", path=env["PATH"])).parent / "slurmstepd"
+    commands = [munged, ["slurmctld", "-D"], ["slurmd", "-D", "-N", host, "-d", step]]
     running = []
     try:
         for command in commands:
@@ -74,11 +74,14 @@ def cluster(folder, env):
             wait(lambda: (folder / "munge.socket").exists(), running, folder)
         wait(lambda: output(["sinfo", "--noheader", "--format=%T"], env) == "idle", running, folder)
         yield env
-    finally:
         output(["scancel", "--user", getpass.getuser()], env)
+    finally:
         for process in reversed(running):
             process.terminate()
-            process.wait(30)
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
 
 
 def output(command, env):
