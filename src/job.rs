@@ -306,6 +306,14 @@ impl Job {
     /// A folder that is not empty or holds an input, an unfinished merge that is not to go on or is another, too little
     /// space.
     pub fn check(&self, output: &Output) -> Result<()> {
+        self.check_but_space(output)?.map_or(Ok(()), Err)
+    }
+
+    /// The same, for what is written later: too little space is handed back, and no error.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check), but for space.
+    pub(crate) fn check_but_space(&self, output: &Output) -> Result<Option<Error>> {
         let (layout, fingerprint) = (self.layout(output.shard_size)?, self.fingerprint(output)?);
         Writer::check(&output.dir, &layout, &self.inputs(), &self.access(output, &fingerprint))
     }

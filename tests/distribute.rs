@@ -248,3 +248,18 @@ fn feature_space_is_measured_once_and_the_work_applies_it() {
     };
     assert_eq!(features("many"), features("one"));
 }
+
+#[test]
+fn what_needs_more_space_than_there_is_yet_can_be_planned() {
+    let sandbox = Sandbox::empty();
+    let huge = [("model.layers.0.mlp.up_proj.weight".to_owned(), vec![1u64 << 22, 1 << 20])]; // 8.8 TB
+    for name in ["base", "a", "b"] {
+        if sandbox.sparse(name, &huge).is_err() {
+            return say("distribute: no room for files of holes: not tested with more than the disk holds");
+        }
+    }
+    let plan = sandbox.run(&[&["plan"], &FLAGS[..FLAGS.len() - 2], &["--out", "out"]].concat()).good();
+    assert!(plan.stderr.contains("free, and the output needs 8.8 TB"), "{}", plan.stderr);
+    let work = work(&sandbox, "out", 0);
+    assert!(work.code == Some(1) && work.stderr.contains("hint: free some space"), "{}", work.stderr);
+}

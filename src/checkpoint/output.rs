@@ -158,8 +158,13 @@ pub(super) struct Output {
 }
 
 impl Output {
-    /// Finds what speaks against [`open`](Self::open), and makes nothing.
-    pub(super) fn check_dir(dir: &Path, layout: &Layout, inputs: &[&Checkpoint], access: &Access<'_>) -> Result<()> {
+    /// Finds what speaks against [`open`](Self::open), and makes nothing; too little space, which may change, apart.
+    pub(super) fn check_dir(
+        dir: &Path,
+        layout: &Layout,
+        inputs: &[&Checkpoint],
+        access: &Access<'_>,
+    ) -> Result<Option<Error>> {
         let dir: PathBuf = dir.components().collect();
         refuse_busy(&dir)?;
         let (_, found) = acceptable(&dir, &Inputs::new(inputs, access.others), access)?;
@@ -169,7 +174,7 @@ impl Output {
                 Error::output(format!("`{}` is not a folder", text::path(there))).hint("name another: `--out DIR`")
             );
         }
-        check_space(there, needed(&dir, layout, found.as_ref()), false)
+        Ok(check_space(there, needed(&dir, layout, found.as_ref()), false).err())
     }
 
     /// Makes or checks the folder `dir` for the files of `layout`. With what an unfinished merge has left there, if

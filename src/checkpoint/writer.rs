@@ -115,11 +115,12 @@ impl Writer {
         Ok(())
     }
 
-    /// Whether [`open`](Self::open) would accept the folder, as far as that can be told without making it.
+    /// Whether [`open`](Self::open) would accept the folder, as far as that can be told without making it: what it would
+    /// say of too little space, if that is all.
     ///
     /// # Errors
-    /// As for [`open`](Self::open).
-    pub fn check(dir: &Path, layout: &Layout, inputs: &[&Checkpoint], access: &Access<'_>) -> Result<()> {
+    /// As for [`open`](Self::open), but for space.
+    pub fn check(dir: &Path, layout: &Layout, inputs: &[&Checkpoint], access: &Access<'_>) -> Result<Option<Error>> {
         Output::check_dir(dir, layout, inputs, access)
     }
 

@@ -39,8 +39,10 @@ pub fn plan(args: &Merge, global: &Global, printer: &Printer) -> Result<()> {
     })?;
     let job = Job::new(recipe, folder.as_deref(), &global.wanted(args.calibration.fast_gemm))?;
     let manifest = Manifest::new(&job, args.output.shard_size)?;
-    let id = manifest.write(&job, dir)?;
-    printer.warnings(&job.warnings(args.output.shard_size)?);
+    let (id, space) = manifest.write(&job, dir)?;
+    let mut warnings = job.warnings(args.output.shard_size)?;
+    warnings.extend(space);
+    printer.warnings(&warnings);
     if printer.json() {
         let document = serde_json::json!({"schema": "magic-planned/1", "plan": id, "out": dir, "shards": manifest.shards.len(),
             "tensors": manifest.tensors, "measure": manifest.measured, "bytes": {"read": manifest.read, "written": manifest.written},

@@ -147,25 +147,26 @@ impl Manifest {
         })
     }
 
-    /// Writes it into `dir`, which is made if it is not there; returns its digest, by which all work names it.
+    /// Writes it into `dir`, which is made if it is not there; returns its digest, by which all work names it, and what is
+    /// to be said of too little space there.
     ///
     /// # Errors
     /// A folder that holds something else, a failed write.
-    pub fn write(&self, job: &Job, dir: &Path) -> Result<String> {
+    pub fn write(&self, job: &Job, dir: &Path) -> Result<(String, Option<String>)> {
         let plan = serde_json::value::to_raw_value(self).expect("a plan is plain data");
         let id = sha256(plan.get());
         if dir.join(PLAN).exists() {
             return match Self::read(dir)?.1 == id {
-                true => Ok(id),
+                true => Ok((id, None)),
                 false => Err(Error::output(format!("`{}` holds the plan of another merge", path(dir)))
                     .hint("choose another folder, or remove it")),
             };
         }
-        job.check(&Output { shard_size: self.shard_size, ..Output::new(dir) })?;
+        let space = job.check_but_space(&Output { shard_size: self.shard_size, ..Output::new(dir) })?;
         create_folder(dir)?;
         let document = Document { schema: SCHEMA.to_owned(), sha256: id.clone(), plan };
         put(dir, PLAN, &serde_json::to_vec(&document).expect("a plan is plain data"))?;
-        Ok(id)
+        Ok((id, space.map(|error| error.to_string())))
     }
 
     /// Reads the plan in `dir`, and its digest.
