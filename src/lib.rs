@@ -63,6 +63,8 @@
 // Clippy sees these modules as the public ones that they are, so that it asks for the docs of what is in them.
 
 #[cfg_attr(not(clippy), doc(hidden))]
+pub mod angles;
+#[cfg_attr(not(clippy), doc(hidden))]
 pub mod bench;
 #[cfg_attr(not(clippy), doc(hidden))]
 pub mod calibrate;

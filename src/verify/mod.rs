@@ -28,7 +28,7 @@ use crate::recipe::Recipe;
 use crate::report::{self, Bytes, InputFile};
 use compare::Comparison;
 pub use compare::{Difference, Element};
-use receipt::Receipt;
+use receipt::{Receipt, Recorded};
 use sample::sample;
 
 /// Name and version of the document.
@@ -322,15 +322,18 @@ impl Verifier<'_> {
 
     /// The receipt must have every tensor of the output, and no other.
     fn look_at_tensors(&self, output: &Checkpoint, found: &mut Verification) {
-        let mut recorded: HashMap<&str, u64> =
-            self.receipt.tensors.iter().map(|tensor| (tensor.name.as_str(), tensor.elements)).collect();
+        let mut recorded: HashMap<&str, &Recorded> =
+            self.receipt.tensors.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
         for tensor in output.tensors() {
             let name = shown(&tensor.name);
             match recorded.remove(tensor.name.as_str()) {
-                Some(elements) if elements == tensor.elements() => {}
-                Some(elements) => found
+                Some(Recorded { elements, .. }) if *elements != tensor.elements() => found
                     .receipt
                     .push(format!("`{name}` has {} elements, and {elements} were recorded", tensor.elements())),
+                Some(Recorded { shape: Some(shape), .. }) if *shape != tensor.shape => {
+                    found.receipt.push(format!("`{name}` is {:?}, and {shape:?} was recorded", tensor.shape));
+                }
+                Some(_) => {}
                 None => found.receipt.push(format!("`{name}` is in the output, and the receipt does not have it")),
             }
         }
