@@ -346,7 +346,7 @@ pub struct Factors {
 /// Cosines ⟨τ_i, τ_j⟩ / ‖τ_i‖‖τ_j‖ of the experts of a tensor, taken over a sample of its elements.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Between {
-    /// Elements of the sample, which is the same in every run: all of a tensor of up to 16,384, else so many, in 32 pieces
+    /// Elements of the sample, which is the same in every run: all of a tensor of up to 16,384, else so many, in 16 pieces
     /// from its beginning to its end.
     pub elements: u64,
     /// By pairs: (0,1), (0,2), …, (1,2), …. Not a number where the sample of either is zero or not finite.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::between;
 use super::document::{Document, Tensor};
 use super::escape::{code, escape, prose};
 use super::layers::Sums;
@@ -90,6 +91,10 @@ pub fn numbers(document: &Document) -> String {
     let cosines: Vec<f64> = all.cosines();
     let mean = cosines.iter().sum::<f64>() / cosines.len().max(1) as f64;
     cards.push((short(mean), "mean cosine of the experts with the merge"));
+    let between = between::overall(document);
+    if between.is_finite() {
+        cards.push((short(between), "mean cosine of the experts with each other"));
+    }
     let cards: String = cards
         .iter()
         .map(|(value, name)| format!("<div><dd>{}</dd><dt>{}</dt></div>\n", escape(value), escape(name)))

@@ -95,7 +95,7 @@ pub fn whole(stream: &Stream<'_>) -> Result<Gram> {
 const SAMPLE: u64 = 16 << 10;
 
 /// Elements that lie together in a sample.
-const PIECE: u32 = 512;
+const PIECE: u32 = 1024;
 
 /// Of a sample of the tensor, and the number of its elements: all of a small tensor, else pieces from its beginning to its
 /// end. It is read once more, and computed on the host, so that devices and blocks make no difference.
