@@ -73,7 +73,9 @@ pub fn add(dir: &Path, new: Vec<Score>) -> Result<PathBuf> {
     let finished = Finished::open(dir)?;
     let mut scores = Scores::of(&finished).map_or(Vec::new(), |known| known.scores);
     for score in new {
-        let key = |score: &Score| (score.model.clone(), score.head.clone(), score.found.data.clone());
+        // The merge is the same, whatever it is called.
+        let model = |score: &Score| (!score.merge).then(|| score.model.clone());
+        let key = |score: &Score| (model(score), score.head.clone(), score.found.data.clone());
         match scores.iter_mut().find(|known| key(known) == key(&score)) {
             Some(known) => *known = score,
             None => scores.push(score),

@@ -10,6 +10,7 @@ use crate::checkpoint::Sink;
 use crate::device::Wanted;
 use crate::error::Result;
 use crate::methods::gram::{self, Gram};
+use crate::part::is_matrix;
 use crate::plan::{Action, Tensor};
 use crate::recover;
 use crate::report::{Factors, TensorReport};
@@ -22,7 +23,7 @@ pub struct TaskVectors {
     pub name: String,
     /// Its elements.
     pub elements: u64,
-    /// Whether it has rows: what vectors have learned is little, and their angles are mostly chance.
+    /// Whether it has rows.
     pub matrix: bool,
     /// ‖θ_0‖.
     pub base: f64,
@@ -48,7 +49,7 @@ impl TaskVectors {
         Self {
             name: report.name.clone(),
             elements: report.elements,
-            matrix: tensor.shape.len() > 1,
+            matrix: is_matrix(&tensor.shape),
             base: gram.length(&unit(experts)),
             cosines: pairs(experts).map(|(i, j)| gram.cosine(i, j)).collect(),
             mean: gram.length(&mean),

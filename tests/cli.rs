@@ -453,20 +453,6 @@ fn flags_that_do_nothing_are_named() {
 }
 
 #[test]
-fn manual_pages_go_into_a_folder_that_is_made() {
-    let sandbox = Sandbox::empty();
-    for _ in 0..2 {
-        sandbox.run(&["man", "man1"]).good();
-        assert!(sandbox.path("man1/magic-merge.1").is_file() && sandbox.path("man1/magic.1").is_file());
-    }
-    let run = sandbox.run(&["man", "a/b"]);
-    assert!(run.code == Some(1) && run.stderr.contains("the folder above it must be there"), "{}", run.stderr);
-    sandbox.write("file", "mine");
-    let run = sandbox.run(&["man", "file"]);
-    assert!(run.code == Some(1) && run.stderr.contains("`file` is not a folder"), "{}", run.stderr);
-}
-
-#[test]
 fn shards_are_as_small_as_asked() {
     let sandbox = Sandbox::new();
     sandbox.merge(&[&TIES[..], &["--out", "one"]].concat()).good();
@@ -563,6 +549,11 @@ fn the_demo_shows_what_calibration_does() {
     let pages: Vec<&str> = page.split("href=\"").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
     assert_eq!(pages.len(), merges.len(), "{page}");
     assert!(pages.iter().all(|page| sandbox.path("kept").join(page).is_file()), "{pages:?}");
+    for page in pages {
+        let page = String::from_utf8(sandbox.read(&format!("kept/{page}"))).unwrap();
+        assert_eq!(page.matches(">this merge<").count(), tasks, "{page}");
+    }
+    sandbox.run(&["verify", "kept/ties_wsc"]).good();
     assert!(sandbox.path("kept/models/base/model.safetensors").is_file());
     sandbox.run(&["merge", "kept/ties_dsc/recipe.yml", "--device", "cpu", "--out", "again"]).good();
     assert_eq!(sandbox.read("again/model.safetensors"), sandbox.read("kept/ties_dsc/model.safetensors"));

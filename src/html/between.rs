@@ -6,7 +6,7 @@ use super::document::{Document, Tensor};
 use super::layers::{Layers, Stack, stacks};
 use super::table::{Cell, Row, table};
 use crate::angles::{MOST, pairs};
-use crate::figures::{count, number, plural};
+use crate::figures::{count, plural};
 
 /// Tensors that are named.
 const SHOWN: usize = 8;
@@ -92,11 +92,12 @@ pub fn section(document: &Document) -> String {
     };
     format!(
         "{heading}<p>The cosine of each expert’s τ with every other’s: 1 where both have learned the same, 0 where they have \
-         learned different things, less where they contradict each other.</p>\n{}<p class=\"note\">A sample of {of} elements, \
-         {largest} of each tensor or all that it has; chance alone gives about ±{} in a tensor of so many. <code>magic inspect \
+         learned different things, below 0 where they contradict each other.</p>\n{}<p class=\"note\">A sample of {of} elements, up \
+         to {} of each tensor; chance alone gives about ±{:.3} in one of so many. <code>magic inspect \
          --base</code> takes every element.</p>\n{depth}{}</section>\n",
         matrix(&cosines(experts, compared(document)), experts),
-        number(1.0 / (largest as f64).sqrt()),
+        count(largest),
+        1.0 / (largest as f64).sqrt(),
         conflicts(document),
     )
 }
@@ -120,8 +121,8 @@ fn line(experts: usize, stack: &Stack<'_, Tensor>, layers: &Layers<Vec<&Tensor>>
     let point = |(at, tensors): (&u32, &Vec<&Tensor>)| {
         let cosines = cosines(experts, tensors.iter().copied());
         let value = mean(&cosines);
-        let least = least(&cosines, experts).map(|(cosine, pair)| format!(", least {} of {pair}", number(cosine)));
-        let tip = format!("{}: mean cosine {}{}", stack.layer(*at), number(value), least.unwrap_or_default());
+        let least = least(&cosines, experts).map(|(cosine, pair)| format!(", least {cosine:+.3} of {pair}"));
+        let tip = format!("{}: mean cosine {value:+.3}{}", stack.layer(*at), least.unwrap_or_default());
         Point { at: *at, value, range: range(&cosines), tip }
     };
     Series { style: 1, points: layers.iter().map(point).collect() }

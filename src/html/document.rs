@@ -3,6 +3,7 @@
 use serde::{Deserialize, Deserializer};
 
 use crate::checkpoint::{FileRecord, Fingerprint};
+use crate::part::is_matrix;
 use crate::report::Input;
 
 /// The part of a receipt that the page is made of. A number that is none is `null` there, and NaN here.
@@ -157,9 +158,9 @@ impl Tensor {
         self.experts.iter().sum::<f64>() / self.experts.len().max(1) as f64
     }
 
-    /// Whether it has rows, as far as the receipt tells: what vectors have learned is little, and mostly chance.
+    /// Whether it has rows, as far as the receipt tells.
     pub fn is_matrix(&self) -> bool {
-        self.shape.as_ref().is_none_or(|shape| shape.len() > 1)
+        self.shape.as_deref().is_none_or(is_matrix)
     }
 
     /// ‖τ‖ of the merge in units of the experts' mean.

@@ -2,7 +2,6 @@
 
 use super::escape::code;
 use super::table::{Cell, Group, Row, groups};
-use crate::figures::number;
 use crate::scores::{Score, Scores};
 
 /// Most scores that are shown.
@@ -14,6 +13,7 @@ pub fn section(scores: Option<&Scores>) -> String {
     if scores.is_empty() {
         return String::new();
     }
+    let tokens = scores.iter().any(|score| score.found.perplexity.is_some());
     let mut sets: Vec<(&str, Vec<&Score>)> = Vec::new();
     for score in scores {
         match sets.iter_mut().find(|(data, _)| *data == score.found.data) {
@@ -23,10 +23,12 @@ pub fn section(scores: Option<&Scores>) -> String {
     }
     let group = |(data, set): (&str, Vec<&Score>)| {
         let best = set.iter().copied().max_by(|a, b| worth(a).total_cmp(&worth(b))).map_or(f64::NAN, worth);
-        let rows = set.iter().map(|score| row(score, set.len() > 1 && worth(score) == best)).collect();
+        let rows = set.iter().map(|score| row(score, tokens, set.len() > 1 && worth(score) == best)).collect();
         Group { name: data.to_owned(), rows }
     };
-    let columns = ["model", "head", "#accuracy, %", "#loss", "#perplexity", "#samples", "#predictions"];
+    let mut columns = vec!["model", "#accuracy, %", "#loss"];
+    columns.extend(tokens.then_some("#perplexity"));
+    columns.extend(["#samples", "#predictions", "head"]);
     format!(
         "<section><h2>Scores</h2>\n<p>Measured by <code>magic eval</code> on the finished merge and, for comparison, on other \
          models; the best on each set of samples is marked.</p>\n{}<p class=\"note\">From {}. <code>magic verify</code> does not \
@@ -41,21 +43,17 @@ fn worth(score: &Score) -> f64 {
     if score.found.perplexity.is_some() { -score.found.loss } else { score.found.accuracy }
 }
 
-fn row(score: &Score, marked: bool) -> Row {
+fn row(score: &Score, tokens: bool, marked: bool) -> Row {
     let model = match score.merge {
         true => Cell::Text("this merge".into()),
         false => Cell::Name(score.model.clone()),
     };
     let head = score.head.clone().map_or(Cell::Text("its own".into()), Cell::Name);
     let found = &score.found;
-    let cells = vec![
-        model,
-        head,
-        Cell::Bar(format!("{:.2}", 100.0 * found.accuracy), found.accuracy),
-        Cell::Number(number(found.loss)),
-        Cell::number(found.perplexity.unwrap_or(f64::NAN)),
-        Cell::Number(found.samples.to_string()),
-        Cell::Number(found.predictions.to_string()),
-    ];
+    let mut cells = vec![model, Cell::Bar(format!("{:.2}", 100.0 * found.accuracy), found.accuracy)];
+    cells.push(Cell::number(found.loss));
+    cells.extend(tokens.then(|| Cell::number(found.perplexity.unwrap_or(f64::NAN))));
+    cells.extend([found.samples, found.predictions].map(|n| Cell::Number(n.to_string())));
+    cells.push(head);
     Row { cells, marked }
 }

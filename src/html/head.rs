@@ -90,10 +90,10 @@ pub fn numbers(document: &Document) -> String {
     }
     let cosines: Vec<f64> = all.cosines();
     let mean = cosines.iter().sum::<f64>() / cosines.len().max(1) as f64;
-    cards.push((short(mean), "mean cosine of the experts with the merge"));
+    cards.push((cosine(mean), "mean cosine of the experts with the merge"));
     let between = between::overall(document);
     if between.is_finite() {
-        cards.push((short(between), "mean cosine of the experts with each other"));
+        cards.push((cosine(between), "mean cosine of the experts with each other"));
     }
     let cards: String = cards
         .iter()
@@ -107,6 +107,11 @@ pub fn numbers(document: &Document) -> String {
         }
     };
     format!("<section>\n<dl class=\"cards\">\n{cards}</dl>\n<p class=\"note\">{origin}</p>\n</section>\n")
+}
+
+/// Two digits: less of a cosine is nothing.
+fn cosine(x: f64) -> String {
+    if x.is_finite() { format!("{x:.2}") } else { short(x) }
 }
 
 /// Three digits.
