@@ -418,7 +418,11 @@ fn experts_are_compared_with_each_other() {
     {
         assert!(text.contains(phrase), "{phrase}: {text}");
     }
-    // Of two, one pair; of one, none.
+    // Without a base there are no task vectors to compare; of one there is no pair.
+    let no_base = ["merge", "--device", "cpu", "--model", "a", "--model", "b", "--method", "linear", "--out", "free"];
+    sandbox.run(&no_base).good();
+    let text = checked(&page(&sandbox, "free"));
+    assert!(!text.contains("Between the experts") && !text.contains("with each other"), "{text}");
     let one = ["merge", "--device", "cpu", "--base", "base", "--model", "a", "--method", "linear", "--out", "one"];
     sandbox.run(&one).good();
     assert_eq!(between(&sandbox, "one"), [Value::Null, Value::Null]);

@@ -95,8 +95,9 @@ pub enum Command {
     Finalize(Finalize),
     /// Write the page about a finished merge, report.html, anew
     ///
-    /// Every merge writes one beside its result: norms, factors and directions along the depth of the network, what stands
-    /// out, what went in. It is made from magic.json alone, and needs neither network nor scripts to be read.
+    /// Every merge writes one beside its result: norms, factors and directions along the depth of the network, experts beside
+    /// each other, what stands out, what went in. It is made from magic.json and the scores that `magic eval --report` has
+    /// added, and needs neither network nor scripts to be read.
     Report(Report),
     /// Show what is in models; with `--base`, what they have learned and where they conflict
     ///

@@ -48,10 +48,15 @@ fn least(cosines: &[f64], experts: usize) -> Option<(f64, String)> {
     Some((cosine, format!("{} and {}", i + 1, j + 1)))
 }
 
+/// Whether there are task vectors: differences from the first model are none.
+fn is_based(document: &Document) -> bool {
+    document.base.is_some() || document.lora.is_some()
+}
+
 /// Tensors in which experts were compared with each other.
 fn compared(document: &Document) -> impl Iterator<Item = &Tensor> + Clone {
-    let few = document.experts.len() <= MOST;
-    document.tensors.iter().filter(move |tensor| few && tensor.between.is_some())
+    let shown = is_based(document) && document.experts.len() <= MOST;
+    document.tensors.iter().filter(move |tensor| shown && tensor.between.is_some())
 }
 
 /// Mean cosine of all pairs of experts, over all tensors; not a number where none was taken.
@@ -62,9 +67,7 @@ pub fn overall(document: &Document) -> f64 {
 /// The section; nothing where there are no experts to compare.
 pub fn section(document: &Document) -> String {
     let experts = document.experts.len();
-    // Differences from the first model are no task vectors.
-    let based = document.base.is_some() || document.lora.is_some();
-    if experts < 2 || !based || document.merged().next().is_none() {
+    if experts < 2 || !is_based(document) || document.merged().next().is_none() {
         return String::new();
     }
     let heading = "<section><h2>Between the experts</h2>\n";
@@ -77,9 +80,18 @@ pub fn section(document: &Document) -> String {
             "{heading}<p class=\"note\">{why}: <code>magic inspect --base</code> takes them.</p>\n</section>\n"
         );
     }
-    let elements = compared(document).filter_map(|tensor| tensor.between.as_ref()).map(|between| between.elements);
-    let of = count(elements.clone().fold(0, u64::saturating_add));
-    let largest = elements.max().unwrap_or(1).max(1);
+    let sampled = compared(document).filter_map(|tensor| tensor.between.as_ref()).map(|between| between.elements);
+    let (sample, largest) = (sampled.clone().fold(0, u64::saturating_add), sampled.max().unwrap_or(1).max(1));
+    let sample = match compared(document).map(|tensor| tensor.elements).fold(0, u64::saturating_add) {
+        all if all == sample => "Over all elements.".to_owned(),
+        _ => format!(
+            "A sample of {} elements, up to {} of each tensor; chance alone gives about ±{:.3} in one of so many. <code>magic \
+             inspect --base</code> takes every element.",
+            count(sample),
+            count(largest),
+            1.0 / (largest as f64).sqrt()
+        ),
+    };
     let (stacks, _) = stacks(compared(document), |tensor: &Tensor| &tensor.name);
     let axis = Axis { up: "cosine", reference: Some(0.0), shared: true };
     let depth = match stacks.is_empty() {
@@ -92,12 +104,9 @@ pub fn section(document: &Document) -> String {
     };
     format!(
         "{heading}<p>The cosine of each expert’s τ with every other’s: 1 where both have learned the same, 0 where they have \
-         learned different things, below 0 where they contradict each other.</p>\n{}<p class=\"note\">A sample of {of} elements, up \
-         to {} of each tensor; chance alone gives about ±{:.3} in one of so many. <code>magic inspect \
-         --base</code> takes every element.</p>\n{depth}{}</section>\n",
+         learned different things, below 0 where they contradict each other.</p>\n{}<p class=\"note\">{sample}</p>\n\
+         {depth}{}</section>\n",
         matrix(&cosines(experts, compared(document)), experts),
-        count(largest),
-        1.0 / (largest as f64).sqrt(),
         conflicts(document),
     )
 }

@@ -111,7 +111,7 @@ pub fn numbers(document: &Document) -> String {
 
 /// Two digits: less of a cosine is nothing.
 fn cosine(x: f64) -> String {
-    if x.is_finite() { format!("{x:.2}") } else { short(x) }
+    if x.is_finite() { format!("{:.2}", (100.0 * x).round() / 100.0 + 0.0) } else { short(x) }
 }
 
 /// Three digits.

@@ -37,7 +37,9 @@ impl Cell {
             Self::Cosine(cosine) => {
                 let sign = if *cosine < 0.0 { 'm' } else { 'p' };
                 let size = [0.05, 0.2, 0.5].iter().filter(|least| cosine.abs() >= **least).count();
-                format!("<td class=\"n {sign}{size}\">{cosine:+.3}</td>")
+                // Nothing has no sign.
+                let rounded = (1e3 * cosine).round() / 1e3 + 0.0;
+                format!("<td class=\"n {sign}{size}\">{rounded:+.3}</td>")
             }
             Self::Number(number) => format!("<td class=\"n\">{}</td>", escape(number)),
             Self::Bar(number, share) => {
