@@ -16,7 +16,7 @@ use crate::parameters::{Library, Version};
 use crate::progress::Progress;
 
 /// Measures of a model on one set of samples.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
 pub struct Evaluation {
     /// Path of the samples, fit for a message.

@@ -50,7 +50,7 @@
 // tensor: `stream` reads its blocks, `methods` and `calibrate` describe the work as a `recording` (a list of calls of
 // `kernels`), an `executor` runs the list on the `gpu` or, with the kernels' plain Rust twins, on the `cpu` (`shader` has
 // the GPU do many calls in one launch), and the writer of `checkpoint` puts the result in its place. What was done is
-// written down by `report`, `card` and `html`; `verify` goes the same way again, and compares.
+// written down by `report`, `card` and `html` (and what it scores by `scores`); `verify` goes the same way again, and compares.
 //
 // What takes a whole matrix, `decompose` does with `linalg`; `select` finds exact thresholds. A model may be an adapter
 // over its base, and so may the result: `lora`.
@@ -62,6 +62,8 @@
 //
 // Clippy sees these modules as the public ones that they are, so that it asks for the docs of what is in them.
 
+#[cfg_attr(not(clippy), doc(hidden))]
+pub mod angles;
 #[cfg_attr(not(clippy), doc(hidden))]
 pub mod bench;
 #[cfg_attr(not(clippy), doc(hidden))]
@@ -138,6 +140,8 @@ pub mod recording;
 pub mod recover;
 #[cfg_attr(not(clippy), doc(hidden))]
 pub mod report;
+#[cfg_attr(not(clippy), doc(hidden))]
+pub mod scores;
 #[cfg_attr(not(clippy), doc(hidden))]
 pub mod select;
 #[cfg_attr(not(clippy), doc(hidden))]

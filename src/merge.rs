@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
+use crate::angles;
 use crate::calibrate::wsc::{self, Xi};
 use crate::checkpoint::Sink;
 use crate::decompose::Route;
@@ -210,6 +211,7 @@ impl<'a> Prepared<'a> {
     /// # Errors
     /// Numbers that are none, if that is an error.
     fn finish(&self, mut report: TensorReport) -> Result<TensorReport> {
+        report.between = angles::between(&self.stream)?;
         report.finish(self.route.as_ref(), self.started.elapsed());
         if let (Some(findings), NonFinite::Error) = (&report.not_finite, self.tensor.non_finite) {
             let name = |source: &Source| self.engine.checkpoints[source.checkpoint].name();

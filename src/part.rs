@@ -59,6 +59,12 @@ impl Part {
     }
 }
 
+/// Whether a tensor of this shape has rows. What vectors (biases, norms, a token alone) have learned is little, and their
+/// angles are mostly chance.
+pub fn is_matrix(shape: &[u64]) -> bool {
+    shape.iter().filter(|size| **size > 1).count() > 1
+}
+
 /// A layer of a stack of layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Depth<'a> {
@@ -113,6 +119,13 @@ mod tests {
         for (name, part) in cases {
             assert_eq!(Part::of(name), part, "{name}");
         }
+    }
+
+    #[test]
+    fn matrices_have_rows() {
+        let yes: [&[u64]; 3] = [&[8, 8], &[1, 17, 64], &[64, 3, 4, 4]];
+        let no: [&[u64]; 4] = [&[], &[64], &[1, 1, 64], &[64, 1]];
+        assert!(yes.into_iter().all(is_matrix) && !no.into_iter().any(is_matrix));
     }
 
     #[test]

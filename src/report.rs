@@ -343,6 +343,16 @@ pub struct Factors {
     pub max: f64,
 }
 
+/// Cosines ⟨τ_i, τ_j⟩ / ‖τ_i‖‖τ_j‖ of the experts of a tensor, taken over a sample of its elements.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Between {
+    /// Elements of the sample, which is the same in every run: all of a tensor of up to 16,384, else so many, in 16 pieces
+    /// from its beginning to its end.
+    pub elements: u64,
+    /// By pairs: (0,1), (0,2), …, (1,2), …. Not a number where the sample of either is zero or not finite.
+    pub cosines: Vec<f64>,
+}
+
 /// One tensor of the output.
 #[derive(Clone, Debug, Serialize)]
 pub struct TensorReport {
@@ -350,6 +360,8 @@ pub struct TensorReport {
     pub name: String,
     /// `merged`, or why it was copied.
     pub action: &'static str,
+    /// Its dimensions.
+    pub shape: Vec<u64>,
     /// Elements.
     pub elements: u64,
     /// ‖τ_k‖ of each expert.
@@ -358,6 +370,9 @@ pub struct TensorReport {
     /// ⟨τ_k, τ_m⟩ / ‖τ_k‖‖τ_m‖ of each expert: its cosine with the merge. Not a number where one of them is zero.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub cosines: Vec<f64>,
+    /// Cosines between the experts themselves, of up to 16 of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub between: Option<Between>,
     /// ‖τ_m‖ before calibration.
     pub merged: f64,
     /// ‖ξ ∘ τ_m‖.
@@ -399,6 +414,7 @@ pub struct TensorReport {
 struct Record {
     experts: Vec<u64>,
     cosines: Vec<u64>,
+    between: Option<(u64, Vec<u64>)>,
     norms: [u64; 2],
     xi: Option<[u64; 3]>,
     counts: [u64; 5],
@@ -432,7 +448,9 @@ impl TensorReport {
         Self {
             name: tensor.name.clone(),
             action,
+            shape: tensor.shape.clone(),
             elements: tensor.elements,
+            between: None,
             cosines: vec![0.0; experts.len()],
             experts,
             merged: 0.0,
@@ -513,6 +531,7 @@ impl TensorReport {
         serde_json::to_value(Record {
             experts: self.experts.iter().copied().map(exact).collect(),
             cosines: self.cosines.iter().copied().map(exact).collect(),
+            between: self.between.as_ref().map(|of| (of.elements, of.cosines.iter().copied().map(exact).collect())),
             norms: [self.merged, self.calibrated].map(exact),
             xi: self.xi.map(|xi| [xi.min, xi.mean, xi.max].map(exact)),
             counts: [self.degenerate_rows, self.nan, self.infinite, self.overflow, self.rows],
@@ -530,7 +549,12 @@ impl TensorReport {
         let record = Record::deserialize(record).ok()?;
         let exact = f64::from_bits;
         let [degenerate_rows, nan, infinite, overflow, rows] = record.counts;
+        let between = |(elements, cosines): (u64, Vec<u64>)| Between {
+            elements,
+            cosines: cosines.into_iter().map(exact).collect(),
+        };
         Some(Self {
+            between: record.between.map(between),
             merged: exact(record.norms[0]),
             calibrated: exact(record.norms[1]),
             xi: record.xi.map(|xi| xi.map(exact)).map(|[min, mean, max]| Factors { min, mean, max }),

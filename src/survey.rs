@@ -5,10 +5,12 @@ use rayon::prelude::*;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::angles::pairs;
 use crate::checkpoint::Sink;
 use crate::device::Wanted;
 use crate::error::Result;
 use crate::methods::gram::{self, Gram};
+use crate::part::is_matrix;
 use crate::plan::{Action, Tensor};
 use crate::recover;
 use crate::report::{Factors, TensorReport};
@@ -21,7 +23,7 @@ pub struct TaskVectors {
     pub name: String,
     /// Its elements.
     pub elements: u64,
-    /// Whether it has rows: what vectors have learned is little, and their angles are mostly chance.
+    /// Whether it has rows.
     pub matrix: bool,
     /// ‖θ_0‖.
     pub base: f64,
@@ -42,18 +44,14 @@ impl TaskVectors {
         let experts = gram.experts();
         let unit = |k: usize| (0..=experts).map(|i| f64::from(u8::from(i == k))).collect::<Vec<_>>();
         let norms: Vec<f64> = (0..experts).map(|k| gram.length(&unit(k))).collect();
-        let cosine = |(i, j): (usize, usize)| {
-            let length = norms[i] * norms[j];
-            (length > 0.0).then(|| (gram.product(&unit(i), &unit(j)) / length).clamp(-1.0, 1.0))
-        };
         let mut mean = vec![1.0 / experts as f64; experts];
         mean.push(0.0);
         Self {
             name: report.name.clone(),
             elements: report.elements,
-            matrix: tensor.shape.len() > 1,
+            matrix: is_matrix(&tensor.shape),
             base: gram.length(&unit(experts)),
-            cosines: pairs(experts).map(cosine).collect(),
+            cosines: pairs(experts).map(|(i, j)| gram.cosine(i, j)).collect(),
             mean: gram.length(&mean),
             xi: report.xi,
             not_finite: report.nan + report.infinite,
@@ -102,11 +100,6 @@ impl TaskVectors {
             self.cosines.iter().zip(pairs(self.norms.len())).filter_map(|(cosine, pair)| Some(((*cosine)?, pair)));
         known.min_by(|(a, _), (b, _)| a.total_cmp(b))
     }
-}
-
-/// Pairs of `n` in the order of [`TaskVectors::cosines`].
-pub fn pairs(n: usize) -> impl Iterator<Item = (usize, usize)> {
-    (0..n).flat_map(move |i| (i + 1..n).map(move |j| (i, j)))
 }
 
 /// The task vectors of the tensors that were merged, as `reports` of a mean of all experts tell of them. Reads each once

@@ -409,7 +409,47 @@ fn a_dry_run_tells_what_a_merge_would_do() {
     assert_eq!(plan["models"][0]["role"], "base");
     sandbox.merge(&[&TIES[..], &["--exclude", "classifier.*", "--out", "out"]].concat()).good();
     let written = fs::metadata(sandbox.path("out/model.safetensors")).unwrap().len();
-    assert_eq!(plan["bytes"]["written"], written);
+    assert_eq!(plan["files"][0]["bytes"], written);
+    // Amounts are those of tensors, as in the receipt.
+    let receipt: serde_json::Value = serde_json::from_slice(&sandbox.read("out/magic.json")).unwrap();
+    assert_eq!(plan["bytes"], receipt["bytes"]);
+}
+
+#[test]
+fn flags_that_do_nothing_are_named() {
+    let sandbox = Sandbox::new();
+    let warned = |args: &[&str]| sandbox.merge(&[&["--method", "linear", "--dry-run"], args].concat()).good().stderr;
+    let all = ["--manifold", "sphere", "--norm", "l2", "--fit", "projection", "--samples", "3", "--data", "x"];
+    let cases: [(&[&str], &str); 4] = [
+        (
+            &["--calibrate", "wsc"],
+            "`--fit`, `--samples`, `--data` do nothing with `wsc` calibration, manifold `sphere`",
+        ),
+        (
+            &["--calibrate", "none"],
+            "`--manifold`, `--norm`, `--fit`, `--samples`, `--data` do nothing without calibration",
+        ),
+        (
+            &["--calibrate", "wsc", "--propagate", "calibrated"],
+            "`--fit`, `--propagate`, `--samples`, `--data` do nothing",
+        ),
+        (&["--calibrate", "none", "--sensitive", "x.json"], "`--data`, `--sensitive` do nothing"),
+    ];
+    sandbox.write("x.json", "[]");
+    for (args, phrase) in cases {
+        let said = warned(&[&all[..], args].concat());
+        assert!(said.contains(phrase), "{phrase}: {said}");
+    }
+    let said = warned(&["--calibrate", "wsc", "--norm", "l2"]);
+    assert!(said.contains("`--norm` does nothing with `wsc` calibration, manifold `mixed`"), "{said}");
+    assert_eq!(warned(&["--calibrate", "wsc", "--manifold", "sphere", "--norm", "l2"]), "");
+    // Samples of a recipe, and a flag that takes another space.
+    let recipe = "merge_method: linear\nbase_model: base\nmodels: [{model: a}, {model: b}]\n\
+                  calibrate: {space: fsc, data: [x.safetensors]}\n";
+    sandbox.write("r.yml", recipe);
+    let run = sandbox.run(&["merge", "r.yml", "--calibrate", "wsc", "--device", "cpu", "--out", "out"]).good();
+    let phrase = "warning: the recipe's `data` does nothing with `wsc` calibration, manifold `mixed`\n";
+    assert!(run.stderr.contains(phrase), "{}", run.stderr);
 }
 
 #[test]
@@ -509,6 +549,11 @@ fn the_demo_shows_what_calibration_does() {
     let pages: Vec<&str> = page.split("href=\"").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
     assert_eq!(pages.len(), merges.len(), "{page}");
     assert!(pages.iter().all(|page| sandbox.path("kept").join(page).is_file()), "{pages:?}");
+    for page in pages {
+        let page = String::from_utf8(sandbox.read(&format!("kept/{page}"))).unwrap();
+        assert_eq!(page.matches(">this merge<").count(), tasks, "{page}");
+    }
+    sandbox.run(&["verify", "kept/ties_wsc"]).good();
     assert!(sandbox.path("kept/models/base/model.safetensors").is_file());
     sandbox.run(&["merge", "kept/ties_dsc/recipe.yml", "--device", "cpu", "--out", "again"]).good();
     assert_eq!(sandbox.read("again/model.safetensors"), sandbox.read("kept/ties_dsc/model.safetensors"));

@@ -248,13 +248,16 @@ fn manual_pages_are_there_for_every_command() {
     let sandbox = Sandbox::empty();
     let page = sandbox.run(&["man"]).good().stdout;
     assert!(page.contains(".TH magic 1") && page.contains("magic\\-merge(1)"), "{page}");
-    fs::create_dir(sandbox.path("man1")).unwrap();
+    // The folder is made, those above it are not.
     sandbox.run(&["man", "man1"]).good();
     for command in ["merge", "diff", "inspect", "verify", "completions"] {
         let page = String::from_utf8(sandbox.read(&format!("man1/magic-{command}.1"))).unwrap();
         assert!(page.contains("\\-\\-device"), "{command}: {page}");
     }
-    assert_eq!(sandbox.run(&["man", "nowhere"]).code, Some(1));
+    let run = sandbox.run(&["man", "no/where"]);
+    assert!(run.code == Some(1) && run.stderr.contains("the folder above it must be there"), "{}", run.stderr);
+    let run = sandbox.run(&["man", "man1/magic.1"]);
+    assert!(run.code == Some(1) && run.stderr.contains("is not a folder"), "{}", run.stderr);
     // Pages of another version are replaced, and links are not followed.
     sandbox.write("man1/magic-diff.1", "old");
     sandbox.run(&["man", "man1"]).good();

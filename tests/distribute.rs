@@ -180,6 +180,19 @@ fn the_end_refuses_what_is_missing_damaged_or_of_another_plan_by_name() {
 }
 
 #[test]
+fn a_plan_of_one_shard_says_so() {
+    let sandbox = sandbox();
+    let args = ["plan", "--method", "linear", "--base", "base", "--model", "a", "--model", "b", "--device", "cpu"];
+    let said = sandbox.run(&[&args[..], &["--out", "one"]].concat()).good().stdout;
+    assert!(said.contains("magic work one --shard 0  anywhere\n") && !said.contains("0 to 0"), "{said}");
+    let run = work(&sandbox, "one", 1);
+    assert!(run.code == Some(2) && run.stderr.contains("the plan has only shard 0"), "{}", run.stderr);
+    work(&sandbox, "one", 0).good();
+    sandbox.run(&["finalize", "one", "--device", "cpu"]).good();
+    sandbox.run(&["verify", "one", "--all"]).good();
+}
+
+#[test]
 fn a_plan_is_for_one_merge_and_one_set_of_inputs() {
     let sandbox = sandbox();
     plan(&sandbox, "out");

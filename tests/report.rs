@@ -366,3 +366,202 @@ fn cosines_are_those_of_the_experts_with_the_merge() {
     let (one, other) = between.split_at(between.len() / 2);
     assert!(one.len() == 5 && one.iter().zip(other).all(|(a, b)| (a - b).abs() < 1e-5), "{between:?}");
 }
+
+/// What a receipt says of the tensors' experts among themselves.
+fn between(sandbox: &Sandbox, dir: &str) -> Vec<Value> {
+    let receipt: Value = serde_json::from_slice(&sandbox.read(&format!("{dir}/magic.json"))).expect("a receipt");
+    receipt["tensors"].as_array().unwrap().iter().map(|tensor| tensor["between"].clone()).collect()
+}
+
+#[test]
+fn experts_are_compared_with_each_other() {
+    let sandbox = Sandbox::empty();
+    // One that is taken whole, and one of which a sample is.
+    let shapes: [(&str, &[usize]); 2] = [("h.0.small.weight", &[50, 30]), ("h.1.large.weight", &[300, 200])];
+    for (seed, name) in ["base", "a", "b", "c"].into_iter().enumerate() {
+        sandbox.model(name, "model.safetensors", &shapes.map(|(tensor, shape)| (tensor, shape, seed as u32)));
+    }
+    let merge = |out: &str, more: &[&str]| {
+        let models = ["merge", "--base", "base", "--model", "a", "--model", "b", "--model", "c", "--out", out];
+        sandbox.run(&[&models[..], more].concat()).good();
+        between(&sandbox, out)
+    };
+    let first = merge("out", &["--device", "cpu", "--method", "linear"]);
+    assert_eq!((&first[0]["elements"], &first[1]["elements"]), (&json!(1500), &json!(16384)));
+    let inspect = ["inspect", "--device", "cpu", "--base", "base", "a", "b", "c", "--json"];
+    let whole = sandbox.run(&inspect).good().json();
+    for (tensor, within) in [(0, 1e-5), (1, 0.05)] {
+        let whole = whole["task_vectors"]["tensors"][tensor]["cosines"].as_array().unwrap();
+        let found = first[tensor]["cosines"].as_array().unwrap();
+        assert_eq!(found.len(), 3);
+        for (found, whole) in found.iter().zip(whole) {
+            let apart = found.as_f64().unwrap() - whole.as_f64().unwrap();
+            assert!(apart.abs() < within, "{found} and {whole}");
+        }
+    }
+    // Neither memory, threads, methods nor devices have a say.
+    for (number, more) in
+        ["--method ties --param density=0.5 --threads 1", "--method linear --memory 17MB --calibrate wsc"]
+            .into_iter()
+            .enumerate()
+    {
+        let more: Vec<&str> = more.split(' ').chain(["--device", "cpu"]).collect();
+        assert_eq!(merge(&format!("out{number}"), &more), first, "{more:?}");
+    }
+    let gpu = sandbox.run(&["devices", "--json"]).good().stdout.contains("llvmpipe");
+    if gpu {
+        assert_eq!(merge("gpu", &["--method", "linear", "--device", "llvmpipe"]), first);
+    }
+    let text = checked(&page(&sandbox, "out"));
+    for phrase in
+        ["Between the experts", "expert\u{a0}3", "Where they conflict most", "17.9 K elements", "with each other"]
+    {
+        assert!(text.contains(phrase), "{phrase}: {text}");
+    }
+    // Without a base there are no task vectors to compare; of one there is no pair.
+    let no_base = ["merge", "--device", "cpu", "--model", "a", "--model", "b", "--method", "linear", "--out", "free"];
+    sandbox.run(&no_base).good();
+    let text = checked(&page(&sandbox, "free"));
+    assert!(!text.contains("Between the experts") && !text.contains("with each other"), "{text}");
+    let one = ["merge", "--device", "cpu", "--base", "base", "--model", "a", "--method", "linear", "--out", "one"];
+    sandbox.run(&one).good();
+    assert_eq!(between(&sandbox, "one"), [Value::Null, Value::Null]);
+    assert!(!checked(&page(&sandbox, "one")).contains("Between the experts"));
+}
+
+#[test]
+fn where_experts_were_not_compared_the_page_says_so() {
+    let sandbox = Sandbox::new();
+    sandbox.merge(&[&TIES[..], &["--calibrate", "wsc"]].concat()).good();
+    let whole = receipt(&sandbox);
+    // A receipt of an older version.
+    let mut old = whole.clone();
+    for tensor in old["tensors"].as_array_mut().unwrap() {
+        tensor.as_object_mut().unwrap().remove("between");
+        tensor.as_object_mut().unwrap().remove("shape");
+    }
+    put(&sandbox, &old);
+    report(&sandbox, "out").good();
+    let text = checked(&page(&sandbox, "out"));
+    assert!(
+        text.contains("This receipt tells nothing of the experts’ cosines") && !text.contains("Where they"),
+        "{text}"
+    );
+    let mut many = old;
+    many["experts"] = (0..17).map(|k| format!("expert {k}")).collect();
+    put(&sandbox, &many);
+    report(&sandbox, "out").good();
+    assert!(checked(&page(&sandbox, "out")).contains("More than 16 experts"));
+    // Whatever numbers there are.
+    for between in [
+        json!({"elements": 0, "cosines": []}),
+        json!({"elements": u64::MAX, "cosines": [null]}),
+        json!({"elements": 5, "cosines": [1e300, -2.0, 0.5]}),
+    ] {
+        let mut receipt = whole.clone();
+        for tensor in receipt["tensors"].as_array_mut().unwrap() {
+            tensor["between"] = between.clone();
+        }
+        put(&sandbox, &receipt);
+        report(&sandbox, "out").good();
+        let text = checked(&page(&sandbox, "out"));
+        assert!(!text.contains("NaN") && !text.contains("inf"), "{text}");
+    }
+}
+
+#[test]
+fn numbers_that_are_none_leave_a_dash_between_experts() {
+    let sandbox = Sandbox::new();
+    let mut bytes = sandbox.read("a/model.safetensors");
+    let end = bytes.len();
+    bytes[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
+    fs::write(sandbox.path("a/model.safetensors"), bytes).unwrap();
+    sandbox.merge(&["--method", "linear", "--non-finite", "propagate", "--out", "out"]).good();
+    let found = between(&sandbox, "out");
+    let none = found.iter().filter(|between| between["cosines"] == json!([null])).count();
+    assert_eq!((none, found.len()), (1, 5), "{found:?}");
+    assert!(!checked(&page(&sandbox, "out")).contains("NaN\n"));
+    sandbox.merge(&["--method", "linear", "--non-finite", "base", "--out", "with"]).good();
+    assert!(between(&sandbox, "with").iter().all(|between| between["cosines"][0].is_number()));
+    sandbox.run(&["verify", "out", "--all"]).good();
+}
+
+#[test]
+fn what_stands_out_are_matrices() {
+    let sandbox = Sandbox::empty();
+    let names: Vec<String> = (0..10).map(|i| format!("h.{i}.mlp")).collect();
+    let named: Vec<[String; 2]> = names.iter().map(|name| [format!("{name}.weight"), format!("{name}.bias")]).collect();
+    for (seed, model) in ["base", "a", "b"].into_iter().enumerate() {
+        let tensors: Vec<_> = named
+            .iter()
+            .flat_map(|[weight, bias]| {
+                [(weight.as_str(), &[6usize, 4][..], seed as u32), (bias.as_str(), &[6][..], seed as u32)]
+            })
+            .collect();
+        sandbox.model(model, "model.safetensors", &tensors);
+    }
+    sandbox.merge(&TIES).good();
+    let text = checked(&page(&sandbox, "out"));
+    assert!(text.contains("10 vectors (biases, norms), 20.00 % of the parameters, are left out"), "{text}");
+    assert!(text.contains("10 vectors (biases, norms) not looked at here"), "{text}");
+    assert!(!text.contains(".bias"), "{text}");
+}
+
+#[test]
+fn scores_are_shown_beside_what_was_merged() {
+    let sandbox = Sandbox::empty();
+    let [base, expert, other] = ["base", "expert0", "expert1"].map(|name| golden(&format!("fsc/llama/{name}")));
+    let data = [0, 1].map(|k| golden(&format!("fsc/llama/task{k}.safetensors")));
+    let merge = ["merge", "--device", "cpu", "--base", &base, "--model", &expert, "--model", &other, "--out", "out"];
+    sandbox.run(&[&merge[..], &["--method", "linear"]].concat()).good();
+    let plain = page(&sandbox, "out");
+    let eval = |model: &str, data: &str, into: &str| {
+        sandbox.run(&["eval", model, "--data", data, "--device", "cpu", "--report", into])
+    };
+    for (model, into) in [("out", "nothing"), ("out", base.as_str())] {
+        let run = eval(model, &data[0], into);
+        assert!(run.code != Some(0) && run.stdout.is_empty(), "{}", run.stdout);
+    }
+    let run = eval("out", &data[0], "out").good();
+    assert!(run.stdout.ends_with("shown in out/report.html\n"), "{}", run.stdout);
+    let text = checked(&page(&sandbox, "out"));
+    assert!(text.contains("Scores") && text.contains("this merge") && text.contains(&data[0]), "{text}");
+    // Beside those of other models and other samples; the same again takes the place of what was there.
+    eval(&expert, &data[0], "out").good();
+    eval(&expert, &data[1], "out").good();
+    eval("out", &data[0], "out").good();
+    let scores: Value = serde_json::from_slice(&sandbox.read("out/scores.json")).unwrap();
+    assert_eq!((scores["schema"].as_str(), scores["scores"].as_array().unwrap().len()), (Some("magic-scores/1"), 3));
+    assert_eq!((&scores["scores"][0]["merge"], &scores["scores"][1]["merge"]), (&json!(true), &json!(false)));
+    let found = sandbox.run(&["eval", "out", "--data", &data[0], "--device", "cpu", "--json"]).good().json();
+    assert_eq!(scores["scores"][0]["loss"], found["sets"][0]["loss"]);
+    let scored = page(&sandbox, "out");
+    assert!(scored.matches("class=\"marked\"").count() > plain.matches("class=\"marked\"").count());
+    report(&sandbox, "out").good();
+    assert!(page(&sandbox, "out") == scored);
+    let verified = sandbox.run(&["verify", "out"]).good().stdout;
+    assert!(verified.contains("scores in `scores.json` were not measured again"), "{verified}");
+    assert!(!verified.contains("not of this merge"), "{verified}");
+    // The page may be older than the scores, and be made without them.
+    sandbox.write("out/report.html", &plain);
+    sandbox.run(&["verify", "out"]).good();
+    // Those of another merge, or damaged ones, are none.
+    let whole = sandbox.read("out/scores.json");
+    for text in ["", "{}", "[1]", &String::from_utf8_lossy(&whole).replace("\"receipt\": \"", "\"receipt\": \"0")] {
+        sandbox.write("out/scores.json", text);
+        report(&sandbox, "out").good();
+        assert!(page(&sandbox, "out") == plain, "{text}");
+        let verified = sandbox.run(&["verify", "out"]).good().stdout;
+        assert!(verified.contains("`scores.json`") && verified.contains("not of this merge"), "{verified}");
+    }
+    // Nothing of them is markup.
+    let evil = "</table><script>x</script>\u{7}";
+    let mut scores = scores;
+    for key in ["model", "head", "data", "device"] {
+        scores["scores"][1][key] = json!(evil);
+    }
+    sandbox.write("out/scores.json", &scores.to_string());
+    report(&sandbox, "out").good();
+    let text = checked(&page(&sandbox, "out"));
+    assert!(text.contains("<script>x</script>\\u{7}"), "{text}");
+}

@@ -202,10 +202,30 @@ fn tables() {
     bytes[last] ^= 1;
     fs::write(sandbox.path("out/model.safetensors"), bytes).unwrap();
     shot("verify_damaged", &["verify", "out", "--device", "cpu", "--threads", "2", "--all"]);
+    let mut receipt: serde_json::Value = serde_json::from_slice(&sandbox.read("out/magic.json")).unwrap();
+    (receipt["bytes"]["read"], receipt["seed"]) = (1.into(), 1.into());
+    sandbox.write("out/magic.json", &receipt.to_string());
+    shot("verify_receipt", &["verify", "out", "--device", "cpu", "--threads", "2"]);
     other(&sandbox, ("classifier.weight", &[4, 8], 1));
     shot("diff_shape", &["diff", "base", "a", "--exit-code"]);
     other(&sandbox, ("extra.weight", &[4, 8], 1));
     shot("diff_extra", &["diff", "base", "a", "--all", "--exclude", "*.layers.*"]);
+}
+
+#[test]
+fn plans() {
+    let sandbox = Sandbox::new();
+    let mut settings = insta::Settings::clone_current();
+    settings.add_filter(r"plan  +[0-9a-f]{16}", "plan     [PLAN]");
+    settings.bind(|| {
+        let plan = |out: &'static str| {
+            let models =
+                ["plan", "--device", "cpu", "--threads", "2", "--base", "base", "--model", "a", "--model", "b"];
+            [&models[..], &["--method", "linear", "--out", out]].concat()
+        };
+        shot(&sandbox, "plan", &[&plan("many")[..], &["--shard-size", "512B"]].concat());
+        shot(&sandbox, "plan_of_one", &plan("one"));
+    });
 }
 
 #[test]

@@ -483,7 +483,7 @@ fn an_edited_receipt_is_found() {
     fn tensor(receipt: &mut Value) -> &mut Value {
         &mut receipt["tensors"][1]
     }
-    let cases: [(&str, Edit); 27] = [
+    let cases: [(&str, Edit); 31] = [
         ("a count of NaN, infinite or too large numbers of", |r| tensor(r)["nan"] = json!(3)),
         ("a count of NaN, infinite or too large numbers of", |r| tensor(r)["infinite"] = json!(3)),
         ("a count of NaN, infinite or too large numbers of", |r| tensor(r)["overflow"] = json!(3)),
@@ -511,6 +511,10 @@ fn an_edited_receipt_is_found() {
         ("elements, and 5 were recorded", |r| r["tensors"][0]["elements"] = json!(5)),
         ("a norm of the task vectors of", |r| r["tensors"][0]["experts"][1] = json!(0.5)),
         ("a cosine with the merge of", |r| r["tensors"][0]["cosines"][1] = json!(0.25)),
+        ("a cosine between experts of", |r| r["tensors"][0]["between"]["cosines"][0] = json!(0.25)),
+        ("a cosine between experts of", |r| r["tensors"][0]["between"]["elements"] = json!(1)),
+        ("a cosine between experts of", |r| drop(tensor(r).as_object_mut().unwrap().remove("between"))),
+        ("was recorded", |r| r["tensors"][0]["shape"] = json!([1, 2])),
         ("holds the model, and the receipt does not list it", |r| drop(r["files"].as_array_mut().unwrap().remove(1))),
         ("lists a file `../base/config.json` that is a path", |r| r["files"][4]["file"] = json!("../base/config.json")),
         ("its `seed` is not 0, as in its recipe", |r| r["seed"] = json!(1)),

@@ -39,7 +39,7 @@ pub(crate) use journal::{LAYOUT, difference, recorded};
 pub(crate) use layout::INDEX;
 pub use layout::{Layout, OutTensor};
 pub use output::Access;
-pub(crate) use output::{RECEIPT, REPORT, finished, temporary};
+pub(crate) use output::{RECEIPT, REPORT, SCORES, finished, temporary};
 pub(crate) use parts::{
     FACTORS, PARTS, PLAN, create_folder, put, read_document, remove, remove_folder, settle, write_journal,
 };

@@ -35,6 +35,8 @@ const FINGERPRINT: &str = "fingerprint";
 pub(crate) const RECEIPT: &str = "magic.json";
 /// The receipt as a page for people, made from nothing else.
 pub(crate) const REPORT: &str = "report.html";
+/// Name of what was measured on it later.
+pub(crate) const SCORES: &str = "scores.json";
 /// Longest receipt that is read.
 pub(super) const MAX_RECEIPT: u64 = 256 << 20;
 

@@ -15,7 +15,7 @@ use super::header::MAX_HEADER;
 use super::index::plain_name;
 use super::journal::JOURNAL;
 use super::layout::describe;
-use super::output::{self, LOCK, MAX_RECEIPT, RECEIPT, REPORT, is_leftover, names, refuse_busy, temporary};
+use super::output::{self, LOCK, MAX_RECEIPT, RECEIPT, REPORT, SCORES, is_leftover, names, refuse_busy, temporary};
 use super::text::{self, shown};
 use crate::error::{Error, Kind, Result};
 
@@ -53,8 +53,8 @@ impl Finished {
         refuse_busy(dir)?;
         let folder = Folder::open(dir.to_owned())?;
         let names = names(dir)?;
-        // The page about it may be made anew at any time: what was left of that says nothing of the merge.
-        let leftover = |name: &String| is_leftover(name) && *name != temporary(REPORT);
+        // What is said about it may be written anew at any time: what was left of that says nothing of the merge.
+        let leftover = |name: &String| is_leftover(name) && ![REPORT, SCORES].map(temporary).contains(name);
         let killed = |name: &String| name == LOCK && !names.iter().any(|name| name == RECEIPT);
         if names.iter().any(|name| name == JOURNAL || leftover(name) || killed(name)) {
             return Err(Error::input(format!("the merge in `{at}` is not finished"))
@@ -109,12 +109,12 @@ impl Finished {
         String::from_utf8(read_small(&path, MAX_RECEIPT).ok()?).ok()
     }
 
-    /// Writes the page about it, all of it or nothing.
+    /// Writes file `name` about it anew, all of it or nothing.
     ///
     /// # Errors
     /// A merge that writes into the folder, a link or no file in its place, a failed write.
-    pub(crate) fn write_report(&self, page: &str) -> Result<()> {
-        output::replace(&self.folder.path, REPORT, page.as_bytes())
+    pub(crate) fn replace(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        output::replace(&self.folder.path, name, bytes)
     }
 
     /// Where everything lies in the files `shards`, in the words of a [`Layout`](super::Layout); `None` if a header cannot

@@ -23,7 +23,7 @@ use super::terminal::{self, Color};
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 could not be done, 2 wrong usage, 130 interrupted.
 Data goes to stdout; progress, warnings and errors go to stderr.
-Environment: NO_COLOR, CLICOLOR_FORCE, TERM=dumb and COLUMNS; MAGIC_NO_PROGRESS; HF_HUB_CACHE and HF_HOME, \
+Environment: NO_COLOR, CLICOLOR_FORCE, TERM=dumb and COLUMNS; MAGIC_NO_PROGRESS; HF_HUB_CACHE, HF_HOME and XDG_CACHE_HOME, \
 where `org/name` is looked for.";
 
 /// What `magic` alone says.
@@ -95,8 +95,9 @@ pub enum Command {
     Finalize(Finalize),
     /// Write the page about a finished merge, report.html, anew
     ///
-    /// Every merge writes one beside its result: norms, factors and directions along the depth of the network, what stands
-    /// out, what went in. It is made from magic.json alone, and needs neither network nor scripts to be read.
+    /// Every merge writes one beside its result: norms, factors and directions along the depth of the network, experts beside
+    /// each other, what stands out, what went in. It is made from magic.json and the scores that `magic eval --report` has
+    /// added, and needs neither network nor scripts to be read.
     Report(Report),
     /// Show what is in models; with `--base`, what they have learned and where they conflict
     ///
@@ -136,7 +137,7 @@ pub enum Command {
     ///
     /// For instance: `magic man ~/.local/share/man/man1`, and then `man magic-merge`
     Man {
-        /// A folder that is there
+        /// The folder; it is made if it is not there
         #[arg(value_name = "DIR")]
         dir: Option<PathBuf>,
     },
@@ -153,10 +154,10 @@ pub struct Global {
     /// lists.
     #[arg(long, global = true, default_value = "auto", value_name = "DEVICE")]
     pub device: String,
-    /// Most host memory to use, such as 2GB
+    /// Most host memory to use, such as 2GB [default: 384MiB]
     #[arg(long, global = true, value_name = "SIZE", value_parser = size)]
     pub memory: Option<u64>,
-    /// Most GPU memory to use, such as 4GB
+    /// Most GPU memory to use, such as 4GB [default: 1GiB]
     #[arg(long, global = true, value_name = "SIZE", value_parser = size)]
     pub vram: Option<u64>,
     /// Threads of the CPU device
@@ -215,11 +216,14 @@ impl Global {
 
 #[cfg(test)]
 mod tests {
+    use magic_merge::device::{HOST, VRAM};
+
     use super::*;
 
     #[test]
     fn the_flags_are_consistent() {
         use clap::CommandFactory;
         Args::command().debug_assert();
+        assert_eq!([size("384MiB"), size("1GiB")], [Ok(HOST), Ok(VRAM)], "as the help says");
     }
 }

@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use include_dir::{Dir, include_dir};
 use magic_merge::checkpoint::{Checkpoint, target};
 use magic_merge::device::{self, Opened};
-use magic_merge::evaluate::Model;
+use magic_merge::evaluate::{Evaluation, Model};
 use magic_merge::html::Score;
 use magic_merge::job::{Job, Output};
 use magic_merge::progress::Progress;
 use magic_merge::recipe::{Quick, Recipe};
 use magic_merge::report::Report;
-use magic_merge::{Error, Result, data, html};
+use magic_merge::{Error, Result, data, html, scores};
 use serde_json::{Value, json};
 
 use super::args::{Demo, Global};
@@ -66,11 +66,11 @@ pub fn run(args: &Demo, global: &Global, printer: &Printer) -> Result<()> {
         false => args.methods.iter().map(String::as_str).collect(),
     };
     let opened = device::open(&global.wanted(false))?;
-    let scores = |model: &str| models.scores(model, &opened, &progress);
-    let base = scores(&models.base)?;
+    let evaluate = |model: &str| models.evaluate(model, &opened, &progress);
+    let base = accuracy(&evaluate(&models.base)?);
     let mut experts = Vec::new();
     for (task, expert) in models.experts.iter().enumerate() {
-        experts.push(models.score(expert, task, &opened, &progress)?);
+        experts.push(models.evaluate_on(task, expert, &opened, &progress)?.accuracy);
     }
     let mut rows = Vec::new();
     for method in methods {
@@ -79,8 +79,12 @@ pub fn run(args: &Demo, global: &Global, printer: &Printer) -> Result<()> {
             let job = Job::new(models.recipe(method, space)?, None, &global.wanted(false))?;
             let output = Output { shard_size: u64::MAX, ..Output::new(&dir) };
             let report = job.run(&output, &progress)?;
-            let accuracy = scores(dir.to_str().ok_or_else(|| not_utf8(&dir))?)?;
-            rows.push(Row { method, space, report, accuracy });
+            let found = evaluate(dir.to_str().ok_or_else(|| not_utf8(&dir))?)?;
+            rows.push(Row { method, space, report, accuracy: accuracy(&found) });
+            // Where merges stay, each page shows what was found.
+            if args.out.is_some() {
+                scores::add(&dir, models.scores(&dir, found, &opened.name))?;
+            }
         }
     }
     let shown = Shown { models: &models, base, experts, rows, device: opened.name, seconds: started.elapsed() };
@@ -97,6 +101,10 @@ pub fn run(args: &Demo, global: &Global, printer: &Printer) -> Result<()> {
     }
     folder.keep();
     if printer.json() { printer.document(&shown.document(out)) } else { printer.summary(&shown.text(out)) }
+}
+
+fn accuracy(found: &[Evaluation]) -> Vec<f64> {
+    found.iter().map(|found| found.accuracy).collect()
 }
 
 /// The folder of a merge.
@@ -135,18 +143,30 @@ impl Models {
         Ok(models)
     }
 
-    /// Accuracy of a model on every task, with the head of the task's expert.
-    fn scores(&self, model: &str, opened: &Opened, progress: &Progress) -> Result<Vec<f64>> {
-        (0..self.experts.len()).map(|task| self.score(model, task, opened, progress)).collect()
+    /// A model on every task, with the head of the task's expert.
+    fn evaluate(&self, model: &str, opened: &Opened, progress: &Progress) -> Result<Vec<Evaluation>> {
+        (0..self.experts.len()).map(|task| self.evaluate_on(task, model, opened, progress)).collect()
     }
 
-    /// Accuracy of a model on one task.
-    fn score(&self, model: &str, task: usize, opened: &Opened, progress: &Progress) -> Result<f64> {
+    /// What was found of the merge in `dir` on every task.
+    fn scores(&self, dir: &Path, found: Vec<Evaluation>, device: &str) -> Vec<scores::Score> {
+        let score = |(found, head): (Evaluation, &String)| scores::Score {
+            model: dir.to_string_lossy().into_owned(),
+            merge: true,
+            head: Some(head.clone()),
+            device: device.to_owned(),
+            found,
+        };
+        found.into_iter().zip(&self.experts).map(score).collect()
+    }
+
+    /// A model on one task.
+    fn evaluate_on(&self, task: usize, model: &str, opened: &Opened, progress: &Progress) -> Result<Evaluation> {
         let checkpoints = [Checkpoint::open(model, &[])?, Checkpoint::open(&self.experts[task], &[])?];
         let model = Model::new(&checkpoints, &opened.executor, opened.memory.parameters())?;
         let samples = self.samples.join(format!("{}.test.safetensors", self.tasks()[task]));
         let samples = data::load(&samples, &model.network.wants, &checkpoints[0], None)?;
-        Ok(opened.memory.pool()?.install(|| model.evaluate(samples, progress))?.accuracy)
+        opened.memory.pool()?.install(|| model.evaluate(samples, progress))
     }
 
     fn recipe(&self, method: &str, space: &str) -> Result<Recipe> {

@@ -13,7 +13,7 @@ use super::args::{Finalize, Global, Measure, Merge, Work};
 use super::output::Printer;
 use super::progress::{Bar, Total};
 use super::run::recipe;
-use super::tables::pairs;
+use super::tables::{aligned, pairs};
 use super::text::{bytes, harmless, plural};
 use super::{interrupt, summary};
 
@@ -37,6 +37,7 @@ pub fn plan(args: &Merge, global: &Global, printer: &Printer) -> Result<()> {
     let dir = args.output.out.as_ref().ok_or_else(|| {
         Error::usage("no folder for the plan").hint("add `--out DIR`, a folder that all machines see")
     })?;
+    printer.warnings(args.calibration.idle(&recipe).as_slice());
     let job = Job::new(recipe, folder.as_deref(), &global.wanted(args.calibration.fast_gemm))?;
     let manifest = Manifest::new(&job, args.output.shard_size)?;
     let (id, space) = manifest.write(&job, dir)?;
@@ -55,23 +56,28 @@ pub fn plan(args: &Merge, global: &Global, printer: &Printer) -> Result<()> {
 
 /// What was planned, and the commands that do it.
 fn said(manifest: &Manifest, id: &str, dir: &Path) -> String {
-    let last = manifest.shards.len() - 1;
     let largest = manifest.largest.as_ref().map(|(name, blocks)| format!("{name}, in {}", plural(*blocks, "block")));
     let mut facts = vec![
         ("plan", id[..16].to_owned()),
         ("tensors", manifest.tensors.to_string()),
-        ("read", bytes(manifest.read)),
-        ("written", format!("{} in {}", bytes(manifest.written), plural(manifest.shards.len(), "shard"))),
+        ("reads", format!("{} of files", bytes(manifest.read))),
+        ("writes", format!("{} in {}", bytes(manifest.written), plural(manifest.shards.len(), "shard"))),
         ("memory", format!("{} a worker", bytes(manifest.host_memory + manifest.device_memory))),
     ];
     facts.extend(largest.map(|largest| ("largest", largest)));
     let at = dir.display();
-    let measure =
-        if manifest.measured { format!("  magic measure {at}              once, first\n") } else { String::new() };
-    harmless(&format!(
-        "{}\n{measure}  magic work {at} --shard I     for I = 0 to {last}, in any order, anywhere\n  magic finalize {at}             when all are done\n",
-        pairs(facts)
-    ))
+    let (shard, when) = match manifest.shards.len() {
+        1 => (0.to_string(), "anywhere".to_owned()),
+        count => ("I".to_owned(), format!("for I = 0 to {}, in any order, anywhere", count - 1)),
+    };
+    let mut commands = vec![
+        (format!("  magic work {at} --shard {shard}"), when),
+        (format!("  magic finalize {at}"), "when all is done".to_owned()),
+    ];
+    if manifest.measured {
+        commands.insert(0, (format!("  magic measure {at}"), "once, first".to_owned()));
+    }
+    harmless(&format!("{}\n{}", pairs(facts), aligned(&commands)))
 }
 
 /// Measures the factors of feature space of a plan.

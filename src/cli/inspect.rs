@@ -13,7 +13,6 @@ use serde::Serialize;
 
 use super::args::{Global, Inspect};
 use super::output::Printer;
-use super::parts::GROUPS;
 use super::survey::Survey;
 use super::tables::{Column, table};
 use super::text::{bytes, count, harmless, percent, plural, shape};
@@ -51,15 +50,16 @@ fn text(checkpoint: &Checkpoint, all: bool) -> String {
         bytes(checkpoint.total_bytes()),
         types.into_iter().collect::<Vec<_>>().join(" "),
     );
-    let part = |(name, parts): (&str, &[Part])| {
-        let of: Vec<&TensorInfo> = tensors.iter().filter(|tensor| parts.contains(&Part::of(&tensor.name))).collect();
+    let part = |part: Part| {
+        let of: Vec<&TensorInfo> = tensors.iter().filter(|tensor| Part::of(&tensor.name) == part).collect();
         let parameters = parameters(&of);
-        (!of.is_empty())
-            .then(|| vec![name.to_owned(), of.len().to_string(), count(parameters), percent(parameters, whole)])
+        (!of.is_empty()).then(|| {
+            vec![part.as_str().to_owned(), of.len().to_string(), count(parameters), percent(parameters, whole)]
+        })
     };
     let columns =
         [Column::Left("part"), Column::Right("tensors"), Column::Right("parameters"), Column::Right("of all")];
-    text += &format!("\n{}", table(&columns, GROUPS.into_iter().filter_map(part)));
+    text += &format!("\n{}", table(&columns, Part::ALL.into_iter().filter_map(part)));
     let files = files(checkpoint);
     if files.len() > 1 {
         let row = |file: &FileTotal<'_>| vec![harmless(&file.file), file.tensors.to_string(), bytes(file.bytes)];

@@ -9,6 +9,7 @@ use magic_merge::fast_gemm::{FastGemm, FastReport};
 use magic_merge::job::Job;
 use magic_merge::progress::Progress;
 use magic_merge::recipe::Quick;
+use magic_merge::scores::{self, Score};
 use magic_merge::sensitivity::{Metric, Sensitivity};
 use magic_merge::{Error, Result, device, lora};
 use serde::Serialize;
@@ -17,7 +18,7 @@ use super::args::{Eval, Global, SensitivityArgs};
 use super::output::Printer;
 use super::progress::{Bar, Total};
 use super::tables::{Column, table};
-use super::text::number;
+use super::text::{harmless, number};
 use super::{interrupt, summary};
 
 /// What `magic eval --json` prints.
@@ -34,6 +35,7 @@ struct Document {
 /// Loss and accuracy of a model.
 pub fn eval(args: &Eval, global: &Global, printer: &Printer) -> Result<()> {
     refuse_fallback(global)?;
+    args.report.as_deref().map_or(Ok(()), scores::check)?;
     let progress = Arc::new(Progress::default());
     interrupt::stops(&progress)?;
     let specs = [Some(&args.model), args.head.as_ref()];
@@ -49,6 +51,8 @@ pub fn eval(args: &Eval, global: &Global, printer: &Printer) -> Result<()> {
         sets.push(opened.memory.pool()?.install(|| model.evaluate(samples, &progress))?);
     }
     drop(bar);
+    let page =
+        args.report.as_deref().map(|dir| scores::add(dir, scored(args, dir, &opened.name, &sets))).transpose()?;
     let fast_gemm = opened.executor.fast_gemm().and_then(FastGemm::report);
     if printer.json() {
         let (schema, model, device) = ("magic-eval/1", args.model.clone(), opened.name);
@@ -64,7 +68,20 @@ pub fn eval(args: &Eval, global: &Global, printer: &Printer) -> Result<()> {
         vec![data.clone(), samples.to_string(), predictions.to_string(), number(*loss), last]
     };
     printer.data(&table(&columns, sets.iter().map(row)))?;
-    printer.summary(&summary::fast_gemm(fast_gemm.as_ref()))
+    let page = page.map_or(String::new(), |page| harmless(&format!("shown in {}\n", page.display())));
+    printer.summary(&(summary::fast_gemm(fast_gemm.as_ref()) + &page))
+}
+
+/// What was found, as the merge in `dir` keeps it.
+fn scored(args: &Eval, dir: &Path, device: &str, sets: &[Evaluation]) -> Vec<Score> {
+    let score = |found: &Evaluation| Score {
+        model: args.model.clone(),
+        merge: scores::is_merge(&args.model, dir),
+        head: args.head.clone(),
+        device: device.to_owned(),
+        found: found.clone(),
+    };
+    sets.iter().map(score).collect()
 }
 
 /// The tensors that a merge is sensitive to.

@@ -7,20 +7,12 @@ use magic_merge::part::{Depth, Part};
 /// Most rows for the layers of a network.
 const RANGES: u32 = 8;
 
-/// Parts of a network that a line is about.
-pub const GROUPS: [(&str, &[Part]); 4] = [
-    ("attention", &[Part::Attention]),
-    ("MLP", &[Part::Mlp]),
-    ("embeddings", &[Part::Embeddings]),
-    ("others", &[Part::Norms, Part::Others]),
-];
-
 /// `items` by kind, then by layers in order, a few together where there are many; each group with its name.
 pub fn groups<'a, T>(items: &'a [T], name: impl Fn(&T) -> &str) -> Vec<(String, Vec<&'a T>)> {
-    let kind = |(title, parts): (&str, &[Part])| {
-        (title.to_owned(), items.iter().filter(|item| parts.contains(&Part::of(name(item)))).collect::<Vec<_>>())
+    let kind = |part: Part| {
+        (part.as_str().to_owned(), items.iter().filter(|item| Part::of(name(item)) == part).collect::<Vec<_>>())
     };
-    let mut groups: Vec<_> = GROUPS.map(kind).into_iter().filter(|(_, members)| !members.is_empty()).collect();
+    let mut groups: Vec<_> = Part::ALL.map(kind).into_iter().filter(|(_, members)| !members.is_empty()).collect();
     let mut stacks: BTreeMap<&str, BTreeMap<u32, Vec<&'a T>>> = BTreeMap::new();
     for item in items {
         if let Some(Depth { stack, layer }) = Depth::of(name(item)) {

@@ -55,6 +55,7 @@ fn merge(args: &Merge, global: &Global, printer: &Printer) -> Result<()> {
         return printer.data(&recipe.to_yaml());
     }
     let output = output(args)?;
+    printer.warnings(args.calibration.idle(&recipe).as_slice());
     if let (Some(recipe), Some(output)) = (&args.recipe, &output) {
         keeps_recipe(recipe, &output.dir)?;
     }
@@ -98,6 +99,7 @@ fn calibrate(args: &CalibrateArgs, global: &Global, printer: &Printer) -> Result
             Error::usage("nothing to do without calibration").hint("add `--calibrate wsc`, `fsc`, `dsc` or `auto`")
         );
     }
+    printer.warnings(args.calibration.idle(&recipe).as_slice());
     let job = Job::given(recipe, &args.merged, &global.wanted(args.calibration.fast_gemm))?;
     write(&job, &args.output.to(dir), global, printer)
 }

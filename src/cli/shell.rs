@@ -24,9 +24,13 @@ pub fn man(dir: Option<&Path>, printer: &Printer) -> Result<()> {
         clap_mangen::Man::new(Args::command()).render(&mut page).expect("nothing fails in memory");
         return printer.data(&String::from_utf8_lossy(&page));
     };
+    if !dir.exists() {
+        let parent = "the folder above it must be there: `mkdir -p` makes all of them";
+        fs::create_dir(dir).map_err(|e| Error::write(dir, &e).hint(parent))?;
+    }
     if !dir.is_dir() {
         return Err(Error::output(format!("`{}` is not a folder", dir.display()))
-            .hint("name one that is there, such as ~/.local/share/man/man1"));
+            .hint("name a folder, such as ~/.local/share/man/man1"));
     }
     let made = tempfile::tempdir().map_err(|e| Error::write(&std::env::temp_dir(), &e))?;
     let failed = |e| Error::write(made.path(), &e);

@@ -1,11 +1,12 @@
 //! What a merge did to the task vectors, by part of the network.
 
+use std::path::Path;
+
 use magic_merge::calibrate::feature::CandidateReport;
 use magic_merge::fast_gemm::FastReport;
 use magic_merge::part::Part;
 use magic_merge::report::{Report, TensorReport};
 
-use super::parts::GROUPS;
 use super::tables::{Column, table};
 use super::text::{bytes, number, plural};
 
@@ -72,9 +73,8 @@ pub fn norms(report: &Report) -> String {
         }
         row
     };
-    let groups = GROUPS.map(|(name, parts)| {
-        (name, Norms::of(report.tensors.iter().filter(|tensor| parts.contains(&Part::of(&tensor.name)))))
-    });
+    let groups = Part::ALL
+        .map(|part| (part.as_str(), Norms::of(report.tensors.iter().filter(|tensor| Part::of(&tensor.name) == part))));
     let mut rows: Vec<_> =
         groups.iter().filter(|(_, norms)| norms.tensors > 0).map(|(name, norms)| row(name, norms)).collect();
     rows.push(row("all", &Norms::of(&report.tensors)));
@@ -115,17 +115,18 @@ pub fn cell(x: Option<f64>) -> String {
     x.map_or("–".to_owned(), number)
 }
 
-/// The last line of a merge.
+/// The last lines of a merge: what was done, and the page about it.
 pub fn line(report: &Report, out: &str) -> String {
     let moved = report.bytes.read + report.bytes.written;
     let kept = if report.kept > 0 { format!(" ({} of them by an earlier run)", report.kept) } else { String::new() };
     format!(
-        "{}{kept}, {} read and {} written in {:.2} s ({:.2} GB/s) on {}: {out}\n",
+        "{}{kept}, {} read and {} written in {:.2} s ({:.2} GB/s) on {}: {out}\na page about it: {}\n",
         plural(report.tensors.len(), "tensor"),
         bytes(report.bytes.read),
         bytes(report.bytes.written),
         report.seconds,
         moved as f64 / 1e9 / report.seconds.max(1e-9),
         report.device,
+        Path::new(out).join("report.html").display(),
     )
 }

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use magic_merge::Result;
+use magic_merge::angles::pairs;
 use magic_merge::job::Job;
 use magic_merge::progress::Progress;
 use magic_merge::recipe::Quick;
-use magic_merge::survey::{TaskVectors, pairs};
+use magic_merge::survey::TaskVectors;
 use serde::Serialize;
 
 use super::args::{Global, Inspect};

@@ -60,6 +60,12 @@ pub fn pairs(rows: impl IntoIterator<Item = (&'static str, String)>) -> String {
     rows.iter().map(row).collect()
 }
 
+/// The same for names that are long, each on one line with what it is.
+pub fn aligned(rows: &[(String, String)]) -> String {
+    let rows: Vec<Vec<String>> = rows.iter().map(|(name, value)| vec![name.clone(), value.clone()]).collect();
+    lines(&rows, |_| false)
+}
+
 fn widths(rows: &[Vec<String>]) -> Vec<usize> {
     let mut widths = Vec::new();
     for row in rows {

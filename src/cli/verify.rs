@@ -94,7 +94,7 @@ fn element(element: &Element) -> String {
 /// The first lines under a heading, and how many more there are.
 fn list(what: &str, lines: impl ExactSizeIterator<Item = String>) -> String {
     let more = lines.len().saturating_sub(SHOWN);
-    let mut text = if lines.len() > 0 { format!("\n{what} that differ:\n") } else { String::new() };
+    let mut text = if lines.len() > 0 { format!("\nwhat differs in the {what}:\n") } else { String::new() };
     lines.take(SHOWN).for_each(|line| text += &format!("  {line}\n"));
     if more > 0 { text + &format!("  … and {more} more; --json lists all\n") } else { text }
 }

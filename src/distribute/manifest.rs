@@ -230,9 +230,12 @@ impl Manifest {
     /// One that there is not.
     pub fn shard(&self, shard: usize) -> Result<&Shard> {
         self.shards.get(shard).ok_or_else(|| {
-            let last = self.shards.len() - 1;
-            Error::usage(format!("there is no shard {shard}: the plan has shards 0 to {last}"))
-                .hint(format!("an array of jobs would have the indices 0-{last}"))
+            let error = |what: String| Error::usage(format!("there is no shard {shard}: the plan has {what}"));
+            match self.shards.len() {
+                1 => error("only shard 0".into()).hint("add `--shard 0`"),
+                count => error(format!("shards 0 to {}", count - 1))
+                    .hint(format!("an array of jobs would have the indices 0-{}", count - 1)),
+            }
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use super::chart::{Chart, Point, STYLES, Series, legend};
 use super::document::{Document, Tensor};
-use super::layers::{Stack, Sums, stacks};
+use super::layers::{Layers, Stack, Sums, stacks};
 use super::scale::Scale;
 use crate::figures::{number, plural};
 use crate::part::Part;
@@ -31,7 +31,7 @@ pub fn sections(document: &Document) -> String {
         legend(names)
     );
     text += &panels(&stacks, Axis { up: "‖τ‖", reference: None, shared: false }, |stack, layers| {
-        norms(stack, layers, calibrated)
+        norms(stack, &sums(layers), calibrated)
     });
     text += "</section>\n";
     if calibrated {
@@ -39,7 +39,7 @@ pub fn sections(document: &Document) -> String {
                  over the tensors of a layer, its bar reaches from the smallest mean of a tensor to the largest. The line \
                  across is 1: unchanged.</p>\n";
         text += &panels(&stacks, Axis { up: "ξ", reference: Some(1.0), shared: true }, |stack, layers| {
-            vec![factors(stack, layers)]
+            vec![factors(stack, &sums(layers))]
         });
         text += "</section>\n";
     }
@@ -58,10 +58,11 @@ fn cosines(document: &Document, stacks: &[Stack<'_, Tensor>]) -> String {
     };
     format!(
         "<section><h2>Direction along the depth</h2>\n<p>The cosine of each expert’s τ with the merged τ: 1 where the merge \
-         goes the expert’s way, 0 where it goes another.{what} Experts are not compared with each other here, which would \
-         take another pass over them: <code>magic inspect --base</code> does.</p>\n{legend}{}</section>\n",
+         goes the expert’s way, 0 where it goes another.{what}</p>\n{legend}{}</section>\n",
         panels(stacks, Axis { up: "cosine", reference: None, shared: true }, |stack, layers| directions(
-            stack, layers, each
+            stack,
+            &sums(layers),
+            each
         )),
     )
 }
@@ -72,29 +73,26 @@ type Layer = (u32, Sums);
 /// A value, with the smallest and the largest of what it sums up.
 type Spread = (f64, [f64; 2]);
 
-/// A grid of charts for each stack, a chart for each part.
-fn panels(
-    stacks: &[Stack<'_, Tensor>],
+/// A grid of charts for each stack, a chart for each part; `series` makes them of what the layers hold.
+pub fn panels<T>(
+    stacks: &[Stack<'_, T>],
     axis: Axis,
-    series: impl Fn(&Stack<'_, Tensor>, &[Layer]) -> Vec<Series>,
+    series: impl Fn(&Stack<'_, T>, &Layers<Vec<&T>>) -> Vec<Series>,
 ) -> String {
     let mut text = String::new();
     for stack in stacks {
         if stacks.len() > 1 {
             text += &format!("<h3>{}</h3>\n", super::escape::code(stack.name));
         }
-        let parts: Vec<(Part, Vec<Series>)> = stack
-            .parts
-            .iter()
-            .map(|(part, layers)| {
-                let layers: Vec<Layer> =
-                    layers.iter().map(|(at, tensors)| (*at, Sums::of(tensors.iter().copied()))).collect();
-                (*part, series(stack, &layers))
-            })
-            .collect();
-        text += &grid(&parts, stack.last, axis);
+        let part = |(part, layers): (&Part, &Layers<Vec<&T>>)| (*part, series(stack, layers));
+        text += &grid(&stack.parts.iter().map(part).collect::<Vec<_>>(), stack.last, axis);
     }
     text
+}
+
+/// What the tensors of each layer sum up to.
+fn sums(layers: &Layers<Vec<&Tensor>>) -> Vec<Layer> {
+    layers.iter().map(|(at, tensors)| (*at, Sums::of(tensors.iter().copied()))).collect()
 }
 
 /// The vertical axis of charts that lie side by side.
@@ -109,7 +107,7 @@ pub struct Axis {
 }
 
 /// Charts side by side.
-pub fn grid(parts: &[(Part, Vec<Series>)], last: u32, axis: Axis) -> String {
+fn grid(parts: &[(Part, Vec<Series>)], last: u32, axis: Axis) -> String {
     let Axis { up, reference, shared } = axis;
     let scale = |parts: &[(Part, Vec<Series>)]| {
         let values = parts.iter().flat_map(|(_, series)| series).flat_map(Series::values);

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Deserializer};
 
 use crate::checkpoint::{FileRecord, Fingerprint};
+use crate::part::is_matrix;
 use crate::report::Input;
 
 /// The part of a receipt that the page is made of. A number that is none is `null` there, and NaN here.
@@ -82,11 +83,13 @@ pub struct Candidate {
 pub struct Tensor {
     pub name: String,
     pub action: String,
+    pub shape: Option<Vec<u64>>,
     pub elements: u64,
     #[serde(default, deserialize_with = "numbers")]
     pub experts: Vec<f64>,
     #[serde(default, deserialize_with = "numbers")]
     pub cosines: Vec<f64>,
+    pub between: Option<Between>,
     #[serde(deserialize_with = "number")]
     pub merged: f64,
     #[serde(deserialize_with = "number")]
@@ -97,6 +100,14 @@ pub struct Tensor {
     pub infinite: u64,
     pub overflow: u64,
     pub recovered: Option<String>,
+}
+
+/// See [`Between`](crate::report::Between).
+#[derive(Debug, Deserialize)]
+pub struct Between {
+    pub elements: u64,
+    #[serde(deserialize_with = "numbers")]
+    pub cosines: Vec<f64>,
 }
 
 /// See [`Factors`](crate::report::Factors).
@@ -145,6 +156,11 @@ impl Tensor {
     /// Mean over the experts of their ‖τ‖.
     pub fn expert(&self) -> f64 {
         self.experts.iter().sum::<f64>() / self.experts.len().max(1) as f64
+    }
+
+    /// Whether it has rows, as far as the receipt tells.
+    pub fn is_matrix(&self) -> bool {
+        self.shape.as_deref().is_none_or(is_matrix)
     }
 
     /// ‖τ‖ of the merge in units of the experts' mean.

@@ -1,7 +1,7 @@
 //! Feature space: how far the merge's features move compared with the experts', before and after, and what `auto` tried.
 
 use super::chart::{Point, Series, legend};
-use super::depth::{Axis, grid, range};
+use super::depth::{Axis, panels, range};
 use super::document::{Candidate, Document, Features, Leaf};
 use super::escape::{code, escape};
 use super::layers::stacks;
@@ -93,28 +93,20 @@ fn stages(document: &Document, features: &Features) -> Vec<Stage> {
 
 fn charts(features: &Features, stages: &[Stage]) -> String {
     let (stacks, _) = stacks(features.leaves.iter(), |leaf: &Leaf| &leaf.leaf);
-    let mut text = String::new();
-    for stack in &stacks {
-        if stacks.len() > 1 {
-            text += &format!("<h3>{}</h3>\n", code(stack.name));
-        }
-        let mut parts = Vec::new();
-        for (part, layers) in &stack.parts {
-            let series = |(style, stage): (usize, &Stage)| {
-                let point = |(at, leaves): (&u32, &Vec<&Leaf>)| {
-                    let values: Vec<f64> = leaves.iter().flat_map(|leaf| stage.of(leaf)).collect();
-                    let (value, range) = (values.iter().sum::<f64>() / values.len().max(1) as f64, range(&values));
-                    let [mean, low, high] = [value, range[0], range[1]].map(number);
-                    let tip = format!("{}, {}: {mean}, {low} to {high}", stack.layer(*at), stage.name);
-                    Point { at: *at, value, range, tip }
-                };
-                Series { style, points: layers.iter().map(point).collect() }
+    let axis = Axis { up: "merge ÷ expert", reference: Some(1.0), shared: true };
+    panels(&stacks, axis, |stack, layers| {
+        let series = |(style, stage): (usize, &Stage)| {
+            let point = |(at, leaves): (&u32, &Vec<&Leaf>)| {
+                let values: Vec<f64> = leaves.iter().flat_map(|leaf| stage.of(leaf)).collect();
+                let (value, range) = (values.iter().sum::<f64>() / values.len().max(1) as f64, range(&values));
+                let [mean, low, high] = [value, range[0], range[1]].map(number);
+                let tip = format!("{}, {}: {mean}, {low} to {high}", stack.layer(*at), stage.name);
+                Point { at: *at, value, range, tip }
             };
-            parts.push((*part, stages.iter().enumerate().map(series).collect::<Vec<_>>()));
-        }
-        text += &grid(&parts, stack.last, Axis { up: "merge ÷ expert", reference: Some(1.0), shared: true });
-    }
-    text
+            Series { style, points: layers.iter().map(point).collect() }
+        };
+        stages.iter().enumerate().map(series).collect()
+    })
 }
 
 fn candidates(candidates: &[Candidate]) -> String {

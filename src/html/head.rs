@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::between;
 use super::document::{Document, Tensor};
 use super::escape::{code, escape, prose};
 use super::layers::Sums;
@@ -89,7 +90,11 @@ pub fn numbers(document: &Document) -> String {
     }
     let cosines: Vec<f64> = all.cosines();
     let mean = cosines.iter().sum::<f64>() / cosines.len().max(1) as f64;
-    cards.push((short(mean), "mean cosine of the experts with the merge"));
+    cards.push((cosine(mean), "mean cosine of the experts with the merge"));
+    let between = between::overall(document);
+    if between.is_finite() {
+        cards.push((cosine(between), "mean cosine of the experts with each other"));
+    }
     let cards: String = cards
         .iter()
         .map(|(value, name)| format!("<div><dd>{}</dd><dt>{}</dt></div>\n", escape(value), escape(name)))
@@ -102,6 +107,11 @@ pub fn numbers(document: &Document) -> String {
         }
     };
     format!("<section>\n<dl class=\"cards\">\n{cards}</dl>\n<p class=\"note\">{origin}</p>\n</section>\n")
+}
+
+/// Two digits: less of a cosine is nothing.
+fn cosine(x: f64) -> String {
+    if x.is_finite() { format!("{:.2}", (100.0 * x).round() / 100.0 + 0.0) } else { short(x) }
 }
 
 /// Three digits.

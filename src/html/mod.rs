@@ -1,10 +1,12 @@
-//! `report.html`: a merge as a page for people, made from `magic.json` and nothing else, so that the same document gives
-//! the same bytes. It needs neither network nor scripts: charts are SVG, and colours follow the reader's.
+//! `report.html`: a merge as a page for people, made from `magic.json` and, where `magic eval --report` wrote it,
+//! `scores.json`, and nothing else, so that the same documents give the same bytes. It needs neither network nor scripts: charts are SVG, and colours follow the reader's.
 
+mod between;
 mod chart;
 mod depth;
 mod document;
 mod escape;
+mod evaluations;
 mod features;
 mod head;
 mod layers;
@@ -25,21 +27,24 @@ use crate::checkpoint::text::path;
 use crate::checkpoint::{Finished, RECEIPT, REPORT};
 use crate::error::Result;
 use crate::report;
+use crate::scores::Scores;
 
-/// The page of the receipt `document`, which was read from `at`.
+/// The page of the receipt `document`, which was read from `at`, and of `evaluated`, the scores beside it.
 ///
 /// # Errors
 /// A document of another kind, or in which something is missing.
-pub fn page(document: &Value, at: &str) -> Result<String> {
+pub fn page(document: &Value, evaluated: Option<&Scores>, at: &str) -> Result<String> {
     let document: Document = report::read(document, at)?;
     let sections = [
         head::header(&document),
         head::warnings(&document),
         head::numbers(&document),
         head::models(&document),
+        evaluations::section(evaluated),
         head::parts(&document),
         surprises::section(&document),
         depth::sections(&document),
+        between::section(&document),
         features::section(&document),
         head::tensors(&document),
         provenance::section(&document),
@@ -62,6 +67,14 @@ fn frame(title: &str, body: &str) -> String {
     )
 }
 
+/// The page of the finished merge in `dir`.
+///
+/// # Errors
+/// As [`page`].
+pub(crate) fn of(finished: &Finished, dir: &Path) -> Result<String> {
+    page(&finished.receipt, Scores::of(finished).as_ref(), &path(&dir.join(RECEIPT)))
+}
+
 /// Writes the page about the finished merge in `dir` anew: all of it or nothing. Returns where it is, its bytes, and what is
 /// wrong with the receipt's own SHA-256, if anything is.
 ///
@@ -69,8 +82,8 @@ fn frame(title: &str, body: &str) -> String {
 /// What is no finished merge or has a receipt of another kind, a folder in which another merge writes, a failed write.
 pub fn write(dir: &Path) -> Result<(PathBuf, u64, Option<String>)> {
     let finished = Finished::open(dir)?;
-    let page = page(&finished.receipt, &path(&dir.join(RECEIPT)))?;
-    finished.write_report(&page)?;
+    let page = of(&finished, dir)?;
+    finished.replace(REPORT, page.as_bytes())?;
     let edited = report::broken_seal(&finished.receipt, &finished.text);
     Ok((dir.join(REPORT), page.len() as u64, edited.map(|what| format!("`{RECEIPT}`: {what}"))))
 }

@@ -2,7 +2,7 @@
 
 use super::document::{Document, Tensor};
 use super::table::{Cell, Group, groups};
-use crate::figures::{count, number};
+use crate::figures::{count, number, plural};
 
 /// Tensors of each kind.
 const MOST: usize = 5;
@@ -15,7 +15,8 @@ type Kind = (&'static str, fn(&Tensor) -> f64, bool);
 /// The table.
 pub fn section(document: &Document) -> String {
     let calibrated = document.is_calibrated();
-    let tensors: Vec<&Tensor> = document.merged().collect();
+    let mut tensors: Vec<&Tensor> = document.merged().collect();
+    let left = small(&mut tensors);
     if tensors.is_empty() {
         return String::new();
     }
@@ -60,7 +61,7 @@ pub fn section(document: &Document) -> String {
     };
     let (heading, found) = if tensors.len() <= FEW {
         let group = Group { name: String::new(), rows: tensors.iter().map(row).collect() };
-        ("Every tensor", vec![group])
+        (if left.is_empty() { "Every tensor" } else { "Every matrix" }, vec![group])
     } else {
         let group = |(name, of, largest): Kind| {
             let mut order: Vec<&Tensor> = tensors.iter().copied().filter(|tensor| !of(tensor).is_nan()).collect();
@@ -73,5 +74,22 @@ pub fn section(document: &Document) -> String {
         };
         ("What stands out", kinds.into_iter().map(group).filter(|group| !group.rows.is_empty()).collect())
     };
-    format!("<section><h2>{heading}</h2>\n{}</section>\n", groups(heading, &columns, found))
+    format!("<section><h2>{heading}</h2>\n{}{left}</section>\n", groups(heading, &columns, found))
+}
+
+/// Takes vectors out of what is ranked, which they would fill by chance, and says so; not where all can be shown or nothing
+/// else is there.
+fn small(tensors: &mut Vec<&Tensor>) -> String {
+    let all = tensors.len();
+    let matrices: Vec<&Tensor> = tensors.iter().copied().filter(|tensor| tensor.is_matrix()).collect();
+    if all <= FEW || matrices.is_empty() || matrices.len() == all {
+        return String::new();
+    }
+    let sum = |tensors: &[&Tensor]| tensors.iter().map(|tensor| tensor.elements).fold(0, u64::saturating_add);
+    let part = 100.0 * (1.0 - sum(&matrices) as f64 / sum(tensors).max(1) as f64);
+    *tensors = matrices;
+    let what = plural(all - tensors.len(), "vector");
+    format!(
+        "<p class=\"note\">Matrices only: {what} (biases, norms), {part:.2} % of the parameters, are left out.</p>\n"
+    )
 }

@@ -14,6 +14,8 @@ pub enum Cell {
     Link(String, String),
     /// A number, or a dash if there is none.
     Number(String),
+    /// A cosine, on a ground that tells its size; a dash if there is none.
+    Cosine(f64),
     /// A number, and a bar of a length between 0 and 1.
     Bar(String, f64),
 }
@@ -31,6 +33,14 @@ impl Cell {
             Self::Text(text) => format!("<{tag}>{}</{end}>", escape(text)),
             Self::Name(name) => format!("<{tag}>{}</{end}>", code(name)),
             Self::Link(text, page) => format!("<{tag}><a href=\"{}\">{}</a></{end}>", escape(page), escape(text)),
+            Self::Cosine(cosine) if !cosine.is_finite() => Self::number(f64::NAN).html(head),
+            Self::Cosine(cosine) => {
+                let sign = if *cosine < 0.0 { 'm' } else { 'p' };
+                let size = [0.05, 0.2, 0.5].iter().filter(|least| cosine.abs() >= **least).count();
+                // Nothing has no sign.
+                let rounded = (1e3 * cosine).round() / 1e3 + 0.0;
+                format!("<td class=\"n {sign}{size}\">{rounded:+.3}</td>")
+            }
             Self::Number(number) => format!("<td class=\"n\">{}</td>", escape(number)),
             Self::Bar(number, share) => {
                 let width = if share.is_finite() { 100.0 * share.clamp(0.0, 1.0) } else { 0.0 };

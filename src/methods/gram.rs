@@ -60,6 +60,12 @@ impl Gram {
     pub fn length(&self, a: &[f64]) -> f64 {
         self.product(a, a).max(0.0).sqrt()
     }
+
+    /// The cosine of experts i and j; none where either is zero.
+    pub fn cosine(&self, i: usize, j: usize) -> Option<f64> {
+        let length = self.at(i, i).max(0.0).sqrt() * self.at(j, j).max(0.0).sqrt();
+        (length > 0.0).then(|| (self.at(i, j) / length).clamp(-1.0, 1.0))
+    }
 }
 
 /// A list whose stack holds the task vectors and, in the last plane, the base.
@@ -83,6 +89,27 @@ pub fn whole(stream: &Stream<'_>) -> Result<Gram> {
     let pairs = sum.pairs.len();
     blocks.iter().flat_map(|block| block.chunks(pairs)).for_each(|row| sum.add(row));
     Ok(sum)
+}
+
+/// Elements of a tensor that a sample has, if it is larger.
+const SAMPLE: u64 = 16 << 10;
+
+/// Elements that lie together in a sample.
+const PIECE: u32 = 1024;
+
+/// Of a sample of the tensor, and the number of its elements: all of a small tensor, else pieces from its beginning to its
+/// end. It is read once more, and computed on the host, so that devices and blocks make no difference.
+pub fn sample(stream: &Stream<'_>) -> Result<(u64, Gram)> {
+    let elements = stream.tensor.elements;
+    let (len, count) = if elements <= SAMPLE { (elements as u32, 1) } else { (PIECE, SAMPLE / u64::from(PIECE)) };
+    let last = elements / u64::from(len) - 1;
+    let (mut list, tau) = vectors(stream);
+    let mut sum = Gram::zero(list.planes as usize);
+    let out = list.result("gram", gram::size(list.planes, len, len));
+    gram::record(&mut list, tau, len, out);
+    let pieces = (0..count).map(|i| i * last / (count - 1).max(1));
+    stream.sample(&list, len, pieces, |results| sum.add(results.floats(0)))?;
+    Ok((u64::from(len) * count, sum))
 }
 
 /// What `of` makes of each run of `unit` elements, one after another. Reads the tensor once.

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::checkpoint::text::{path, shown};
 use crate::checkpoint::{
-    Checkpoint, FileRecord, Finished, INDEX, LAYOUT, RECEIPT, REPORT, check_file, difference, sha256,
+    Checkpoint, FileRecord, Finished, INDEX, LAYOUT, RECEIPT, REPORT, SCORES, check_file, difference, sha256,
 };
 use crate::device::{self, Wanted};
 use crate::error::{Error, Result};
@@ -26,9 +26,10 @@ use crate::plan::Action;
 use crate::progress::Progress;
 use crate::recipe::Recipe;
 use crate::report::{self, Bytes, InputFile};
+use crate::scores::Scores;
 use compare::Comparison;
 pub use compare::{Difference, Element};
-use receipt::Receipt;
+use receipt::{Receipt, Recorded};
 use sample::sample;
 
 /// Name and version of the document.
@@ -214,7 +215,8 @@ impl Verifier<'_> {
         found.receipt.extend(report::broken_seal(&self.finished.receipt, &self.finished.text));
         found.receipt.extend(self.receipt.contradictions());
         let recipe = self.recipe(found);
-        self.look_at_page(found);
+        let scores = Scores::of(self.finished);
+        self.look_at_page(scores.as_ref(), found);
         let dir = self.dir.to_string_lossy();
         let output = match Checkpoint::open_any(&dir, &[]) {
             Ok((output, _)) => output,
@@ -225,7 +227,7 @@ impl Verifier<'_> {
         };
         found.tensors.count = output.tensors().len();
         found.tensors.bytes = output.total_bytes();
-        self.look_at_files(&output, found)?;
+        self.look_at_files(&output, scores.is_some(), found)?;
         if self.receipt.is_adapter() {
             found
                 .notes
@@ -276,15 +278,17 @@ impl Verifier<'_> {
     }
 
     /// The page about the merge must be the one that this version makes of the receipt, if this version made it.
-    fn look_at_page(&self, found: &mut Verification) {
+    fn look_at_page(&self, scores: Option<&Scores>, found: &mut Verification) {
         let again = "`magic report` writes it anew";
         match self.finished.text(REPORT) {
             None => found.notes.push(format!("there is no `{REPORT}` that could be read: {again}")),
             Some(page) if !html::is_ours(&page) => {
                 found.notes.push(format!("`{REPORT}` was made by another version, and not compared: {again}"));
             }
-            Some(page) => match html::page(&self.finished.receipt, RECEIPT) {
+            // Scores may have been added, and the page not been written since.
+            Some(page) => match html::page(&self.finished.receipt, scores, RECEIPT) {
                 Ok(now) if now == page => {}
+                Ok(_) if html::page(&self.finished.receipt, None, RECEIPT).is_ok_and(|plain| plain == page) => {}
                 Ok(_) => found.receipt.push(format!("`{REPORT}` is not what follows from `{RECEIPT}`: {again}")),
                 Err(error) => found.receipt.push(error.to_string()),
             },
@@ -292,8 +296,8 @@ impl Verifier<'_> {
     }
 
     /// Loaders must find in the folder what the receipt lists, and nothing else.
-    fn look_at_files(&self, output: &Checkpoint, found: &mut Verification) -> Result<()> {
-        let listed: HashSet<&str> = self.receipt.files.iter().map(|record| record.file.as_str()).collect();
+    fn look_at_files(&self, output: &Checkpoint, scored: bool, found: &mut Verification) -> Result<()> {
+        let mut listed: HashSet<&str> = self.receipt.files.iter().map(|record| record.file.as_str()).collect();
         let name = |file: &Path| file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let names: Vec<String> = output.files().map(name).collect();
         for name in names.iter().filter(|name| !listed.contains(name.as_str())) {
@@ -311,6 +315,10 @@ impl Verifier<'_> {
         if !listed.contains(INDEX) && self.finished.has(INDEX) {
             found.files.wrong.push(format!("`{INDEX}` is not of this merge: loaders may read the files that it names"));
         }
+        if scored {
+            listed.insert(SCORES);
+            found.notes.push(format!("the scores in `{SCORES}` were not measured again"));
+        }
         found.notes.extend(self.finished.strangers(&listed)?);
         let layout = self.receipt.fingerprint.get(LAYOUT);
         let headers = self.finished.describe(names.iter().map(String::as_str));
@@ -322,15 +330,18 @@ impl Verifier<'_> {
 
     /// The receipt must have every tensor of the output, and no other.
     fn look_at_tensors(&self, output: &Checkpoint, found: &mut Verification) {
-        let mut recorded: HashMap<&str, u64> =
-            self.receipt.tensors.iter().map(|tensor| (tensor.name.as_str(), tensor.elements)).collect();
+        let mut recorded: HashMap<&str, &Recorded> =
+            self.receipt.tensors.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
         for tensor in output.tensors() {
             let name = shown(&tensor.name);
             match recorded.remove(tensor.name.as_str()) {
-                Some(elements) if elements == tensor.elements() => {}
-                Some(elements) => found
+                Some(Recorded { elements, .. }) if *elements != tensor.elements() => found
                     .receipt
                     .push(format!("`{name}` has {} elements, and {elements} were recorded", tensor.elements())),
+                Some(Recorded { shape: Some(shape), .. }) if *shape != tensor.shape => {
+                    found.receipt.push(format!("`{name}` is {:?}, and {shape:?} was recorded", tensor.shape));
+                }
+                Some(_) => {}
                 None => found.receipt.push(format!("`{name}` is in the output, and the receipt does not have it")),
             }
         }

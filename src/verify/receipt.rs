@@ -37,6 +37,8 @@ pub struct Receipt {
 pub struct Recorded {
     /// Its name.
     pub name: String,
+    /// Its dimensions, if they were recorded.
+    pub shape: Option<Vec<u64>>,
     /// Its elements.
     pub elements: u64,
     action: String,
@@ -49,9 +51,17 @@ pub struct Recorded {
     experts: Vec<Option<f64>>,
     #[serde(default)]
     cosines: Vec<Option<f64>>,
+    between: Option<Between>,
     merged: Option<f64>,
     calibrated: Option<f64>,
     recovered: Option<serde::de::IgnoredAny>,
+}
+
+/// Cosines between its experts.
+#[derive(Deserialize)]
+struct Between {
+    elements: u64,
+    cosines: Vec<Option<f64>>,
 }
 
 /// ξ of a tensor.
@@ -124,8 +134,8 @@ impl Recorded {
     }
 
     /// The first of what is said of it that is not what it is `now`: what was done; to a part in ten thousand ‖τ_k‖ of the
-    /// experts, their cosines with the merge, ‖τ_m‖ before and after calibration; and, where rounding is the same
-    /// (`exact`), counts, and ξ to a part in ten thousand.
+    /// experts, their cosines with the merge and with each other, ‖τ_m‖ before and after calibration; and, where rounding is
+    /// the same (`exact`), counts, and ξ to a part in ten thousand.
     pub fn difference(&self, now: &crate::report::TensorReport, exact: bool) -> Option<String> {
         let within = |recorded: Option<f64>, now: f64, part: f64| match recorded {
             Some(recorded) => (recorded - now).abs() <= 1e-4 * part,
@@ -139,13 +149,21 @@ impl Recorded {
             (Some(xi), Some(now)) => near(xi.min, now.min) && near(xi.mean, now.mean) && near(xi.max, now.max),
             (recorded, now) => recorded.is_none() && now.is_none(),
         };
+        let cosines =
+            |recorded: &[Option<f64>], now: &[f64]| all(recorded, now, &|recorded, now| within(recorded, now, 1.0));
+        let between = match (&self.between, &now.between) {
+            (Some(recorded), Some(now)) => {
+                recorded.elements == now.elements && cosines(&recorded.cosines, &now.cosines)
+            }
+            // Other versions record none.
+            (recorded, now) => recorded.is_none() && (now.is_none() || !exact),
+        };
         let counts = [self.nan, self.infinite, self.overflow] == [now.nan, now.infinite, now.overflow];
         let what = match () {
             () if self.action != now.action => "the action of",
             () if !all(&self.experts, &now.experts, &near) => "a norm of the task vectors of",
-            () if !all(&self.cosines, &now.cosines, &|recorded, now| within(recorded, now, 1.0)) => {
-                "a cosine with the merge of"
-            }
+            () if !cosines(&self.cosines, &now.cosines) => "a cosine with the merge of",
+            () if !between => "a cosine between experts of",
             () if !near(self.merged, now.merged) => "the norm of the merged task vector of",
             () if !near(self.calibrated, now.calibrated) => "the norm of the calibrated task vector of",
             () if exact && !counts => "a count of NaN, infinite or too large numbers of",

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use magic_merge::recipe::{DTYPES, Fit, Manifold, NonFinite, Norm, Propagate, Quick, Space};
+use magic_merge::recipe::{Calibrate, DTYPES, Fit, Manifold, NonFinite, Norm, Propagate, Quick, Recipe, Space};
 
 use super::values::{DANGEROUS, method, size, utf8, words};
 
@@ -180,6 +180,34 @@ impl Merge {
 }
 
 impl Calibration {
+    /// What of these flags, and of the samples of a recipe, says nothing to the calibration of `recipe`. A script may loop
+    /// over spaces with the same flags for all: that is no error, but worth a word.
+    pub fn idle(&self, recipe: &Recipe) -> Option<String> {
+        let Calibrate { space, manifold, .. } = &recipe.calibrate;
+        let features = matches!(space, Space::Fsc | Space::Dsc | Space::Auto);
+        let weights = matches!(space, Space::Wsc | Space::Dsc | Space::Auto);
+        let normed = weights && matches!(manifold, Manifold::Sphere | Manifold::Tensor);
+        let own = !recipe.calibrate.data.is_empty() || recipe.models.iter().any(|entry| entry.data.is_some());
+        let flags = [
+            ("`--manifold`", self.manifold.is_some(), weights),
+            ("`--norm`", self.norm.is_some(), normed),
+            ("`--fit`", self.fit.is_some(), features && *space != Space::Auto),
+            ("`--propagate`", self.propagate.is_some(), features && *space != Space::Auto),
+            ("`--samples`", self.samples.is_some(), features),
+            ("`--data`", !self.data.is_empty(), features),
+            ("`--sensitive`", self.sensitive.is_some(), *space != Space::None),
+            ("the recipe's `data`", own && self.data.is_empty(), features),
+        ];
+        let idle: Vec<&str> = flags.iter().filter(|(_, given, used)| *given && !used).map(|(flag, ..)| *flag).collect();
+        let does = if idle.len() == 1 { "does" } else { "do" };
+        let with = match space {
+            Space::None => "without calibration".to_owned(),
+            space if weights => format!("with `{space}` calibration, manifold `{manifold}`"),
+            space => format!("with `{space}` calibration"),
+        };
+        (!idle.is_empty()).then(|| format!("{} {does} nothing {with}", idle.join(", ")))
+    }
+
     /// These flags alone, with the output's type.
     pub fn quick(&self, output: &OutputFlags) -> Quick {
         Quick {

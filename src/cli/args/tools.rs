@@ -21,6 +21,12 @@ pub struct Eval {
     /// Most samples of each set [default: all]
     #[arg(long, value_name = "N")]
     pub samples: Option<usize>,
+    /// Output folder of a merge whose page, report.html, is to show these scores too
+    ///
+    /// They are written into scores.json there, beside those of earlier runs: of the merge, and of its base and experts for
+    /// comparison. `magic report` takes them from it.
+    #[arg(long, value_name = "DIR")]
+    pub report: Option<PathBuf>,
     /// Compute products of the forward pass by the GPU's cooperative matrices: f16 inputs, f32 sums
     ///
     /// For speed (tensor cores, simdgroup matrices), and less exact: rows are scaled to the range of f16 and rounded to its
