@@ -7,6 +7,9 @@ mod cli;
 use cli::Sandbox;
 use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
 
+/// End of a name that gives a layer away, and what the layer has.
+type Kind<'a> = (&'a str, Vec<(String, Dtype, &'a [usize])>);
+
 /// A model in `name` of tensors of zeros.
 fn model(sandbox: &Sandbox, name: &str, tensors: &[(&str, Dtype, &[usize])], config: &str) {
     let data: Vec<Vec<u8>> = tensors
@@ -25,7 +28,7 @@ fn quantised_models_are_refused_by_name() {
     const UP: &str = "model.layers.0.mlp.up_proj";
     let plain = r#"{"model_type": "llama"}"#;
     let fp8 = r#"{"model_type": "deepseek_v3", "quantization_config": {"quant_method": "fp8"}}"#;
-    let kinds: [(&str, Vec<(String, Dtype, &[usize])>); 5] = [
+    let kinds: [Kind<'_>; 5] = [
         (
             "_scale_inv",
             vec![
