@@ -176,7 +176,7 @@ fn the_end_refuses_what_is_missing_damaged_or_of_another_plan_by_name() {
     assert!(fs::read(&file).expect("a shard") == good_file);
     finalize(&sandbox, "out").good();
     let done = finalize(&sandbox, "out");
-    assert!(done.code == Some(2) && done.stderr.contains("finished already"), "{}", done.stderr);
+    assert!(done.code == Some(0) && done.stdout.contains("finished already"), "{}", done.stderr);
 }
 
 #[test]
@@ -275,4 +275,63 @@ fn what_needs_more_space_than_there_is_yet_can_be_planned() {
     assert!(plan.stderr.contains("free, and the output needs 8.8 TB"), "{}", plan.stderr);
     let work = work(&sandbox, "out", 0);
     assert!(work.code == Some(1) && work.stderr.contains("hint: free some space"), "{}", work.stderr);
+}
+
+#[test]
+fn killed_or_failing_at_any_operation_the_end_and_the_work_are_done_again_to_the_same_bytes() {
+    let sandbox = Sandbox::in_memory();
+    let flags = ["--device", "cpu", "--threads", "1", "--base", "base", "--model", "a", "--model", "b"];
+    let flags = [&flags[..], &["--method", "linear", "--calibrate", "wsc", "--shard-size", "800B"]].concat();
+    sandbox.run(&[&["merge"], &flags[..], &["--out", "one"]].concat()).good();
+    let wanted = shards(&sandbox, "one");
+    let failing = |words: &[&str], fault: &str| {
+        let mut command = sandbox.command(&[words, &["--device", "cpu", "--threads", "1"]].concat());
+        command.env("MAGIC_TEST_FAULT", fault).env("MAGIC_TEST_COMMIT", "at-once");
+        Run::from(command.output().expect("the program starts"))
+    };
+    // As many as a process takes to its end without being killed.
+    let mut operations = [0; 2];
+    for kind in ["kill", "eio"] {
+        // Of the work on a shard, then of the end.
+        for (part, words) in [&["work", "many", "--shard", "1"][..], &["finalize", "many"]].into_iter().enumerate() {
+            for operation in 1.. {
+                let planned =
+                    sandbox.run(&[&["plan"], &flags[..], &["--out", "many", "--json"]].concat()).good().json();
+                let count = planned["shards"].as_u64().expect("a number") as usize;
+                assert!(count >= 3, "{count}");
+                let of_others = |shard: &usize| part == 1 || *shard != 1;
+                (0..count).filter(of_others).for_each(|shard| drop(work(&sandbox, "many", shard).good()));
+                let run = failing(words, &format!("{kind}@{operation}"));
+                let place = format!("{kind} at operation {operation} of {words:?}: {}", run.stderr);
+                if kind == "eio" && run.code != Some(0) {
+                    assert!(run.code == Some(1) && run.stderr.contains("error: "), "{place}");
+                }
+                if run.code != Some(0) || part == 0 {
+                    let index = sandbox.path("many/model.safetensors.index.json").exists();
+                    assert!(!index || shards(&sandbox, "many") == wanted, "{place}");
+                    if part == 0 {
+                        work(&sandbox, "many", 1).good();
+                    }
+                    let done = finalize(&sandbox, "many");
+                    assert!(done.code == Some(0), "{place}{}", done.stderr);
+                }
+                assert!(shards(&sandbox, "many") == wanted, "{place}");
+                let verified = sandbox.run(&["verify", "many"]);
+                assert_eq!(verified.code, Some(0), "{place}{}{}", verified.stdout, verified.stderr);
+                assert_eq!(others(&sandbox, "many"), others(&sandbox, "one"), "{place}");
+                fs::remove_dir_all(sandbox.path("many")).expect("it can be removed");
+                if kind == "kill" && run.code == Some(0) {
+                    operations[part] = operation - 1;
+                }
+                if operations[part] != 0 && operation >= operations[part] {
+                    break;
+                }
+            }
+        }
+    }
+    say(&format!(
+        "distribute: killed and failed at {} operations of a shard and {} of the end",
+        operations[0], operations[1]
+    ));
+    assert!(operations.iter().all(|&count| count > 10), "{operations:?}");
 }

@@ -66,7 +66,9 @@ fn a_run_that_fails_is_done_again_to_the_same_bytes() {
         // What only counts proves itself otherwise: that is about launches.
         let selects = method[1] != "linear" && method[1] != "dare_ties";
         for fault in FAULTS.into_iter().filter(|fault| !selects || *fault == "skip0") {
-            for run in 0..runs {
+            // `MAGIC_TEST_LONG` takes each.
+            let step = if fault == "skip0" || std::env::var_os("MAGIC_TEST_LONG").is_some() { 1 } else { 2 };
+            for run in (0..runs).step_by(step) {
                 // The end of a histogram may be zero as it is, and a buffer hold from before what was not computed.
                 let found = faulty(fault, run);
                 failures += usize::from(found);
@@ -77,7 +79,7 @@ fn a_run_that_fails_is_done_again_to_the_same_bytes() {
     say(&format!(
         "faults: {failures} injected into the runs of five merges, all found and computed again, {harmless} harmless"
     ));
-    assert!(failures >= 100, "{failures}");
+    assert!(failures >= 60, "{failures}");
 }
 
 #[test]
@@ -184,7 +186,7 @@ fn a_pass_through_a_network_that_fails_is_done_again_to_the_same_bytes() {
     let long = std::env::var_os("MAGIC_TEST_LONG").is_some();
     let mut counts =
         [("skip0", 0, 0), ("skip1", 0, 0), ("lost", 0, 0), ("zero", 0, 0), ("stale", 0, 0), ("tail", 0, 0)];
-    for (i, run) in (0..=runs).step_by(if long { 1 } else { 11 }).enumerate() {
+    for (i, run) in (0..=runs).step_by(if long { 1 } else { 17 }).enumerate() {
         let kinds = counts.len();
         let (fault, tried, missed) = &mut counts[i % kinds];
         *tried += 1;

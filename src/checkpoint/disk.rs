@@ -71,6 +71,18 @@ pub(super) fn create_dir(path: &Path) -> io::Result<()> {
     fs::create_dir(path)
 }
 
+/// Makes a folder, and what is missing above it.
+pub(super) fn create_dirs(path: &Path) -> io::Result<()> {
+    pass(path, &Operation::MakeFolder)?;
+    fs::create_dir_all(path)
+}
+
+/// Removes a folder with all that is in it.
+pub(super) fn remove_dirs(path: &Path) -> io::Result<()> {
+    pass(path, &Operation::RemoveFolder)?;
+    fs::remove_dir_all(path)
+}
+
 /// Removes an empty folder.
 pub(super) fn remove_dir(path: &Path) -> io::Result<()> {
     pass(path, &Operation::RemoveFolder)?;

@@ -267,15 +267,24 @@ impl Output {
         Ok(())
     }
 
-    /// Whether shard number `number` lies beside its final name, as a merge that goes on needs it.
-    pub(super) fn is_staged(&self, shard: &Shard) -> bool {
+    /// Whether `shard` lies beside its final name, as a merge that goes on needs it.
+    ///
+    /// # Errors
+    /// A file that cannot be read: what is in it may be all there is of tensors that were recorded.
+    pub(super) fn is_staged(&self, shard: &Shard) -> Result<bool> {
         let path = self.dir.join(temporary(&shard.name));
-        let regular = fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_file());
+        match fs::symlink_metadata(&path) {
+            Ok(metadata) if metadata.is_file() => {}
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(text::cannot_read(&path, &e)),
+            _ => return Ok(false),
+        }
+        let (file, len) = open_file(&path)?;
         let mut header = vec![0; shard.header.len()];
-        regular
-            && open_file(&path).is_ok_and(|(file, len)| {
-                len == shard.bytes && read_exact_at(&file, &mut header, 0).is_ok() && header == shard.header
-            })
+        if len != shard.bytes {
+            return Ok(false);
+        }
+        read_exact_at(&file, &mut header, 0).map_err(|e| text::cannot_read(&path, &e))?;
+        Ok(header == shard.header)
     }
 
     /// Adds to what goes the files that an older output says it wrote, and that are not among the names `new`. No

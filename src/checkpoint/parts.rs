@@ -1,6 +1,5 @@
 //! Documents and shards of a merge by several machines, each there as a whole or not at all.
 
-use std::fs;
 use std::path::Path;
 
 use super::disk::{self, OutFile, sync_dir};
@@ -25,7 +24,7 @@ pub(super) fn is_shared(name: &str) -> bool {
 
 /// Makes `dir`, and what is missing above it.
 pub(crate) fn create_folder(dir: &Path) -> Result<()> {
-    fs::create_dir_all(dir).map_err(|e| text::cannot_write(dir, 0, &e))
+    disk::create_dirs(dir).map_err(|e| text::cannot_write(dir, 0, &e))
 }
 
 /// The document `name` in `dir`; `None` if it is not there.
@@ -58,7 +57,7 @@ pub(crate) fn remove(path: &Path) -> Result<()> {
 
 /// Removes a folder with all that is in it, if it is there.
 pub(crate) fn remove_folder(path: &Path) -> Result<()> {
-    if path.exists() { fs::remove_dir_all(path).map_err(|e| text::cannot_write(path, 0, &e)) } else { Ok(()) }
+    if path.exists() { disk::remove_dirs(path).map_err(|e| text::cannot_write(path, 0, &e)) } else { Ok(()) }
 }
 
 /// Writes the journal of a merge in `dir` whose `tensors` are all safe beside their final names.

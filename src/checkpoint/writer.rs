@@ -60,11 +60,15 @@ impl Writer {
         let flush = Flush::new(&output.dir, layout.shards(), stamped);
         let kept = layout.places.iter().map(|_| None).collect();
         let mut writer = Self { layout, written, kept, side: Vec::new(), flush, output, finished: false };
+        let mut staged = vec![false; writer.layout.shards.len()];
         if let Some(found) = &found {
-            writer.keep(found)?;
+            for (staged, shard) in staged.iter_mut().zip(&writer.layout.shards) {
+                *staged = writer.output.is_staged(shard)?;
+            }
+            writer.keep(found, &staged)?;
         }
         for (number, shard) in writer.layout.shards.iter().enumerate() {
-            if found.is_none() || !writer.output.is_staged(shard) {
+            if !staged[number] {
                 let path = writer.output.dir.join(temporary(&shard.name));
                 if found.is_some() && path.exists() {
                     remove_file(&path).map_err(|e| text::cannot_write(&path, 0, &e))?;
@@ -84,22 +88,21 @@ impl Writer {
         Ok(writer)
     }
 
-    /// Takes over what another run wrote.
-    fn keep(&mut self, found: &Found) -> Result<()> {
+    /// Takes over what another run wrote, of shards that are `staged`.
+    fn keep(&mut self, found: &Found, staged: &[bool]) -> Result<()> {
         let damaged = |what: String| {
             let what = format!("the unfinished merge in `{}` cannot go on: {what}", text::path(&self.output.dir));
             Err(Error::output(what).hint("start again with `--overwrite` (without `--resume`)"))
         };
         let numbers: HashMap<&str, usize> =
             self.layout.tensors().iter().enumerate().map(|(number, tensor)| (tensor.name.as_str(), number)).collect();
-        let whole: Vec<bool> = self.layout.shards.iter().map(|shard| self.output.is_staged(shard)).collect();
         let mut known = Vec::with_capacity(found.tensors.len());
         for (name, report) in &found.tensors {
             let Some(&number) = numbers.get(name.as_str()) else {
                 return damaged(format!("its journal has the tensor `{}`, and the merge has not", shown(name)));
             };
             let shard = self.layout.places[number].shard;
-            if !whole[shard] {
+            if !staged[shard] {
                 let name = temporary(&self.layout.shards[shard].name);
                 return damaged(format!(
                     "`{name}`, which holds `{}`, is missing or damaged",

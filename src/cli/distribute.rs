@@ -146,7 +146,13 @@ pub fn finalize(args: &Finalize, global: &Global, printer: &Printer) -> Result<(
     let bar = Bar::start(global, &progress, Total { tensors: 0, bytes: 0 });
     let report = distribute::finalize(&args.dir, args.mixed, args.hash, &global.wanted(false), &progress);
     drop(bar);
-    let report = report?;
+    let dir = args.dir.display().to_string();
+    let Some(report) = report? else {
+        if printer.json() {
+            return printer.document(&serde_json::json!({"schema": "magic-finished/1", "out": dir, "already": true}));
+        }
+        return printer.summary(&harmless(&format!("the merge in `{dir}` is finished already\n")));
+    };
     printer.warnings(&report.warnings);
     if printer.json() {
         return printer.document(&report);

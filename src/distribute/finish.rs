@@ -17,14 +17,15 @@ use crate::report::Report;
 const NAMED: usize = 4;
 
 /// Completes the merge that was planned in `dir`, if every shard and its receipt stand; the plan and the receipts go.
-/// `mixed` allows shards that different devices have made, whose last bits may differ from those of one device.
+/// `None` if it is complete already. `mixed` allows shards that different devices have made, whose last bits may differ from
+/// those of one device.
 ///
 /// # Errors
 /// A shard that is missing, damaged or of another plan, by name; shards of different devices; a failed write.
-pub fn finalize(dir: &Path, mixed: bool, hash: bool, wanted: &Wanted, progress: &Progress) -> Result<Report> {
+pub fn finalize(dir: &Path, mixed: bool, hash: bool, wanted: &Wanted, progress: &Progress) -> Result<Option<Report>> {
     if !dir.join(PLAN).exists() && dir.join(RECEIPT).exists() {
-        return Err(Error::usage(format!("the merge in `{}` is finished already", path(dir)))
-            .hint("`magic verify DIR` checks it"));
+        clear(dir)?;
+        return Ok(None);
     }
     let (manifest, id) = Manifest::read(dir)?;
     let mut receipts = Vec::with_capacity(manifest.shards.len());
@@ -64,7 +65,7 @@ pub fn finalize(dir: &Path, mixed: bool, hash: bool, wanted: &Wanted, progress: 
         job.take_measured(Factors::read(dir, &id)?);
     }
     job.take_origin(origin);
-    complete(dir, &job, &manifest, receipts, hash, progress)
+    complete(dir, &job, &manifest, receipts, hash, progress).map(Some)
 }
 
 fn complete(
@@ -81,13 +82,18 @@ fn complete(
             settle(&from, &to)?;
         }
     }
-    let output = Output { dir: dir.to_owned(), shard_size: manifest.shard_size, overwrite: false, resume: true, hash };
+    // What stands in the place of a result is what an end that was killed has given its final name.
+    let output = Output { dir: dir.to_owned(), shard_size: manifest.shard_size, overwrite: true, resume: true, hash };
     let tensors = receipts.into_iter().flat_map(|receipt| receipt.tensors).collect();
     write_journal(dir, &job.fingerprint(&output)?, tensors)?;
     let report = job.run(&output, progress)?;
-    remove_folder(&dir.join(PARTS))?;
-    for name in [FACTORS, PLAN] {
-        remove(&dir.join(name))?;
-    }
+    clear(dir)?;
     Ok(report)
+}
+
+/// Removes what only the way here needed. The plan first: where it is gone, the merge is complete.
+fn clear(dir: &Path) -> Result<()> {
+    remove(&dir.join(PLAN))?;
+    remove(&dir.join(FACTORS))?;
+    remove_folder(&dir.join(PARTS))
 }

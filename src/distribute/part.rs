@@ -79,8 +79,8 @@ pub fn receipt_name(file: &str) -> String {
     format!("{file}.json")
 }
 
-/// Where the shard `file` is: among the parts, or, once the end has begun, beside its final name.
+/// Where the shard `file` is: among the parts, or, once the end has begun, beside its final name or there.
 pub fn found(dir: &Path, file: &str) -> PathBuf {
-    let staged = dir.join(temporary(file));
-    if staged.exists() { staged } else { dir.join(PARTS).join(file) }
+    let places = [dir.join(temporary(file)), dir.join(file)];
+    places.into_iter().find(|place| place.exists()).unwrap_or_else(|| dir.join(PARTS).join(file))
 }

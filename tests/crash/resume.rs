@@ -182,3 +182,39 @@ fn feature_space_measures_again_and_goes_on() {
     assert!(resumed >= 6, "{resumed}");
     say(&format!("crash: {resumed} merges in feature space resumed to the same bytes"));
 }
+
+#[test]
+fn operations_that_fail_while_it_goes_on_lose_nothing() {
+    let case = Case::unfinished();
+    let unfinished = files(&case.out());
+    let reset = || {
+        fs::remove_dir_all(case.out()).unwrap();
+        fs::create_dir(case.out()).unwrap();
+        unfinished.iter().for_each(|(name, bytes)| fs::write(case.out().join(name), bytes).unwrap());
+    };
+    let (mut failed, mut harmless) = (0, 0);
+    for at in 1.. {
+        let what = format!("failed at operation {at} of a merge that goes on");
+        reset();
+        let ends = case.run(&["--resume"], &format!("kill@{at}")).code == Some(0);
+        reset();
+        let run = case.run(&["--resume"], &format!("eio@{at}"));
+        check_never_wrong(&files(&case.out()), &case.wanted, &case.before, &what);
+        match run.code {
+            Some(0) => {
+                assert!(files(&case.out()) == case.wanted, "{what}: {}", run.stderr);
+                harmless += 1;
+            }
+            _ => {
+                assert!(run.code == Some(1) && run.stderr.contains("error: "), "{what}: {}", run.stderr);
+                case.resume(&what);
+                failed += 1;
+            }
+        }
+        if ends {
+            break;
+        }
+    }
+    assert!(failed > 30, "{failed} {harmless}");
+    say(&format!("crash: {failed} operations of merges that went on failed, {harmless} harmless, nothing lost"));
+}
