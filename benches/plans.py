@@ -171,7 +171,7 @@ def main():
         said, seconds, peak = run(command + ["--out", root / "out"])
         said = json.loads(said)
         document = root / "out" / "plan.json"
-        plan = json.loads(document.read_text())["plan"]
+        plan = json.loads(document.read_text())["content"]
         largest = max((t for s in plan["shards"] for t in s["tensors"]), key=lambda t: t["bytes"])
         moved = [(shard["read"] + shard["bytes"]) / a.rate for shard in plan["shards"]]
         _, work, work_peak = run([a.magic, "work", root / "out", "--shard", "1", "--device", a.device, "--quiet"])

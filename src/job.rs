@@ -134,6 +134,8 @@ pub struct Job {
     measured: Option<Outcome>,
     /// What has computed the tensors, if not this device.
     origin: Option<Origin>,
+    /// Seconds that others have taken for it.
+    spent: f64,
 }
 
 impl fmt::Debug for Job {
@@ -254,6 +256,7 @@ impl Job {
             resolved,
             measured: None,
             origin: None,
+            spent: 0.0,
         })
     }
 
@@ -441,7 +444,7 @@ impl Job {
             writer.file(RECIPE, self.resolved.to_yaml().into_bytes());
         }
         report.warnings.extend(writer.strangers()?);
-        report.seconds = started.elapsed().as_secs_f64();
+        report.seconds = self.spent + started.elapsed().as_secs_f64();
         report.files.extend(writer.side_records());
         let document = report.seal();
         // Of what is written, not of what is in memory: whoever reads the receipt makes the same page of it. The receipt

@@ -3,6 +3,7 @@
 #[allow(dead_code, reason = "each test uses its own part")]
 #[path = "common/cli.rs"]
 mod cli;
+mod common;
 
 use std::fs;
 use std::path::PathBuf;
@@ -155,6 +156,9 @@ fn the_end_refuses_what_is_missing_damaged_or_of_another_plan_by_name() {
     refused("is missing");
     fs::write(&receipt, &good_receipt[..good_receipt.len() / 2]).expect("written");
     refused("is damaged");
+    let edited = String::from_utf8(good_receipt.clone()).expect("JSON").replace("\"seconds\":0", "\"seconds\":1");
+    fs::write(&receipt, edited).expect("written");
+    refused("was changed after it was made");
     fs::copy(part(6, ".json"), &receipt).expect("copied");
     refused("is that of another merge");
     // Of another plan for the same shard.
@@ -260,6 +264,28 @@ fn feature_space_is_measured_once_and_the_work_applies_it() {
         receipt["features"]["leaves"].clone()
     };
     assert_eq!(features("many"), features("one"));
+    // Factors that were edited, and those of another device, of which the result does not keep silent.
+    sandbox.run(&[&["plan"], &flags[..], &["--out", "other"]].concat()).good();
+    sandbox.run(&["measure", "other", "--device", "cpu"]).good();
+    let text = String::from_utf8(sandbox.read("other/factors.json")).expect("JSON");
+    sandbox.write("other/factors.json", &text.replacen("\"strengths\":[[", "\"strengths\":[[1", 1));
+    let edited = work(&sandbox, "other", 0);
+    assert!(edited.code == Some(1) && edited.stderr.contains("was changed after it was made"), "{}", edited.stderr);
+    if common::gpu().is_none() {
+        return;
+    }
+    fs::remove_file(sandbox.path("other/factors.json")).expect("removed");
+    sandbox.run(&["measure", "other", "--device", "gpu"]).good();
+    (0..count).for_each(|shard| drop(work(&sandbox, "other", shard).good()));
+    let mixed = finalize(&sandbox, "other");
+    assert!(mixed.code == Some(1) && mixed.stderr.contains("--mixed"), "{}", mixed.stderr);
+    sandbox.run(&["finalize", "other", "--device", "cpu", "--mixed"]).good();
+    let verified = sandbox.run(&["verify", "other", "--all", "--device", "cpu"]).good();
+    assert!(
+        verified.stdout.contains("compared within") || verified.stderr.contains("compared within"),
+        "{}",
+        verified.stdout
+    );
 }
 
 #[test]
@@ -318,7 +344,9 @@ fn killed_or_failing_at_any_operation_the_end_and_the_work_are_done_again_to_the
                 assert!(shards(&sandbox, "many") == wanted, "{place}");
                 let verified = sandbox.run(&["verify", "many"]);
                 assert_eq!(verified.code, Some(0), "{place}{}{}", verified.stdout, verified.stderr);
-                assert_eq!(others(&sandbox, "many"), others(&sandbox, "one"), "{place}");
+                let mut left = others(&sandbox, "many");
+                left.retain(|name| name != ".magic.lock"); // that it stays is harmless
+                assert_eq!(left, others(&sandbox, "one"), "{place}");
                 fs::remove_dir_all(sandbox.path("many")).expect("it can be removed");
                 if kind == "kill" && run.code == Some(0) {
                     operations[part] = operation - 1;
@@ -334,4 +362,63 @@ fn killed_or_failing_at_any_operation_the_end_and_the_work_are_done_again_to_the
         operations[0], operations[1]
     ));
     assert!(operations.iter().all(|&count| count > 10), "{operations:?}");
+}
+
+#[test]
+fn what_the_plan_was_made_of_must_stay_as_it_was() {
+    let sandbox = sandbox();
+    plan(&sandbox, "out");
+    (0..SHARDS).for_each(|shard| drop(work(&sandbox, "out", shard).good()));
+    // Other numbers under the same header, in a file of the same size.
+    let expert = sandbox.read("a/model.safetensors");
+    model(&sandbox, "a", 7, &[]);
+    for run in [work(&sandbox, "out", 1), finalize(&sandbox, "out")] {
+        // What is there and whole is not computed again.
+        let done = run.code == Some(0) && run.stdout.contains("done already");
+        assert!(done || run.stderr.contains("no longer the merge that was planned"), "{}{}", run.stdout, run.stderr);
+    }
+    assert!(!sandbox.path("out/model.safetensors.index.json").exists());
+    fs::write(sandbox.path("a/model.safetensors"), &expert).expect("written");
+    // Its time is another now, which is as far as a look can tell.
+    let changed = finalize(&sandbox, "out");
+    assert!(changed.code == Some(1) && changed.stderr.contains("no longer the merge"), "{}", changed.stderr);
+}
+
+#[test]
+fn files_of_others_are_neither_replaced_nor_removed() {
+    let sandbox = sandbox();
+    plan(&sandbox, "out");
+    (0..SHARDS).for_each(|shard| drop(work(&sandbox, "out", shard).good()));
+    sandbox.write("out/README.md", "mine");
+    sandbox.write("out/parts/notes.txt", "mine too");
+    let refused = finalize(&sandbox, "out");
+    assert!(refused.code == Some(1) && refused.stderr.contains("README.md"), "{}", refused.stderr);
+    assert_eq!(sandbox.read("out/README.md"), b"mine");
+    fs::rename(sandbox.path("out/README.md"), sandbox.path("README.md")).expect("moved");
+    finalize(&sandbox, "out").good();
+    assert_eq!(sandbox.read("out/parts/notes.txt"), b"mine too");
+    assert_eq!(fs::read_dir(sandbox.path("out/parts")).expect("a folder").count(), 1);
+}
+
+#[test]
+fn of_two_ends_at_once_one_does_it_and_the_other_waits_for_nothing() {
+    let sandbox = sandbox();
+    sandbox.run(&[&["merge"], &FLAGS[..], &["--out", "one"]].concat()).good();
+    for _ in 0..10 {
+        plan(&sandbox, "many");
+        (0..SHARDS).for_each(|shard| drop(work(&sandbox, "many", shard).good()));
+        let end = || {
+            let mut command = sandbox.command(&["finalize", "many", "--device", "cpu", "-q"]);
+            command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the program starts")
+        };
+        let ends = [end(), end()].map(|child| Run::from(child.wait_with_output().expect("it ends")));
+        assert!(ends.iter().any(|run| run.code == Some(0)), "{}{}", ends[0].stderr, ends[1].stderr);
+        for run in &ends {
+            let fine = run.code == Some(0) || run.stderr.contains("another merge is writing");
+            assert!(fine, "{}", run.stderr);
+        }
+        finalize(&sandbox, "many").good();
+        assert!(shards(&sandbox, "many") == shards(&sandbox, "one"));
+        fs::remove_dir_all(sandbox.path("many")).expect("it can be removed");
+    }
 }

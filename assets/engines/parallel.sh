@@ -15,7 +15,7 @@ dir=$(realpath "$1") && shift
 magic=$(realpath "$(command -v "${MAGIC:-magic}")")
 read -r shards measured < <(python3 -c '
 import json, sys
-plan = json.load(open(sys.argv[1]))["plan"]
+plan = json.load(open(sys.argv[1]))["content"]
 print(len(plan["shards"]), plan["measured"])' "$dir/plan.json")
 
 [ "$measured" = False ] || "$magic" measure "$dir" "$@" # feature space: once, before the work

@@ -33,7 +33,7 @@ def main():
     parser.add_argument("dir", type=Path, help="the folder of the plan")
     parser.add_argument("flags", nargs=argparse.REMAINDER, help="flags of magic")
     args = parser.parse_args()
-    plan = json.loads((args.dir / "plan.json").read_text())["plan"]
+    plan = json.loads((args.dir / "plan.json").read_text())["content"]
     magic = str(Path(shutil.which(args.magic) or args.magic).resolve())
     rest = [str(args.dir.resolve()), *args.flags]
 

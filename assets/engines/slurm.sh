@@ -17,7 +17,7 @@ me=$(realpath "$0") magic=$(realpath "$(command -v "${MAGIC:-magic}")")
 # Shards without a receipt, such as 0,3,4, or -.
 read -r measured missing < <(python3 -c '
 import json, os, sys
-plan = json.load(open(sys.argv[1] + "/plan.json"))["plan"]
+plan = json.load(open(sys.argv[1] + "/plan.json"))["content"]
 done = [os.path.exists(sys.argv[1] + "/parts/" + shard["file"] + ".json") for shard in plan["shards"]]
 print(plan["measured"], ",".join(str(i) for i, done in enumerate(done) if not done) or "-")' "$dir")
 

@@ -39,9 +39,10 @@ pub(crate) use journal::{LAYOUT, difference, recorded};
 pub(crate) use layout::INDEX;
 pub use layout::{Layout, OutTensor};
 pub use output::Access;
-pub(crate) use output::{RECEIPT, REPORT, SCORES, finished, temporary};
+pub(crate) use output::{RECEIPT, REPORT, SCORES, finished, hold, temporary};
 pub(crate) use parts::{
-    FACTORS, PARTS, PLAN, create_folder, put, read_document, remove, remove_folder, settle, write_journal,
+    FACTORS, PARTS, PLAN, STAGED, create_folder, only_shared, put, read_document, remove, remove_parts, settle,
+    write_journal,
 };
 pub(crate) use reader::Overlay;
 pub use reader::{Checkpoint, TensorInfo};

@@ -492,6 +492,20 @@ pub(super) fn refuse_busy(dir: &Path) -> Result<()> {
     if held { Err(busy(dir)) } else { Ok(()) }
 }
 
+/// A folder that nobody else may work in.
+#[derive(Debug)]
+pub(crate) struct Held(#[allow(dead_code, reason = "its end is what matters")] Cleanup);
+
+/// Takes the lock of `dir` for as long as what is returned lives.
+///
+/// # Errors
+/// Another process has it.
+pub(crate) fn hold(dir: &Path) -> Result<Held> {
+    let mut cleanup = Cleanup::default();
+    cleanup.lock = lock(dir)?;
+    Ok(Held(cleanup))
+}
+
 /// Takes the lock of `dir`; `None` on a file system that has no locks.
 fn lock(dir: &Path) -> Result<Option<(File, PathBuf)>> {
     let path = dir.join(LOCK);

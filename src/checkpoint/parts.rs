@@ -1,12 +1,15 @@
 //! Documents and shards of a merge by several machines, each there as a whole or not at all.
 
+use std::fs;
+use std::io;
 use std::path::Path;
 
 use super::disk::{self, OutFile, sync_dir};
 use super::files::read_small;
 use super::journal::{Fingerprint, JOURNAL, Journal, Record};
+use super::output::{LOCK, names, refuse_link};
 use super::text;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// The plan.
 pub(crate) const PLAN: &str = "plan.json";
@@ -14,12 +17,30 @@ pub(crate) const PLAN: &str = "plan.json";
 pub(crate) const FACTORS: &str = "factors.json";
 /// The folder of shards and their receipts.
 pub(crate) const PARTS: &str = "parts";
+/// Beginnings of the names of folders in which something is being made.
+pub(crate) const STAGED: [&str; 2] = [".work-", ".put-"];
 /// Longest document that is read.
 const MOST: u64 = 1 << 30;
 
 /// True for what is there only until the merge is complete.
 pub(super) fn is_shared(name: &str) -> bool {
     [PLAN, FACTORS, PARTS].contains(&name)
+}
+
+/// Checks that the result will replace nobody's files in `dir`, and follow no link.
+///
+/// # Errors
+/// A link, files besides those of the plan.
+pub(crate) fn only_shared(dir: &Path) -> Result<()> {
+    refuse_link(dir)?;
+    let foreign: Vec<String> =
+        names(dir)?.into_iter().filter(|name| !is_shared(name) && !name.starts_with('.')).collect();
+    if foreign.is_empty() {
+        return Ok(());
+    }
+    let names = text::list(foreign.iter().map(String::as_str), 4);
+    Err(Error::output(format!("`{}` has come to hold other files: {names}", text::path(dir)))
+        .hint("move them away: the result may have files of these names"))
 }
 
 /// Makes `dir`, and what is missing above it.
@@ -36,7 +57,8 @@ pub(crate) fn read_document(dir: &Path, name: &str) -> Result<Option<Vec<u8>>> {
 /// Writes the document `name` in `dir`, in the place of another if there is one.
 pub(crate) fn put(dir: &Path, name: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
     let path = dir.join(&name);
-    let place = tempfile::Builder::new().prefix(".put-").tempdir_in(dir).map_err(|e| text::cannot_write(dir, 0, &e))?;
+    let place =
+        tempfile::Builder::new().prefix(STAGED[1]).tempdir_in(dir).map_err(|e| text::cannot_write(dir, 0, &e))?;
     let staged = place.path().join(name);
     let done = OutFile::create(staged.clone()).and_then(|file| file.write_at(bytes, 0).and_then(|()| file.sync_all()));
     done.map_err(|e| text::cannot_write(&path, bytes.len() as u64, &e))?;
@@ -55,9 +77,26 @@ pub(crate) fn remove(path: &Path) -> Result<()> {
     if path.exists() { disk::remove_file(path).map_err(|e| text::cannot_write(path, 0, &e)) } else { Ok(()) }
 }
 
-/// Removes a folder with all that is in it, if it is there.
-pub(crate) fn remove_folder(path: &Path) -> Result<()> {
-    if path.exists() { disk::remove_dirs(path).map_err(|e| text::cannot_write(path, 0, &e)) } else { Ok(()) }
+/// Removes shards, receipts and what killed workers left from the folder of parts, if it is there; and the folder, unless
+/// others have put something into it.
+pub(crate) fn remove_parts(dir: &Path) -> Result<()> {
+    if !dir.exists() {
+        return Ok(());
+    }
+    let failed = |path: &Path, e: &io::Error| text::cannot_write(path, 0, e);
+    let mut empty = true;
+    for entry in fs::read_dir(dir).map_err(|e| text::cannot_read(dir, &e))? {
+        let entry = entry.map_err(|e| text::cannot_read(dir, &e))?;
+        let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
+        if STAGED.iter().any(|start| name.starts_with(start)) {
+            disk::remove_dirs(&path).map_err(|e| failed(&path, &e))?;
+        } else if name == LOCK || [".safetensors", ".safetensors.json"].iter().any(|end| name.ends_with(end)) {
+            disk::remove_file(&path).map_err(|e| failed(&path, &e))?;
+        } else {
+            empty = false;
+        }
+    }
+    if empty { disk::remove_dir(dir).map_err(|e| failed(dir, &e)) } else { Ok(()) }
 }
 
 /// Writes the journal of a merge in `dir` whose `tensors` are all safe beside their final names.

@@ -288,13 +288,14 @@ impl Writer {
         }
         sync(dir)?;
         cleanup.made().try_for_each(sync)?;
+        // Complete: whatever still fails, nothing of it goes.
+        cleanup.keep();
+        self.finished = true;
         let journal = dir.join(JOURNAL);
         if journal.exists() {
             remove_file(&journal).map_err(|e| failed(&journal, &e))?;
             sync(dir)?;
         }
-        cleanup.keep();
-        self.finished = true;
         Ok(())
     }
 

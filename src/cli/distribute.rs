@@ -38,8 +38,9 @@ pub fn plan(args: &Merge, global: &Global, printer: &Printer) -> Result<()> {
         Error::usage("no folder for the plan").hint("add `--out DIR`, a folder that all machines see")
     })?;
     printer.warnings(args.calibration.idle(&recipe).as_slice());
-    let job = Job::new(recipe, folder.as_deref(), &global.wanted(args.calibration.fast_gemm))?;
-    let manifest = Manifest::new(&job, args.output.shard_size)?;
+    let wanted = global.wanted(args.calibration.fast_gemm);
+    let job = Job::new(recipe, folder.as_deref(), &wanted)?;
+    let manifest = Manifest::new(&job, args.output.shard_size, &wanted)?;
     let (id, space) = manifest.write(&job, dir)?;
     let mut warnings = job.warnings(args.output.shard_size)?;
     warnings.extend(space);

@@ -6,11 +6,13 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use super::manifest::Manifest;
+use super::sealed;
 use crate::calibrate::feature::Outcome;
-use crate::checkpoint::text::{path, shown};
+use crate::checkpoint::text::path;
 use crate::checkpoint::{FACTORS, put, read_document};
 use crate::device::Wanted;
 use crate::error::{Error, Result};
+use crate::job::Origin;
 use crate::kernels::factor::Strength;
 use crate::progress::Progress;
 
@@ -20,11 +22,12 @@ const SCHEMA: &str = "magic-factors/1";
 /// What was measured.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Factors {
-    schema: String,
     /// Digest of the plan.
     plan: String,
     /// What measured it.
-    device: String,
+    origin: Origin,
+    /// Wall time in seconds.
+    seconds: f64,
     /// Of each tensor of the merge, bits of f32: what becomes of its ξ.
     strengths: Vec<[u32; 2]>,
     outcome: Outcome,
@@ -57,44 +60,59 @@ pub fn measure(dir: &Path, wanted: &Wanted, progress: &Progress) -> Result<Measu
     let found = |leaves: usize, already: bool, device: String| {
         Ok(Measured { leaves, already, device, seconds: started.elapsed().as_secs_f64() })
     };
-    if let Ok(known) = Factors::document(dir, &id) {
-        return found(known.outcome.leaves.len(), true, known.device);
+    let known = || Factors::document(dir, &id, manifest.tensors).ok();
+    if let Some((known, _)) = known() {
+        return found(known.outcome.leaves.len(), true, known.origin.name);
     }
     let job = manifest.job(wanted)?;
     let outcome = job.measure_all(progress)?;
     let strengths = outcome.strengths.iter().map(|of| [of.shift.to_bits(), of.times.to_bits()]).collect();
-    let device = job.origin().name;
-    let factors = Factors { schema: SCHEMA.into(), plan: id, device: device.clone(), strengths, outcome };
-    put(dir, FACTORS, &serde_json::to_vec(&factors).expect("factors are plain data"))?;
-    found(factors.outcome.leaves.len(), false, device)
+    // Whoever else has measured meanwhile was first: there may be work that applies it.
+    if let Some((known, _)) = known() {
+        return found(known.outcome.leaves.len(), true, known.origin.name);
+    }
+    let (origin, seconds) = (job.origin(), started.elapsed().as_secs_f64());
+    let factors = Factors { plan: id.clone(), origin, seconds, strengths, outcome };
+    put(dir, FACTORS, &sealed::seal(SCHEMA, &factors).0)?;
+    found(factors.outcome.leaves.len(), false, factors.origin.name)
 }
 
 impl Factors {
-    fn document(dir: &Path, plan: &str) -> Result<Self> {
+    fn document(dir: &Path, plan: &str, tensors: usize) -> Result<(Self, String)> {
         let again = "measure them: `magic measure DIR`";
         let at = path(&dir.join(FACTORS));
         let bytes = read_document(dir, FACTORS)?.ok_or_else(|| {
             Error::usage(format!("the factors of feature space are not there yet: `{at}`")).hint(again)
         })?;
-        let factors: Self = serde_json::from_slice(&bytes).map_err(|e| {
-            Error::input(format!("`{at}` is damaged: {}", shown(&e.to_string())))
-                .hint(format!("remove it, and {again}"))
-        })?;
-        match factors.schema == SCHEMA && factors.plan == plan {
-            true => Ok(factors),
-            false => Err(Error::input(format!("`{at}` is of another plan")).hint(format!("remove it, and {again}"))),
+        let bad = |what: String| Error::input(format!("`{at}` {what}")).hint(format!("remove it, and {again}"));
+        let (factors, id): (Self, String) = sealed::open(SCHEMA, &bytes).map_err(bad)?;
+        match factors.plan == plan && factors.strengths.len() == tensors {
+            true => Ok((factors, id)),
+            false => Err(bad("is of another plan".into())),
         }
     }
 
-    /// What was measured for the plan in `dir`.
+    /// What was measured for the plan in `dir`, of a merge of so many `tensors`, and the digest by which all work names it.
     ///
     /// # Errors
     /// Factors that are not there, damaged, or of another plan.
-    pub(super) fn read(dir: &Path, plan: &str) -> Result<Outcome> {
-        let factors = Self::document(dir, plan)?;
+    pub(super) fn read(dir: &Path, plan: &str, tensors: usize) -> Result<Known> {
+        let (factors, id) = Self::document(dir, plan, tensors)?;
         let bits = f32::from_bits;
         let strengths =
             factors.strengths.iter().map(|&[shift, times]| Strength { shift: bits(shift), times: bits(times) });
-        Ok(Outcome { strengths: strengths.collect(), ..factors.outcome })
+        let outcome = Outcome { strengths: strengths.collect(), ..factors.outcome };
+        Ok(Known { outcome, id, origin: factors.origin, seconds: factors.seconds })
     }
+}
+
+/// Factors that are there.
+pub(super) struct Known {
+    pub outcome: Outcome,
+    /// Digest of the document.
+    pub id: String,
+    /// What measured them.
+    pub origin: Origin,
+    /// Wall time that it took, in seconds.
+    pub seconds: f64,
 }

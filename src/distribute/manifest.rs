@@ -3,12 +3,13 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
+use super::sealed;
 use crate::checkpoint::text::{path, shown};
-use crate::checkpoint::{PLAN, create_folder, put, read_document, sha256};
+use crate::checkpoint::{Fingerprint, PLAN, create_folder, difference, put, read_document};
 use crate::device::Wanted;
 use crate::error::{Error, Result};
+use crate::job::resume::{DECOMPOSITION, KERNELS, PRODUCTS};
 use crate::job::{Job, Output, absolute};
 use crate::recipe::Recipe;
 
@@ -46,6 +47,8 @@ pub struct Manifest {
     pub shards: Vec<Shard>,
     /// Where everything lies in them, as a digest.
     layout: String,
+    /// What else decides the bytes, but for the device: files as they were, samples.
+    decisive: Fingerprint,
 }
 
 /// A file that is read.
@@ -92,21 +95,12 @@ pub struct Tensor {
     pub ranges: Vec<(usize, u64, u64)>,
 }
 
-/// The document.
-#[derive(Serialize, Deserialize)]
-struct Document {
-    schema: String,
-    /// Of the text of `plan`.
-    sha256: String,
-    plan: Box<RawValue>,
-}
-
 impl Manifest {
-    /// The plan of `job`, in shards of at most `shard_size` bytes.
+    /// The plan of `job`, which was opened on the device that is `wanted`, in shards of at most `shard_size` bytes.
     ///
     /// # Errors
     /// A job whose result is an adapter.
-    pub fn new(job: &Job, shard_size: u64) -> Result<Self> {
+    pub fn new(job: &Job, shard_size: u64, wanted: &Wanted) -> Result<Self> {
         if job.recipe.lora_out.is_some() || job.zeros {
             return Err(Error::usage("an adapter is laid out when all of it is computed: it cannot be planned")
                 .hint("use `magic merge`"));
@@ -130,7 +124,7 @@ impl Manifest {
             shard.tensors.push(Tensor { name: tensor.name.clone(), bytes: layout.tensor_bytes(number), ranges });
         }
         let largest = job.plan.tensors.iter().max_by_key(|tensor| tensor.elements);
-        Ok(Self {
+        let manifest = Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             recipe: job.resolved_yaml(),
             shard_size,
@@ -144,7 +138,11 @@ impl Manifest {
             inputs,
             shards,
             layout: layout.describe(),
-        })
+            decisive: Fingerprint::new(),
+        };
+        // As workers will see it: under the names that the plan has.
+        let decisive = decisive(&manifest.opened(wanted)?)?;
+        Ok(Self { decisive, ..manifest })
     }
 
     /// Writes it into `dir`, which is made if it is not there; returns its digest, by which all work names it, and what is
@@ -153,8 +151,7 @@ impl Manifest {
     /// # Errors
     /// A folder that holds something else, a failed write.
     pub fn write(&self, job: &Job, dir: &Path) -> Result<(String, Option<String>)> {
-        let plan = serde_json::value::to_raw_value(self).expect("a plan is plain data");
-        let id = sha256(plan.get());
+        let (document, id) = sealed::seal(SCHEMA, self);
         if dir.join(PLAN).exists() {
             return match Self::read(dir)?.1 == id {
                 true => Ok((id, None)),
@@ -164,8 +161,7 @@ impl Manifest {
         }
         let space = job.check_but_space(&Output { shard_size: self.shard_size, ..Output::new(dir) })?;
         create_folder(dir)?;
-        let document = Document { schema: SCHEMA.to_owned(), sha256: id.clone(), plan };
-        put(dir, PLAN, &serde_json::to_vec(&document).expect("a plan is plain data"))?;
+        put(dir, PLAN, &document)?;
         Ok((id, space.map(|error| error.to_string())))
     }
 
@@ -179,19 +175,7 @@ impl Manifest {
             Error::usage(format!("there is no `{PLAN}` in `{}`", path(dir)))
                 .hint("make one: `magic plan RECIPE.yml --out DIR`")
         })?;
-        let bad = |what: String| Error::input(format!("`{at}` {what}")).hint(AGAIN);
-        let document: Document =
-            serde_json::from_slice(&bytes).map_err(|e| bad(format!("is damaged: {}", shown(&e.to_string()))))?;
-        if document.schema != SCHEMA {
-            return Err(bad(format!("has the schema `{}`, not `{SCHEMA}`", shown(&document.schema))));
-        }
-        let id = sha256(document.plan.get());
-        if id != document.sha256 {
-            return Err(bad("was changed after it was made: its digest is another".into()));
-        }
-        let plan = serde_json::from_str(document.plan.get())
-            .map_err(|e| bad(format!("is damaged: {}", shown(&e.to_string()))))?;
-        Ok((plan, id))
+        sealed::open(SCHEMA, &bytes).map_err(|what| Error::input(format!("`{at}` {what}")).hint(AGAIN))
     }
 
     /// The merge, opened on the device that is `wanted`.
@@ -205,7 +189,7 @@ impl Manifest {
             let what = format!("the plan is of version {}, and this is {version}", shown(&self.version));
             return Err(Error::usage(what).hint("all machines need the same version"));
         }
-        let job = Job::new(Recipe::from_yaml(&self.recipe, PLAN)?, None, wanted)?;
+        let job = self.opened(wanted)?;
         let now = inputs(&job);
         if let Some(input) = self.inputs.iter().find(|input| !now.iter().any(|other| other.is(input))) {
             let what = format!("the input `{}` is not what the merge was planned with", shown(&input.path));
@@ -218,10 +202,19 @@ impl Manifest {
                 None => error.hint("all machines need to see the inputs under the same paths"),
             });
         }
-        if job.layout(self.shard_size)?.describe() != self.layout {
+        if let Some(what) = difference(&self.decisive, &decisive(&job)?) {
+            return Err(Error::input(format!("this is no longer the merge that was planned: {what}")).hint(AGAIN));
+        }
+        let layout = job.layout(self.shard_size)?;
+        let shards = self.shards.iter().map(|shard| (shard.file.as_str(), shard.bytes));
+        if layout.describe() != self.layout || !layout.shards().eq(shards) {
             return Err(Error::input("the output would be laid out in another way than was planned").hint(AGAIN));
         }
         Ok(job)
+    }
+
+    fn opened(&self, wanted: &Wanted) -> Result<Job> {
+        Job::new(Recipe::from_yaml(&self.recipe, PLAN)?, None, wanted)
     }
 
     /// Shard number `shard`.
@@ -238,6 +231,14 @@ impl Manifest {
             }
         })
     }
+}
+
+/// What decides the bytes of `job`, and is the same on every machine.
+fn decisive(job: &Job) -> Result<Fingerprint> {
+    let here = ["device", "version", KERNELS, PRODUCTS, DECOMPOSITION];
+    let mut all = job.decisive()?;
+    all.retain(|key, _| !here.contains(&key.as_str()));
+    Ok(all)
 }
 
 /// All files that `job` reads.

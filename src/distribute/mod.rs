@@ -11,6 +11,7 @@ mod factors;
 mod finish;
 mod manifest;
 mod part;
+mod sealed;
 mod worker;
 
 pub use factors::{Measured, measure};

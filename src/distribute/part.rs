@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::manifest::Shard;
-use crate::checkpoint::text::shown;
+use super::sealed;
 use crate::checkpoint::{PARTS, check_file, read_document, temporary};
 use crate::error::Result;
 use crate::job::Origin;
@@ -18,9 +18,10 @@ const SCHEMA: &str = "magic-part/1";
 /// What a worker says of its shard.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Receipt {
-    schema: String,
     /// Digest of the plan.
     pub plan: String,
+    /// Digest of the factors of feature space, where there are any.
+    pub factors: Option<String>,
     /// Its file.
     pub file: String,
     /// Size of the file.
@@ -38,17 +39,24 @@ pub struct Receipt {
 impl Receipt {
     /// The receipt of `shard`, with `sha256`, made on `origin`.
     pub fn new(plan: &str, shard: &Shard, sha256: String, origin: Origin, tensors: Vec<(String, Value)>) -> Self {
-        let (file, bytes) = (shard.file.clone(), shard.bytes);
-        Self { schema: SCHEMA.into(), plan: plan.into(), file, bytes, sha256, origin, seconds: 0.0, tensors }
+        let (plan, file, bytes) = (plan.to_owned(), shard.file.clone(), shard.bytes);
+        Self { plan, factors: None, file, bytes, sha256, origin, seconds: 0.0, tensors }
     }
 
-    /// Reads that of `shard` in `dir`, checks it and the shard itself; what is wrong, if anything is.
+    /// The document.
+    pub fn document(&self) -> Vec<u8> {
+        sealed::seal(SCHEMA, self).0
+    }
+
+    /// Reads that of `shard` in `dir`, checks it and the shard itself; what is wrong, if anything is. `factors` is the digest
+    /// of those that are there.
     ///
     /// # Errors
     /// An interrupt, a folder that cannot be read.
     pub fn check(
         dir: &Path,
         plan: &str,
+        factors: Option<&str>,
         shard: &Shard,
         progress: &Progress,
     ) -> Result<std::result::Result<Self, String>> {
@@ -58,14 +66,17 @@ impl Receipt {
             Ok(None) => return Ok(Err(format!("its receipt `{name}` is missing"))),
             Err(error) => return Ok(Err(error.to_string())),
         };
-        let receipt: Self = match serde_json::from_slice(&bytes) {
-            Ok(receipt) => receipt,
-            Err(e) => return Ok(Err(format!("its receipt `{name}` is damaged: {}", shown(&e.to_string())))),
+        let receipt: Self = match sealed::open(SCHEMA, &bytes) {
+            Ok((receipt, _)) => receipt,
+            Err(what) => return Ok(Err(format!("its receipt `{name}` {what}"))),
         };
         let names = || receipt.tensors.iter().map(|(name, _)| name);
         let of_shard = receipt.file == shard.file && names().eq(shard.tensors.iter().map(|tensor| &tensor.name));
-        if receipt.schema != SCHEMA || receipt.plan != plan || receipt.bytes != shard.bytes || !of_shard {
+        if receipt.plan != plan || receipt.bytes != shard.bytes || !of_shard {
             return Ok(Err(format!("its receipt `{name}` is that of another merge")));
+        }
+        if receipt.factors.as_deref() != factors {
+            return Ok(Err(format!("its receipt `{name}` is of other factors of feature space")));
         }
         let wrong = check_file(&found(dir, &shard.file), &shard.file, shard.bytes, Some(&receipt.sha256), &|_| {
             progress.check()

@@ -10,7 +10,7 @@ use super::factors::Factors;
 use super::manifest::Manifest;
 use super::part::{Receipt, receipt_name};
 use crate::checkpoint::text::path;
-use crate::checkpoint::{Checkpoint, PARTS, Sink, Writer, create_folder, put, settle};
+use crate::checkpoint::{Checkpoint, PARTS, STAGED, Sink, Writer, create_folder, put, settle};
 use crate::device::Wanted;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
@@ -52,18 +52,20 @@ pub fn work(dir: &Path, shard: usize, wanted: &Wanted, progress: &Progress) -> R
         device: device.to_owned(),
         seconds: started.elapsed().as_secs_f64(),
     };
-    if let Ok(receipt) = Receipt::check(dir, &id, own, progress)? {
+    let factors = manifest.measured.then(|| Factors::read(dir, &id, manifest.tensors)).transpose()?;
+    let (factors, outcome) = factors.map(|known| (known.id, known.outcome)).unzip();
+    if let Ok(receipt) = Receipt::check(dir, &id, factors.as_deref(), own, progress)? {
         return Ok(worked(true, &receipt.origin.name));
     }
     let mut job = manifest.job(wanted)?;
-    if manifest.measured {
-        job.take_measured(Factors::read(dir, &id)?);
+    if let Some(outcome) = outcome {
+        job.take_measured(outcome);
     }
     let (layout, members) = job.layout(manifest.shard_size)?.part(shard)?;
     let parts = dir.join(PARTS);
     create_folder(&parts)?;
     // A folder of its own: others may be at the same shard.
-    let place = tempfile::Builder::new().prefix(".work-").tempdir_in(&parts).map_err(|e| Error::write(&parts, &e))?;
+    let place = tempfile::Builder::new().prefix(STAGED[0]).tempdir_in(&parts).map_err(|e| Error::write(&parts, &e))?;
     let inputs: Vec<&Checkpoint> = job.checkpoints.iter().collect();
     let writer = Writer::create(place.path(), layout, &inputs, true)?;
     let places = members.iter().copied().zip(0..).collect();
@@ -75,8 +77,9 @@ pub fn work(dir: &Path, shard: usize, wanted: &Wanted, progress: &Progress) -> R
     settle(&place.path().join(&own.file), &parts.join(&own.file))?;
     let names = own.tensors.iter().map(|tensor| tensor.name.clone());
     let mut receipt = Receipt::new(&id, own, sha256, job.origin(), names.zip(reports).collect());
+    receipt.factors = factors;
     receipt.seconds = started.elapsed().as_secs_f64();
-    put(&parts, receipt_name(&own.file), &serde_json::to_vec(&receipt).expect("a receipt is plain data"))?;
+    put(&parts, receipt_name(&own.file), &receipt.document())?;
     log::info!("{} of `{}` is done", own.file, path(dir));
     Ok(worked(false, &receipt.origin.name))
 }

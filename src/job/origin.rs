@@ -24,7 +24,8 @@ impl Origin {
         names.sort_unstable();
         names.dedup();
         let wgsl_sha256 = origins.iter().find_map(|origin| origin.wgsl_sha256.clone());
-        Self { name: names.join(", "), device: format!("several: {}", names.join(", ")), wgsl_sha256 }
+        let name = names.join(", ");
+        Self { device: format!("several: {name} on {}", std::env::consts::ARCH), name, wgsl_sha256 }
     }
 }
 
@@ -40,6 +41,11 @@ impl Job {
         };
         let device = format!("{device} on {}", std::env::consts::ARCH);
         Origin { name: self.opened.title(), device, wgsl_sha256 }
+    }
+
+    /// Says that others have taken so many seconds before this.
+    pub(crate) fn take_seconds(&mut self, seconds: f64) {
+        self.spent = seconds;
     }
 
     /// Says that others have computed the tensors.

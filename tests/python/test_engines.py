@@ -104,7 +104,7 @@ class Run:
         folder.mkdir()
         self.folder, self.dir, self.magic = folder, folder / "out", folder / "magic"
         magic("plan", *flags, "--out", self.dir)
-        file = json.loads((self.dir / "plan.json").read_text())["plan"]["shards"][VICTIM]["file"]
+        file = json.loads((self.dir / "plan.json").read_text())["content"]["shards"][VICTIM]["file"]
         words = [sys.executable, ROOT / "tests/python/engines/killed.py", MAGIC, folder, VICTIM, file, worker]
         self.magic.write_text(f'#!/bin/sh\nexec {shlex.join(map(str, words))} "$@"\n')
         self.magic.chmod(0o755)
