@@ -149,8 +149,9 @@ impl Subject {
     /// No finished merge, one whose page cannot be made or whose weights are not those that were recorded, a folder in which
     /// another run keeps writing.
     pub fn new(dir: &Path, model: (&str, &Checkpoint), head: Option<(&str, &Checkpoint)>) -> Result<Self> {
-        drop(alone(dir)?);
+        let alone = alone(dir)?;
         let finished = Finished::open(dir)?;
+        drop(alone);
         html::of(&finished, dir)?;
         let made: Made = report::read(&finished.receipt, &path(&dir.join(RECEIPT)))?;
         let files = files(model.1);

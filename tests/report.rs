@@ -617,7 +617,7 @@ fn scores_are_told_apart_by_what_was_measured() {
     }
     assert_eq!((rows(&sandbox).len(), &rows(&sandbox)[2]["role"]), (3, &json!("base")));
     for data in ["data.safetensors", "./data.safetensors"] {
-        eval(&sandbox, "./out", data, &["--head", &expert]).good();
+        eval(&sandbox, "./out", data, &[]).good();
     }
     assert_eq!((rows(&sandbox).len(), &rows(&sandbox)[3]["role"]), (4, &json!("merge")));
     let text = checked(&page(&sandbox, "out"));
