@@ -112,18 +112,19 @@ impl Made {
             |input: &Input, file: &str| input.files.iter().any(|known| resolved(Path::new(&known.path)) == file);
         let place = |file: &str| self.inputs.iter().position(|input| holds(input, file));
         let Some((own, below)) = files.split_first() else { return Role::Other };
-        // An adapter is what it is only on a model that went in too.
-        if below.iter().any(|file| place(file).is_none()) {
+        let base = usize::from(self.base.is_some());
+        let experts = base..base + self.experts.len();
+        // An adapter is what it is only on a model that it stood on there too.
+        if below.iter().any(|file| place(file).is_none_or(|at| experts.contains(&at))) {
             return Role::Other;
         }
         if Path::new(own).parent() == Some(Path::new(&resolved(dir))) {
             return Role::Merge;
         }
-        let base = usize::from(self.base.is_some());
         match place(own) {
             None => Role::Other,
             Some(0) if base == 1 => Role::Base,
-            Some(at) if at < base + self.experts.len() => Role::Expert(at + 1 - base),
+            Some(at) if experts.contains(&at) => Role::Expert(at + 1 - base),
             Some(_) => Role::Below,
         }
     }
@@ -233,7 +234,9 @@ fn whole(finished: &Finished, made: &Made, dir: &Path) -> Result<()> {
 /// The first file of each checkpoint that `model` is read from, its own first.
 fn files(model: &Checkpoint) -> Vec<String> {
     let own = model.files().next().map(resolved);
-    own.into_iter().chain(model.read_from().into_iter().flat_map(files)).collect()
+    let mut all: Vec<String> = own.into_iter().chain(model.read_from().into_iter().flat_map(files)).collect();
+    all.dedup(); // a model with an adapter has the adapter's own
+    all
 }
 
 /// `path` without links and detours, if there is something at it.

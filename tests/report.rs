@@ -703,3 +703,19 @@ fn the_page_of_an_adapter_says_what_its_factors_lose() {
     assert!(text.contains("0.2500 over all matrices, and at worst 0.5000, in h.0.mlp"), "{text}");
     assert!(!text.contains("computes tensors again") && text.contains("are not computed again"), "{text}");
 }
+
+#[test]
+fn an_adapter_is_the_merge_on_its_base_only() {
+    let sandbox = Sandbox::empty();
+    let demo = |name: &str| format!("{}/assets/demo/{name}", env!("CARGO_MANIFEST_DIR"));
+    let [base, digits, photo] = ["base", "expert_digits", "expert_photo"].map(demo);
+    let data = demo("samples/digits.test.safetensors");
+    let models = ["merge", "--device", "cpu", "--base", &base, "--model", &digits, "--model", &photo, "--out", "out"];
+    let adapter = ["--method", "linear", "--exclude", "classifier.*", "--lora-out", "4"];
+    sandbox.run(&[&models[..], &adapter].concat()).good();
+    assert!(checked(&page(&sandbox, "out")).contains("The adapter holds it as factors"));
+    for (model, role) in [(&base, "merge"), (&photo, "other")] {
+        eval(&sandbox, &format!("{model}+out"), &data, &["--samples", "2", "--head", &digits]).good();
+        assert_eq!(rows(&sandbox).last().unwrap()["role"], json!(role));
+    }
+}
