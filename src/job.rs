@@ -450,7 +450,7 @@ impl Job {
         // Of what is written, not of what is in memory: whoever reads the receipt makes the same page of it. The receipt
         // therefore cannot list it.
         let written = serde_json::from_slice(&document).expect("a report is JSON");
-        writer.file(REPORT, html::page(&written, None, RECEIPT)?.into_bytes());
+        writer.file(REPORT, html::page(&written, None, None, RECEIPT)?.into_bytes());
         writer.file(RECEIPT, document);
         writer.finish()?;
         for (kernel, time) in self.opened.executor.spent() {

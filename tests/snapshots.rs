@@ -85,6 +85,7 @@ fn floats(values: &[f32]) -> Vec<u8> {
 fn help() {
     let sandbox = Sandbox::empty();
     shot(&sandbox, "alone", &[]);
+    shot(&sandbox, "alone_with_flag", &["--json"]);
     shot(&sandbox, "help_short", &["-h"]);
     shot(&sandbox, "help_long", &["--help"]);
     shot(&sandbox, "help_merge_long", &["merge", "--help"]);

@@ -47,7 +47,7 @@ pub(crate) use parts::{
 pub(crate) use reader::Overlay;
 pub use reader::{Checkpoint, TensorInfo};
 pub use receipt::FileRecord;
-pub(crate) use receipt::{Finished, check_file};
+pub(crate) use receipt::{Finished, alone, check_file};
 pub use side::{side_files, with_dtype};
 pub use sink::Sink;
 #[doc(hidden)]

@@ -1,9 +1,10 @@
 //! The folder of a finished output, and whether its files are those that its receipt lists.
 
 use std::collections::HashSet;
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::io::Read;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -18,6 +19,9 @@ use super::layout::describe;
 use super::output::{self, LOCK, MAX_RECEIPT, RECEIPT, REPORT, SCORES, is_leftover, names, refuse_busy, temporary};
 use super::text::{self, shown};
 use crate::error::{Error, Kind, Result};
+
+/// How long what is said about a merge waits for whoever else writes into its folder.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A file as a receipt lists it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +42,28 @@ pub(crate) struct Finished {
     pub(crate) receipt: Value,
     /// Its text.
     pub(crate) text: String,
+}
+
+/// Makes what is said about the merge in `dir` this run's to change, as long as what is returned lives: waits for others
+/// that do so, and for a merge that writes there. The lock is the folder's own, which leaves nothing behind; where a folder
+/// cannot be locked, nobody is kept out.
+///
+/// # Errors
+/// They take longer than ten seconds.
+pub(crate) fn alone(dir: &Path) -> Result<Option<File>> {
+    let until = Instant::now() + PATIENCE;
+    let folder = dir.is_dir().then(|| File::open(dir).ok()).flatten();
+    loop {
+        let held = folder.as_ref().is_some_and(|folder| matches!(folder.try_lock(), Err(TryLockError::WouldBlock)));
+        if !held && (!dir.join(LOCK).is_file() || refuse_busy(dir).is_ok()) {
+            return Ok(folder);
+        }
+        if Instant::now() > until {
+            let what = format!("another run is still writing into `{}`", text::path(dir));
+            return Err(Error::output(what).hint("wait for it, and do this again"));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 impl Finished {

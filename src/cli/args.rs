@@ -137,7 +137,7 @@ pub enum Command {
     ///
     /// For instance: `magic man ~/.local/share/man/man1`, and then `man magic-merge`
     Man {
-        /// The folder; it is made if it is not there
+        /// The folder; it and those above it are made if they are not there
         #[arg(value_name = "DIR")]
         dir: Option<PathBuf>,
     },
@@ -188,7 +188,8 @@ impl Args {
     pub fn read() -> Result<Self, ExitCode> {
         terminal::choose_color(std::env::args_os().skip(1));
         Self::try_parse().map_err(|error| {
-            if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+            let alone = [ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand, ErrorKind::MissingSubcommand];
+            if alone.contains(&error.kind()) {
                 output::first_steps(FIRST_STEPS);
             } else if error.use_stderr() {
                 output::usage(&error.to_string());

@@ -14,7 +14,8 @@ use magic_merge::job::{Job, Output};
 use magic_merge::progress::Progress;
 use magic_merge::recipe::{Quick, Recipe};
 use magic_merge::report::Report;
-use magic_merge::{Error, Result, data, html, scores};
+use magic_merge::scores::Subject;
+use magic_merge::{Error, Result, data, html};
 use serde_json::{Value, json};
 
 use super::args::{Demo, Global};
@@ -83,7 +84,7 @@ pub fn run(args: &Demo, global: &Global, printer: &Printer) -> Result<()> {
             rows.push(Row { method, space, report, accuracy: accuracy(&found) });
             // Where merges stay, each page shows what was found.
             if args.out.is_some() {
-                scores::add(&dir, models.scores(&dir, found, &opened.name))?;
+                models.keep(&dir, &found, &opened.name)?;
             }
         }
     }
@@ -148,16 +149,15 @@ impl Models {
         (0..self.experts.len()).map(|task| self.evaluate_on(task, model, opened, progress)).collect()
     }
 
-    /// What was found of the merge in `dir` on every task.
-    fn scores(&self, dir: &Path, found: Vec<Evaluation>, device: &str) -> Vec<scores::Score> {
-        let score = |(found, head): (Evaluation, &String)| scores::Score {
-            model: dir.to_string_lossy().into_owned(),
-            merge: true,
-            head: Some(head.clone()),
-            device: device.to_owned(),
-            found,
-        };
-        found.into_iter().zip(&self.experts).map(score).collect()
+    /// Puts what was found on every task beside the merge in `dir`.
+    fn keep(&self, dir: &Path, found: &[Evaluation], device: &str) -> Result<()> {
+        let name = dir.to_str().ok_or_else(|| not_utf8(dir))?;
+        let merge = Checkpoint::open(name, &[])?;
+        for (found, head) in found.iter().zip(&self.experts) {
+            let head = (head.as_str(), &Checkpoint::open(head, &[])?);
+            Subject::new(dir, (name, &merge), Some(head))?.add(device, std::slice::from_ref(found))?;
+        }
+        Ok(())
     }
 
     /// A model on one task.

@@ -1,6 +1,6 @@
 //! `magic eval` and `magic sensitivity`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use magic_merge::checkpoint::{Checkpoint, target};
@@ -9,7 +9,7 @@ use magic_merge::fast_gemm::{FastGemm, FastReport};
 use magic_merge::job::Job;
 use magic_merge::progress::Progress;
 use magic_merge::recipe::Quick;
-use magic_merge::scores::{self, Score};
+use magic_merge::scores::Subject;
 use magic_merge::sensitivity::{Metric, Sensitivity};
 use magic_merge::{Error, Result, device, lora};
 use serde::Serialize;
@@ -35,12 +35,15 @@ struct Document {
 /// Loss and accuracy of a model.
 pub fn eval(args: &Eval, global: &Global, printer: &Printer) -> Result<()> {
     refuse_fallback(global)?;
-    args.report.as_deref().map_or(Ok(()), scores::check)?;
     let progress = Arc::new(Progress::default());
     interrupt::stops(&progress)?;
     let specs = [Some(&args.model), args.head.as_ref()];
     let checkpoints: Vec<Checkpoint> =
         specs.into_iter().flatten().map(|spec| lora::open(spec, &[])).collect::<Result<_>>()?;
+    let head = args.head.as_deref().zip(checkpoints.get(1));
+    let subject = |dir: &PathBuf| Subject::new(dir, (&args.model, &checkpoints[0]), head);
+    let subject = args.report.as_ref().map(subject).transpose()?;
+    printer.warnings(subject.as_ref().map_or(&[], |subject| &subject.warnings));
     let opened = device::open(&global.wanted(args.fast_gemm))?;
     let model = Model::new(&checkpoints, &opened.executor, opened.memory.parameters())?;
     let mut sets = Vec::new();
@@ -51,12 +54,13 @@ pub fn eval(args: &Eval, global: &Global, printer: &Printer) -> Result<()> {
         sets.push(opened.memory.pool()?.install(|| model.evaluate(samples, &progress))?);
     }
     drop(bar);
-    let page =
-        args.report.as_deref().map(|dir| scores::add(dir, scored(args, dir, &opened.name, &sets))).transpose()?;
+    // What was found is printed, whether or not it can be kept.
+    let page = subject.map(|subject| subject.add(&opened.name, &sets)).transpose();
     let fast_gemm = opened.executor.fast_gemm().and_then(FastGemm::report);
     if printer.json() {
         let (schema, model, device) = ("magic-eval/1", args.model.clone(), opened.name);
-        return printer.document(&Document { schema, model, device, sets, fast_gemm });
+        printer.document(&Document { schema, model, device, sets, fast_gemm })?;
+        return page.map(drop);
     }
     let tokens = sets.iter().any(|set| set.perplexity.is_some());
     let mut columns = vec![Column::Left("data"), Column::Right("samples"), Column::Right("predictions")];
@@ -68,20 +72,8 @@ pub fn eval(args: &Eval, global: &Global, printer: &Printer) -> Result<()> {
         vec![data.clone(), samples.to_string(), predictions.to_string(), number(*loss), last]
     };
     printer.data(&table(&columns, sets.iter().map(row)))?;
-    let page = page.map_or(String::new(), |page| harmless(&format!("shown in {}\n", page.display())));
+    let page = page?.map_or(String::new(), |page| harmless(&format!("shown in {}\n", page.display())));
     printer.summary(&(summary::fast_gemm(fast_gemm.as_ref()) + &page))
-}
-
-/// What was found, as the merge in `dir` keeps it.
-fn scored(args: &Eval, dir: &Path, device: &str, sets: &[Evaluation]) -> Vec<Score> {
-    let score = |found: &Evaluation| Score {
-        model: args.model.clone(),
-        merge: scores::is_merge(&args.model, dir),
-        head: args.head.clone(),
-        device: device.to_owned(),
-        found: found.clone(),
-    };
-    sets.iter().map(score).collect()
 }
 
 /// The tensors that a merge is sensitive to.

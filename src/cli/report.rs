@@ -9,8 +9,8 @@ use super::text::bytes;
 
 /// Writes the page, and says where it is.
 pub fn run(args: &Report, printer: &Printer) -> Result<()> {
-    let (path, len, edited) = html::write(&args.dir)?;
-    printer.warnings(edited.as_slice());
+    let (path, len, faults) = html::write(&args.dir)?;
+    printer.warnings(&faults);
     if printer.json() {
         return printer.document(&json!({"schema": "magic-report/1", "report": path.to_string_lossy(), "bytes": len}));
     }

@@ -1,6 +1,7 @@
 //! What a shell takes from the program: completions and manual pages.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use clap::CommandFactory;
@@ -9,6 +10,9 @@ use magic_merge::{Error, Result};
 
 use super::args::Args;
 use super::output::Printer;
+
+/// What to name.
+const FOLDER: &str = "name a folder, such as ~/.local/share/man/man1";
 
 /// A completion script for `shell`.
 pub fn completions(shell: clap_complete::Shell, printer: &Printer) -> Result<()> {
@@ -25,12 +29,14 @@ pub fn man(dir: Option<&Path>, printer: &Printer) -> Result<()> {
         return printer.data(&String::from_utf8_lossy(&page));
     };
     if !dir.exists() {
-        let parent = "the folder above it must be there: `mkdir -p` makes all of them";
-        fs::create_dir(dir).map_err(|e| Error::write(dir, &e).hint(parent))?;
+        fs::create_dir_all(dir).map_err(|e| match e.kind() {
+            // Of those above it, one leads nowhere.
+            ErrorKind::NotFound | ErrorKind::AlreadyExists => Error::write(dir, &e).hint(FOLDER),
+            _ => Error::write(dir, &e),
+        })?;
     }
     if !dir.is_dir() {
-        return Err(Error::output(format!("`{}` is not a folder", dir.display()))
-            .hint("name a folder, such as ~/.local/share/man/man1"));
+        return Err(Error::output(format!("`{}` is not a folder", dir.display())).hint(FOLDER));
     }
     let made = tempfile::tempdir().map_err(|e| Error::write(&std::env::temp_dir(), &e))?;
     let failed = |e| Error::write(made.path(), &e);

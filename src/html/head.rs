@@ -7,6 +7,7 @@ use super::document::{Document, Tensor};
 use super::escape::{code, escape, prose};
 use super::layers::Sums;
 use super::table::{Cell, Row, capped, table};
+use crate::checkpoint::RECEIPT;
 use crate::figures::{bytes, count, number, plural};
 use crate::methods::{GIVEN, METHODS, Method};
 use crate::part::Part;
@@ -60,20 +61,19 @@ pub fn header(document: &Document) -> String {
     )
 }
 
-/// Warnings, if there are any.
-pub fn warnings(document: &Document) -> String {
-    if document.warnings.is_empty() {
+/// Warnings, if there are any; before all others what is wrong with the receipt's own SHA-256, if anything is: `edited`.
+pub fn warnings(document: &Document, edited: Option<&str>) -> String {
+    let edited = edited.map(|what| format!("`{RECEIPT}`: {what}. This page may tell of what was never merged."));
+    let count = document.warnings.len() + usize::from(edited.is_some());
+    if count == 0 {
         return String::new();
     }
-    let items: String =
-        document.warnings.iter().take(MOST).map(|warning| format!("<li>{}</li>\n", prose(warning))).collect();
+    let shown = edited.iter().chain(document.warnings.iter().take(MOST));
+    let items: String = shown.map(|warning| format!("<li>{}</li>\n", prose(warning))).collect();
     let more = document.warnings.len().saturating_sub(MOST);
     let more =
         if more > 0 { format!("<p>… and {more} more in <code>magic.json</code>.</p>\n") } else { String::new() };
-    format!(
-        "<section class=\"warnings\"><h2>{}</h2>\n<ul>\n{items}</ul>\n{more}</section>\n",
-        plural(document.warnings.len(), "warning")
-    )
+    format!("<section class=\"warnings\"><h2>{}</h2>\n<ul>\n{items}</ul>\n{more}</section>\n", plural(count, "warning"))
 }
 
 /// The whole in a few numbers.
@@ -106,7 +106,19 @@ pub fn numbers(document: &Document) -> String {
             "No base was named: τ is the difference from the first model, whose own is zero, and lengths say little."
         }
     };
-    format!("<section>\n<dl class=\"cards\">\n{cards}</dl>\n<p class=\"note\">{origin}</p>\n</section>\n")
+    let rounded = " Norms are of results before they are rounded to the element type of the output.";
+    let factored = document.lora.as_ref().map_or(String::new(), |lora| {
+        format!(
+            " All these figures are of the whole merge. The adapter holds it as factors, with ‖ΔW − BA‖ / ‖ΔW‖ {} over all \
+             matrices, and at worst {}, in {}.",
+            number(lora.error),
+            number(lora.worst_error),
+            code(&lora.worst)
+        )
+    });
+    format!(
+        "<section>\n<dl class=\"cards\">\n{cards}</dl>\n<p class=\"note\">{origin}{rounded}{factored}</p>\n</section>\n"
+    )
 }
 
 /// Two digits: less of a cosine is nothing.

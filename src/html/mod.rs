@@ -1,5 +1,6 @@
 //! `report.html`: a merge as a page for people, made from `magic.json` and, where `magic eval --report` wrote it,
-//! `scores.json`, and nothing else, so that the same documents give the same bytes. It needs neither network nor scripts: charts are SVG, and colours follow the reader's.
+//! `scores.json`, and nothing else, so that the same documents give the same bytes. It needs neither network nor scripts:
+//! charts are SVG, and colours follow the reader's.
 
 mod between;
 mod chart;
@@ -24,26 +25,27 @@ pub use scores::{Score, scores};
 use serde_json::Value;
 
 use crate::checkpoint::text::path;
-use crate::checkpoint::{Finished, RECEIPT, REPORT};
+use crate::checkpoint::{Finished, RECEIPT, REPORT, alone};
 use crate::error::Result;
 use crate::report;
 use crate::scores::Scores;
 
-/// The page of the receipt `document`, which was read from `at`, and of `evaluated`, the scores beside it.
+/// The page of the receipt `document`, which was read from `at`, of `evaluated`, the scores beside it, and of what is wrong
+/// with the receipt's own SHA-256, if anything is: `edited`.
 ///
 /// # Errors
 /// A document of another kind, or in which something is missing.
-pub fn page(document: &Value, evaluated: Option<&Scores>, at: &str) -> Result<String> {
+pub fn page(document: &Value, evaluated: Option<&Scores>, edited: Option<&str>, at: &str) -> Result<String> {
     let document: Document = report::read(document, at)?;
     let sections = [
         head::header(&document),
-        head::warnings(&document),
+        head::warnings(&document, edited),
         head::numbers(&document),
         head::models(&document),
         evaluations::section(evaluated),
         head::parts(&document),
-        surprises::section(&document),
         depth::sections(&document),
+        surprises::section(&document),
         between::section(&document),
         features::section(&document),
         head::tensors(&document),
@@ -72,20 +74,27 @@ fn frame(title: &str, body: &str) -> String {
 /// # Errors
 /// As [`page`].
 pub(crate) fn of(finished: &Finished, dir: &Path) -> Result<String> {
-    page(&finished.receipt, Scores::of(finished).as_ref(), &path(&dir.join(RECEIPT)))
+    let edited = report::broken_seal(&finished.receipt, &finished.text);
+    page(&finished.receipt, Scores::of(finished).ok().flatten().as_ref(), edited.as_deref(), &path(&dir.join(RECEIPT)))
+}
+
+/// What is wrong with what the page of a finished merge is made from, each a line.
+pub(crate) fn faults(finished: &Finished) -> Vec<String> {
+    let edited = report::broken_seal(&finished.receipt, &finished.text).map(|what| format!("`{RECEIPT}`: {what}"));
+    edited.into_iter().chain(Scores::of(finished).err()).collect()
 }
 
 /// Writes the page about the finished merge in `dir` anew: all of it or nothing. Returns where it is, its bytes, and what is
-/// wrong with the receipt's own SHA-256, if anything is.
+/// wrong with what it is made from, each a line.
 ///
 /// # Errors
-/// What is no finished merge or has a receipt of another kind, a folder in which another merge writes, a failed write.
-pub fn write(dir: &Path) -> Result<(PathBuf, u64, Option<String>)> {
+/// What is no finished merge or has a receipt of another kind, a folder in which another run keeps writing, a failed write.
+pub fn write(dir: &Path) -> Result<(PathBuf, u64, Vec<String>)> {
+    let _alone = alone(dir)?;
     let finished = Finished::open(dir)?;
     let page = of(&finished, dir)?;
     finished.replace(REPORT, page.as_bytes())?;
-    let edited = report::broken_seal(&finished.receipt, &finished.text);
-    Ok((dir.join(REPORT), page.len() as u64, edited.map(|what| format!("`{RECEIPT}`: {what}"))))
+    Ok((dir.join(REPORT), page.len() as u64, faults(&finished)))
 }
 
 /// What a page says made it: another version may make another page of the same document.

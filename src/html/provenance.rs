@@ -42,10 +42,15 @@ pub fn section(document: &Document) -> String {
     });
     format!(
         "<section><h2>Where it comes from</h2>\n{}{}{recipe}<p class=\"note\">Seed {}; numbers that are none: {}. \
-         <code>magic verify</code> compares all of this, and computes tensors again.</p>\n</section>\n",
+         <code>magic verify</code> compares all of this{}.</p>\n</section>\n",
         files("files that went in", inputs),
         files("files that came out", outputs),
         document.seed,
         escape(&document.non_finite),
+        if document.lora.is_some() {
+            "; the factors of an adapter are not computed again"
+        } else {
+            ", and computes tensors again"
+        },
     )
 }

@@ -215,7 +215,7 @@ impl Verifier<'_> {
         found.receipt.extend(report::broken_seal(&self.finished.receipt, &self.finished.text));
         found.receipt.extend(self.receipt.contradictions());
         let recipe = self.recipe(found);
-        let scores = Scores::of(self.finished);
+        let scores = Scores::of(self.finished).ok().flatten();
         self.look_at_page(scores.as_ref(), found);
         let dir = self.dir.to_string_lossy();
         let output = match Checkpoint::open_any(&dir, &[]) {
@@ -286,13 +286,19 @@ impl Verifier<'_> {
                 found.notes.push(format!("`{REPORT}` was made by another version, and not compared: {again}"));
             }
             // Scores may have been added, and the page not been written since.
-            Some(page) => match html::page(&self.finished.receipt, scores, RECEIPT) {
+            Some(page) => match self.page(scores) {
                 Ok(now) if now == page => {}
-                Ok(_) if html::page(&self.finished.receipt, None, RECEIPT).is_ok_and(|plain| plain == page) => {}
+                Ok(_) if self.page(None).is_ok_and(|plain| plain == page) => {}
                 Ok(_) => found.receipt.push(format!("`{REPORT}` is not what follows from `{RECEIPT}`: {again}")),
                 Err(error) => found.receipt.push(error.to_string()),
             },
         }
+    }
+
+    /// The page as this version makes it.
+    fn page(&self, scores: Option<&Scores>) -> Result<String> {
+        let edited = report::broken_seal(&self.finished.receipt, &self.finished.text);
+        html::page(&self.finished.receipt, scores, edited.as_deref(), RECEIPT)
     }
 
     /// Loaders must find in the folder what the receipt lists, and nothing else.
