@@ -13,6 +13,7 @@ set -euo pipefail
 [ $# -gt 0 ] || { sed -n '2,/^set/{s/^# \?//;/^set/d;p}' "$0" >&2; exit 2; }
 dir=$(realpath "$1") && shift
 magic=$(realpath "$(command -v "${MAGIC:-magic}")")
+[ -e "$dir/plan.json" ] || exec "$magic" finalize "$dir" "$@" # it is finished, or was never planned
 read -r shards measured < <(python3 -c '
 import json, sys
 plan = json.load(open(sys.argv[1]))["content"]

@@ -33,9 +33,11 @@ def main():
     parser.add_argument("dir", type=Path, help="the folder of the plan")
     parser.add_argument("flags", nargs=argparse.REMAINDER, help="flags of magic")
     args = parser.parse_args()
-    plan = json.loads((args.dir / "plan.json").read_text())["content"]
     magic = str(Path(shutil.which(args.magic) or args.magic).resolve())
     rest = [str(args.dir.resolve()), *args.flags]
+    if not (args.dir / "plan.json").exists():  # it is finished, or was never planned
+        raise SystemExit(subprocess.run([magic, "finalize", *rest]).returncode)
+    plan = json.loads((args.dir / "plan.json").read_text())["content"]
 
     ray.init(address=args.address)
     task = run.options(num_cpus=args.cpus, num_gpus=args.gpus)

@@ -14,6 +14,7 @@ again=2
 [ "$1" != --end ] || { end=1 again=$2 && shift 2; }
 dir=$(realpath "$1") && shift
 me=$(realpath "$0") magic=$(realpath "$(command -v "${MAGIC:-magic}")")
+[ -e "$dir/plan.json" ] || exec "$magic" finalize "$dir" "$@" # it is finished, or was never planned
 # Shards without a receipt, such as 0,3,4, or -.
 read -r measured missing < <(python3 -c '
 import json, os, sys
