@@ -90,15 +90,16 @@ pub fn run(
     let desc = wgpu::CommandEncoderDescriptor { label: Some("magic.run") };
     let mut encoder = gpu.core.device.raw.create_command_encoder(&desc);
     for (own, buffer) in own.iter().zip(&recording.buffers) {
-        // Of few values, those of an earlier run could pass for these, should a launch be missing.
+        // Of few values, those of an earlier run could pass for these, should a launch be missing. A zero may pass for what
+        // is known of a row besides its norms.
         let bytes = 4 * buffer.size.words(extent).max(1) as u64;
-        let clear = match buffer.role {
-            Role::Result => matches!(buffer.size, Size::Fixed(_)) || bytes <= FEW,
-            Role::Scratch => bytes <= FEW,
+        let clear = match (&buffer.role, buffer.size) {
+            (Role::Result, Size::Fixed(_)) => true,
+            (Role::Result, _) | (Role::Scratch, Size::Planes(_)) => bytes <= FEW,
             _ => false,
         };
-        if let Some(buffer) = own.as_ref().filter(|_| clear) {
-            encoder.clear_buffer(buffer, 0, Some(bytes));
+        if let Some(own) = own.as_ref().filter(|_| clear) {
+            encoder.clear_buffer(own, 0, Some(bytes));
         }
     }
     proof.clear(&mut encoder);
