@@ -146,11 +146,15 @@ def skip(why):
 def gnu_parallel(run):
     version = run.do(run.program("parallel"), "--version").splitlines()[0]
     version.startswith("GNU") or skip("`parallel` is not GNU's")
-    # A second host, which is this machine: what ssh would do there, a shell does here.
+    # A second host, which is this machine: what ssh would do there, a shell does here. SHELL is sshd's to set; without
+    # it, GNU parallel takes a job over ssh for done that never ran.
     ssh = run.folder / "ssh"
-    ssh.write_text(
-        '#!/bin/sh\nwhile [ "$1" != other ]; do shift; done; shift; [ "$1" != -- ] || shift; exec sh -c "$*"\n'
-    )
+    ssh.write_text("""#!/bin/sh
+while [ "$1" != other ]; do shift; done
+shift
+[ "$1" != -- ] || shift
+SHELL=/bin/sh exec sh -c "$*"
+""")
     ssh.chmod(0o755)
     run.do(SCRIPTS / "parallel.sh", run.dir, *CPU, HOSTS="2/:,2/other", JOBS="2", PARALLEL_SSH=str(ssh))
     jobs = (run.folder / "out.log").read_text().splitlines()[1:]
