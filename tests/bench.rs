@@ -92,6 +92,24 @@ fn a_gpu_by_its_own_clock() {
 }
 
 #[test]
+fn every_row_is_right_on_every_device() {
+    let devices: &[&str] = if gpu().is_some() { &["cpu", "gpu"] } else { &["cpu"] };
+    for device in devices {
+        let args = ["bench", "--quick", "--elements", "32768", "--threads", "1", "--json", "--device", device];
+        let document = Sandbox::empty().run(&args).good().json();
+        let rows = document["devices"][0]["results"].as_array().unwrap();
+        for row in rows {
+            let coop = row["kernel"].as_str().unwrap().starts_with("matmul_coop");
+            assert!(row["status"] == "ok" || row["status"] == "skipped" && coop, "{device}: {row}");
+        }
+        for kernel in magic_merge::kernels::ALL {
+            let name = kernel.name;
+            assert!(rows.iter().any(|row| row["kernel"] == name), "{device}: no row measures `{name}`");
+        }
+    }
+}
+
+#[test]
 fn what_a_device_has_no_matrices_for_is_not_run() {
     let args = ["bench", "--quick", "--filter", "matmul_coop", "--device", "cpu", "--threads", "1"];
     let sandbox = Sandbox::empty();

@@ -241,11 +241,11 @@ pub static CASES: &[Case] = &[
         note: "marks of 2048 words",
         work: None,
         ..case("canary", 0.0, Expect::Bits, |s| {
-            let (words, trailer) = (s.outs(Size::Planes(1)), s.out(Size::Fixed(2)));
-            each_plane(move |list, k| {
+            let (words, trailer) = (s.list.scratch("words", Size::Planes(1)), s.out(Size::Fixed(2)));
+            each_plane(move |list, _| {
                 for look in [0, 1] {
                     let params = Marks { epoch: 7, slot: 1, from: 0, stride: ROW, look };
-                    list.call_over((1, ROW), &CANARY, &[], &params, &[words[k as usize], trailer]);
+                    list.call_over((1, ROW), &CANARY, &[], &params, &[words, trailer]);
                 }
             })
         })

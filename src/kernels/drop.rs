@@ -86,12 +86,20 @@ pub(super) fn with_words(first: u64, key: [u32; 2], tau: &mut [f32], mut part: i
 }
 
 /// The words of the counters from `first` on.
-#[multiversion::multiversion(targets = "simd")]
 fn random(words: &mut Words, first: u64, key: [u32; 2]) {
+    let next = (first >> 32) + 1;
+    let (words, over) = words.split_at_mut(((next << 32) - first).min(QUADS as u64) as usize);
+    random_low(words, [first as u32, (first >> 32) as u32], key);
+    random_low(over, [0, next as u32], key);
+}
+
+/// The same where the high half of the counters, `first[1]`, stays as it is.
+#[multiversion::multiversion(targets = "simd")]
+fn random_low(words: &mut [[u32; 4]], first: [u32; 2], key: [u32; 2]) {
     let step = |v: u32| v.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+    let high = step(first[1]);
     for (i, out) in words.iter_mut().enumerate() {
-        let counter = first + i as u64;
-        let (mut x, mut y) = (step(counter as u32), step((counter >> 32) as u32));
+        let (mut x, mut y) = (step(first[0].wrapping_add(i as u32)), high);
         let (mut z, mut w) = (step(key[0]), step(key[1]));
         x = x.wrapping_add(y.wrapping_mul(w));
         y = y.wrapping_add(z.wrapping_mul(x));
