@@ -197,6 +197,39 @@ fn a_plan_of_one_shard_says_so() {
 }
 
 #[test]
+fn each_command_takes_what_its_help_lists() {
+    let sandbox = Sandbox::empty();
+    let cases: [(&str, &[&str]); 4] = [
+        (
+            "plan",
+            &[
+                "--dry-run",
+                "--emit-recipe",
+                "--resume",
+                "--overwrite",
+                "--hash",
+                "--lora-out=8",
+                "--fast-gemm",
+                "--fallback=cpu",
+            ],
+        ),
+        ("measure", &["--shard=0", "--fast-gemm", "--hash"]),
+        ("work", &["--fast-gemm", "--overwrite", "--resume"]),
+        ("finalize", &["--fallback=cpu", "--overwrite", "--resume"]),
+    ];
+    for (command, flags) in cases {
+        let help = sandbox.run(&[command, "--help"]).good().stdout;
+        for flag in flags {
+            let name = flag.split('=').next().expect("a name");
+            assert!(!help.contains(name), "{command} lists {name}");
+            let run = sandbox.run(&[command, "out", flag]);
+            let what = format!("unexpected argument '{name}' found");
+            assert!(run.code == Some(2) && run.stderr.contains(&what), "{command} {flag}: {}", run.stderr);
+        }
+    }
+}
+
+#[test]
 fn a_plan_is_for_one_merge_and_one_set_of_inputs() {
     let sandbox = sandbox();
     plan(&sandbox, "out");

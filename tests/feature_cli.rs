@@ -839,14 +839,14 @@ const BAD: &[Bad] = &[
         spoil: nothing,
         line: "{PROBE} --fallback cpu",
         code: 2,
-        phrases: &["`--fallback` is for tensors that are merged"],
+        phrases: &["unexpected argument '--fallback'"],
     },
     Bad {
         what: "a fallback for an evaluation",
         spoil: nothing,
         line: "eval base --data @fsc/llama/task0.safetensors --fallback cpu",
         code: 2,
-        phrases: &["`--fallback` is for tensors that are merged"],
+        phrases: &["unexpected argument '--fallback'"],
     },
     Bad {
         what: "a negative epsilon",
