@@ -433,6 +433,7 @@ impl Job {
             seconds: 0.0,
             sha256: String::new(),
         };
+        self.name_inputs(&mut report);
         report.warn();
         Ok(report)
     }

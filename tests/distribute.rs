@@ -230,6 +230,37 @@ fn each_command_takes_what_its_help_lists() {
 }
 
 #[test]
+fn a_planned_result_names_its_models_as_the_recipe_does() {
+    let sandbox = Sandbox::new();
+    // As named, found from the working directory and beside the recipe.
+    fs::create_dir(sandbox.path("recipes")).expect("made");
+    fs::rename(sandbox.path("b"), sandbox.path("recipes/b")).expect("moved");
+    let recipe = "{merge_method: ties, base_model: ./base, models: [{model: a}, {model: b}]}";
+    sandbox.write("recipes/recipe.yml", recipe);
+    let all = |command: &str, out: &str| {
+        sandbox.run(&[command, "recipes/recipe.yml", "--device", "cpu", "--out", out]).good()
+    };
+    all("merge", "one");
+    all("plan", "many");
+    work(&sandbox, "many", 0).good();
+    finalize(&sandbox, "many").good();
+    for file in ["README.md", "recipe.yml", "model.safetensors"] {
+        assert!(sandbox.read(&format!("one/{file}")) == sandbox.read(&format!("many/{file}")), "{file}");
+    }
+    let receipt = |dir: &str| -> Value {
+        let mut receipt: Value = serde_json::from_slice(&sandbox.read(&format!("{dir}/magic.json"))).expect("JSON");
+        receipt["tensors"].as_array_mut().expect("a list").iter_mut().for_each(|tensor| tensor["seconds"].take().into());
+        (receipt["seconds"].take(), receipt["sha256"].take());
+        receipt
+    };
+    assert_eq!(receipt("many"), receipt("one"));
+    assert_eq!(receipt("many")["experts"], serde_json::json!(["a", "b"]));
+    let again = sandbox.run(&["merge", "recipes/recipe.yml", "--device", "cpu", "--out", "many", "--resume"]).good();
+    assert!(again.stdout.contains("already done"), "{}", again.stdout);
+    sandbox.run(&["verify", "many", "--all"]).good();
+}
+
+#[test]
 fn a_plan_is_for_one_merge_and_one_set_of_inputs() {
     let sandbox = sandbox();
     plan(&sandbox, "out");
