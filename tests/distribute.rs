@@ -240,10 +240,12 @@ fn a_planned_result_names_its_models_as_the_recipe_does() {
     let all = |command: &str, out: &str| {
         sandbox.run(&[command, "recipes/recipe.yml", "--device", "cpu", "--out", out]).good()
     };
-    all("merge", "one");
+    let merged = all("merge", "one").stdout;
     all("plan", "many");
     work(&sandbox, "many", 0).good();
-    finalize(&sandbox, "many").good();
+    let finalized = finalize(&sandbox, "many").good().stdout;
+    let norms = |said: &str| said.split_once("\n\n").expect("a table, then other lines").0.to_owned();
+    assert!(norms(&merged).contains("‖τ‖ experts") && norms(&finalized) == norms(&merged), "{finalized}");
     for file in ["README.md", "recipe.yml", "model.safetensors"] {
         assert!(sandbox.read(&format!("one/{file}")) == sandbox.read(&format!("many/{file}")), "{file}");
     }

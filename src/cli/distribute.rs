@@ -148,5 +148,5 @@ pub fn finalize(args: &Finalize, global: &Global, printer: &Printer) -> Result<(
     if printer.json() {
         return printer.document(&report);
     }
-    printer.summary(&summary::line(&report, &args.dir.display().to_string()))
+    printer.summary(&summary::text(&report, &args.dir))
 }

@@ -117,16 +117,7 @@ fn write(job: &Job, output: &Output, global: &Global, printer: &Printer) -> Resu
     if printer.json() {
         return printer.document(&report);
     }
-    // Without a base, the differences are from the first model, and say little.
-    let norms = if job.recipe.base.is_some() || job.zeros { summary::norms(&report) + "\n" } else { String::new() };
-    let candidates = summary::candidates(&report);
-    printer.summary(
-        &(candidates
-            + &norms
-            + &summary::adapter(&report)
-            + &summary::fast_gemm(report.features.as_ref().and_then(|features| features.fast_gemm.as_ref()))
-            + &summary::line(&report, &output.dir.display().to_string())),
-    )
+    printer.summary(&summary::text(&report, &output.dir))
 }
 
 /// Whether the merge is done already, which is then said.
