@@ -263,6 +263,50 @@ fn a_planned_result_names_its_models_as_the_recipe_does() {
 }
 
 #[test]
+#[cfg(target_os = "linux")] // where it can be known who is gone
+fn what_killed_workers_leave_goes_with_the_next_work() {
+    let sandbox = sandbox();
+    plan(&sandbox, "out");
+    let left = || {
+        let names = others(&sandbox, "out/parts").into_iter().filter(|name| name.starts_with(".work-"));
+        names.collect::<Vec<_>>()
+    };
+    let (mut stale, mut kept) = (0, 0);
+    for at in 1.. {
+        let mut command = sandbox.command(&["work", "out", "--shard", "0", "--device", "cpu"]);
+        let killed = command.env("MAGIC_TEST_FAULT", format!("kill@{at}")).output().expect("it starts");
+        if killed.status.success() {
+            break;
+        }
+        let Some(name) = sandbox.path("out/parts").is_dir().then(left).unwrap_or_default().pop() else { continue };
+        let files = fs::read_dir(sandbox.path("out/parts").join(&name)).expect("a folder").flatten();
+        let files: Vec<_> = files.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        // Of a worker that lives and holds its lock nothing goes.
+        if files.iter().any(|file| file.ends_with(".tmp")) && files.iter().any(|file| file == ".magic.lock") {
+            let lock = sandbox.path("out/parts").join(&name).join(".magic.lock");
+            let held = fs::OpenOptions::new().write(true).open(lock).expect("a lock");
+            held.try_lock().expect("its owner is gone");
+            work(&sandbox, "out", 1).good();
+            assert!(left().contains(&name), "operation {at}: {files:?}");
+            drop(held);
+            fs::remove_file(sandbox.path("out/parts/model-00002-of-00016.safetensors")).expect("removed");
+            work(&sandbox, "out", 1).good();
+            assert!(left().is_empty(), "operation {at}: {files:?}");
+            fs::remove_file(sandbox.path("out/parts/model-00002-of-00016.safetensors")).expect("removed");
+            stale += 1;
+        } else {
+            // Who has no lock yet, or no longer, may be at work.
+            work(&sandbox, "out", 1).good();
+            assert!(left().contains(&name), "operation {at}: {files:?}");
+            fs::remove_dir_all(sandbox.path("out/parts").join(name)).expect("removed");
+            fs::remove_file(sandbox.path("out/parts/model-00002-of-00016.safetensors")).expect("removed");
+            kept += 1;
+        }
+    }
+    assert!(stale > 3, "{stale} stale folders, {kept} that may not be");
+}
+
+#[test]
 fn a_plan_is_for_one_merge_and_one_set_of_inputs() {
     let sandbox = sandbox();
     plan(&sandbox, "out");
