@@ -549,7 +549,7 @@ fn what_cannot_be_images_is_refused() {
 #[test]
 fn other_paths_are_refused() {
     let bed = Bed::new();
-    bed.refused("missing", "nothing.txt", TOKENS, "cannot read `");
+    bed.refused("missing", "nothing.txt", TOKENS, "nothing.txt` does not exist");
     for name in ["x.json", "x.csv", "x.png", "x"] {
         bed.file(name, "hello");
         bed.refused(name, name, TOKENS, "is not of a kind that samples are read from");

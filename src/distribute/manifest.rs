@@ -174,8 +174,11 @@ impl Manifest {
     /// No plan, or one that has been changed.
     pub fn read(dir: &Path) -> Result<(Self, String)> {
         let at = path(&dir.join(PLAN));
+        if !dir.is_dir() {
+            return Err(Error::usage(format!("`{}` is not a folder", path(dir))).hint("name the folder of a plan"));
+        }
         let bytes = read_document(dir, PLAN)?.ok_or_else(|| {
-            Error::usage(format!("there is no `{PLAN}` in `{}`", path(dir)))
+            Error::input(format!("there is no `{PLAN}` in `{}`", path(dir)))
                 .hint("make one: `magic plan RECIPE.yml --out DIR`")
         })?;
         sealed::open(SCHEMA, &bytes).map_err(|what| Error::input(format!("`{at}` {what}")).hint(AGAIN))
