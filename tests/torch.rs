@@ -235,6 +235,29 @@ fn changed_files_do_not_confuse_the_reader() {
     assert_eq!((read > 100, refused > 100, read + refused <= 1500), (true, true, true), "{read} and {refused}");
 }
 
+#[test]
+fn a_damaged_byte_of_a_pickle_is_found_by_its_crc() {
+    let dir = tempdir().unwrap();
+    let path = dir.path().join("x.pt");
+    for name in ["floats.pt", "module.pt"] {
+        let good = fs::read(golden(name)).unwrap();
+        let find = |what: &[u8]| good.windows(what.len()).position(|at| at == what).unwrap();
+        let (begin, end, central) = (find(b"\x80\x02"), find(b"PK\x07\x08"), find(b"PK\x01\x02"));
+        for at in begin..end {
+            let mut bytes = good.clone();
+            bytes[at] ^= 1;
+            fs::write(&path, &bytes).unwrap();
+            let error = open(&path).expect_err("a damaged pickle").to_string();
+            assert!(error.contains("x.pt") && error.contains("member `data.pkl` is damaged"), "byte {at}: {error}");
+        }
+        // PyTorch can be told to write none.
+        let mut bytes = good.clone();
+        bytes[central + 16..central + 20].fill(0);
+        fs::write(&path, &bytes).unwrap();
+        assert_eq!(contents(&open(&path).unwrap()), contents(&open(&golden(name)).unwrap()), "{name}");
+    }
+}
+
 /// What PyTorch would have written of the safetensors file `from`.
 fn converted(from: &Path) -> Vec<u8> {
     let bytes = fs::read(from).unwrap();

@@ -41,11 +41,11 @@ fn entries(file: &File, len: u64) -> Result<Vec<Entry>> {
     let members = zip::members(file, len)?;
     let root = root(&members)?;
     if let Some(order) = members.get(&format!("{root}byteorder"))
-        && whole(file, *order, 16)? != b"little"
+        && whole(file, "byteorder", *order, 16)? != b"little"
     {
         return Err(Error::input("its numbers have their big end first").hint("save it again on a usual machine"));
     }
-    let bytes = whole(file, members[&format!("{root}data.pkl")], MAX_PICKLE)?;
+    let bytes = whole(file, "data.pkl", members[&format!("{root}data.pkl")], MAX_PICKLE)?;
     let pickle = Pickle::read(&bytes)?;
     let tensors = model::tensors(&pickle)?;
     let mut entries = Vec::with_capacity(tensors.len());
@@ -74,14 +74,19 @@ fn root(members: &HashMap<String, Member>) -> Result<&str> {
     }
 }
 
-/// All bytes of a member, if they are not more than `most`.
-fn whole(file: &File, member: Member, most: u64) -> Result<Vec<u8>> {
+/// All bytes of the member `name`, if they are not more than `most` and those that were written.
+fn whole(file: &File, name: &str, member: Member, most: u64) -> Result<Vec<u8>> {
     if member.len > most {
         return Err(Error::input(format!("a member of {}, more than the {} expected", size(member.len), size(most))));
     }
     let mut bytes = vec![0; member.len as usize];
     read_exact_at(file, &mut bytes, member.begin).map_err(|e| Error::input(e.to_string()))?;
-    Ok(bytes)
+    match member.crc {
+        0 => Ok(bytes),
+        crc if crc32fast::hash(&bytes) == crc => Ok(bytes),
+        _ => Err(Error::input(format!("its member `{name}` is damaged: its CRC-32 is not the recorded one"))
+            .hint("download it again")),
+    }
 }
 
 /// Where in the file `tensor` begins.
