@@ -236,6 +236,39 @@ fn changed_files_do_not_confuse_the_reader() {
 }
 
 #[test]
+fn other_weights_beside_a_model_are_named() {
+    let sandbox = Sandbox::empty();
+    let floats = |key: &str| tensor("FloatStorage", key, &[2, 3]);
+    let weights = |key: &str| named(&[("a.weight", floats(key)), ("b.weight", floats(key))]);
+    let below = |key: &str| named(&[("module.a.weight", floats(key)), ("module.b.weight", floats(key))]);
+    let layer = |key: &str| module(&[("weight", floats(key))], &[], &[]);
+    let whole = |key: &str| module(&[], &[("a", layer(key)), ("b", layer(key))], &[]);
+    let moments = named(&[("state", pickle::dict(&[(int(0), named(&[("exp_avg", floats("1"))]))]))]);
+    let put = |name: &str, code: &[u8]| {
+        let archive = file(Kind::Torch, &pickle::pickle(code), &[("0", 24), ("1", 24)]);
+        fs::write(sandbox.path(name), archive.bytes).unwrap();
+    };
+    put("plain.pt", &weights("0"));
+    for (beside, other) in [
+        ("ema", weights("1")),
+        ("state_dict_ema", below("1")),
+        ("averaged", whole("1")),
+        ("optimizer", moments),
+        ("head", named(&[("head.weight", floats("1"))])),
+    ] {
+        put("x.pt", &named(&[("epoch", int(3)), ("model", weights("0")), (beside, other)]));
+        let run = sandbox.run(&["diff", "plain.pt", "x.pt", "--exit-code"]).good();
+        let noted = run.stderr.contains(&format!("warning: `x.pt` has weights of the same names under `{beside}` too"));
+        assert_eq!(noted, ["ema", "state_dict_ema", "averaged"].contains(&beside), "{beside}: {}", run.stderr);
+        let merge = ["merge", "--device", "cpu", "--method", "linear", "--base", "plain.pt", "--model", "x.pt"];
+        let run = sandbox.run(&[&merge[..], &["--out", beside]].concat()).good();
+        assert_eq!(run.stderr.matches("weights of the same names").count(), usize::from(noted), "{}", run.stderr);
+        let receipt = fs::read_to_string(sandbox.path(&format!("{beside}/magic.json"))).unwrap();
+        assert_eq!(receipt.contains("weights of the same names"), noted, "{beside}");
+    }
+}
+
+#[test]
 fn a_damaged_byte_of_a_pickle_is_found_by_its_crc() {
     let dir = tempdir().unwrap();
     let path = dir.path().join("x.pt");

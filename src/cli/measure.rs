@@ -40,6 +40,7 @@ pub fn eval(args: &Eval, global: &Global, printer: &Printer) -> Result<()> {
     let checkpoints: Vec<Checkpoint> =
         specs.into_iter().flatten().map(|spec| lora::open(spec, &[])).collect::<Result<_>>()?;
     let head = args.head.as_deref().zip(checkpoints.get(1));
+    printer.warnings(&checkpoints.iter().flat_map(Checkpoint::notes).collect::<Vec<_>>());
     let subject = |dir: &PathBuf| Subject::new(dir, (&args.model, &checkpoints[0]), head);
     let subject = args.report.as_ref().map(subject).transpose()?;
     printer.warnings(subject.as_ref().map_or(&[], |subject| &subject.warnings));
