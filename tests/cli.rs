@@ -690,7 +690,7 @@ mod unix {
         assert!(run.stderr.contains("not valid UTF-8"), "{}", run.stderr);
         let mut command = sandbox.command(&["merge", "--out", "out"]);
         let run = common::Run::from(command.arg(OsStr::from_bytes(b"a\xff")).output().unwrap());
-        assert_eq!(run.code, Some(1), "{}", run.stderr);
+        assert_eq!(run.code, Some(2), "{}", run.stderr);
     }
 }
 
