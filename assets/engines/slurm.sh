@@ -29,8 +29,8 @@ submit() { # NAME [OPTION ...] -- COMMAND ...; prints the job's number
 }
 
 if [ "$missing" = - ]; then
-    "$magic" finalize "$dir" "$@" || code=$?
-    [ "${code:-0}" = 1 ] || exit "${code:-0}"
+    code=0 && "$magic" finalize "$dir" "$@" || code=$?
+    [ "$code" = 1 ] || exit "$code"
     missing=0-$last # some may be damaged: an element does nothing if its shard stands
 fi
 if [ -n "${end:-}" ] && ((again-- == 0)); then
