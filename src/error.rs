@@ -68,9 +68,13 @@ impl Error {
         Self::new(Kind::Device, message)
     }
 
-    /// A failed read of `path`.
+    /// A failed read of `path`, which the command line or a recipe named: what is not there is wrong usage.
     pub fn read(path: &Path, source: &std::io::Error) -> Self {
-        Self::input(format!("cannot read `{}`: {source}", path.display()))
+        let at = path.display();
+        match source.kind() {
+            std::io::ErrorKind::NotFound => Self::usage(format!("`{at}` does not exist")),
+            _ => Self::input(format!("cannot read `{at}`: {source}")),
+        }
     }
 
     /// A failed write of `path`.

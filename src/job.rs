@@ -138,6 +138,14 @@ pub struct Job {
     spent: f64,
 }
 
+/// What is to be said of what the files of `checkpoints` hold besides, once of each.
+fn notes(checkpoints: &[Checkpoint]) -> Vec<String> {
+    let mut notes: Vec<String> = checkpoints.iter().flat_map(Checkpoint::notes).collect();
+    notes.sort_unstable();
+    notes.dedup();
+    notes
+}
+
 impl fmt::Debug for Job {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Job").field("recipe", &self.recipe).field("device", &self.opened.name).finish_non_exhaustive()
@@ -239,6 +247,7 @@ impl Job {
             }
         };
         plan.warnings.extend(warn::warnings(&layers, adapter.as_ref()));
+        plan.warnings.extend(notes(&checkpoints));
         let wanted = wanted.clone();
         Ok(Self {
             recipe,
@@ -433,6 +442,7 @@ impl Job {
             seconds: 0.0,
             sha256: String::new(),
         };
+        self.name_inputs(&mut report);
         report.warn();
         Ok(report)
     }

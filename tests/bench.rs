@@ -180,7 +180,7 @@ fn wrong_usage_says_what_to_do() {
         (&["bench", "--elements", "99999744"], 2, &["up to 8388608"]),
         (&["bench", "--all", "--device", "cpu"], 2, &["contradict"]),
         (&["bench", "--threads", "0", "--device", "cpu"], 2, &["at least 1"]),
-        (&["bench", "--compare", "absent.json"], 1, &["cannot read `absent.json`"]),
+        (&["bench", "--compare", "absent.json"], 2, &["`absent.json` does not exist"]),
         (&["bench", "--compare", "not.json"], 1, &["`not.json` is not the document", "magic bench --json > not.json"]),
         (&["bench", "--compare", "other.json"], 1, &["its schema is `magic-devices/1`, not `magic-bench/1`"]),
         (&["bench", "--compare", "half.json"], 1, &["missing field"]),

@@ -97,8 +97,8 @@ const BAD: &[Bad] = &[
         what: "a recipe that is not there",
         spoil: nothing,
         args: &["merge", "recipe.yml", "--out", "out"],
-        code: 1,
-        phrase: "cannot read `recipe.yml`",
+        code: 2,
+        phrase: "`recipe.yml` does not exist",
     },
     Bad {
         what: "a folder for a recipe",
@@ -690,6 +690,66 @@ mod unix {
         assert!(run.stderr.contains("not valid UTF-8"), "{}", run.stderr);
         let mut command = sandbox.command(&["merge", "--out", "out"]);
         let run = common::Run::from(command.arg(OsStr::from_bytes(b"a\xff")).output().unwrap());
-        assert_eq!(run.code, Some(1), "{}", run.stderr);
+        assert_eq!(run.code, Some(2), "{}", run.stderr);
     }
+}
+
+/// 2 for a path that is not there, 1 for one that is there and cannot be used, outputs among them.
+#[test]
+fn exit_codes_of_paths_are_even() {
+    let sandbox = Sandbox::new();
+    sandbox.write("empty/notes.txt", "mine");
+    sandbox.write("list.json", "mine");
+    sandbox.write("model.yml", "{merge_method: linear, base_model: base, models: [{model: no}]}");
+    let calibrate = "calibrate: {space: wsc, sensitive: no.json}";
+    let recipe = format!("{{merge_method: linear, base_model: base, models: [{{model: a}}], {calibrate}}}");
+    sandbox.write("sensitive.yml", &recipe);
+    let merge = "--base base --model a --method linear";
+    let wsc = "calibrate --base base --model a --calibrate wsc";
+    let cases: [(&str, i32); 36] = [
+        ("merge no.yml --out out", 2),
+        ("merge model.yml --out out", 2),
+        ("merge sensitive.yml --out out", 2),
+        ("merge --base no --model a --method linear --out out", 2),
+        ("merge --base base --model no.safetensors --method linear --out out", 2),
+        ("merge {merge} --calibrate wsc --sensitive no.json --out out", 2),
+        ("merge {merge} --out empty", 1),
+        ("merge {merge} --out list.json", 1),
+        ("plan no.yml --out out", 2),
+        ("plan model.yml --out out", 2),
+        ("plan {merge} --out empty", 1),
+        ("{wsc} --merged no --out out", 2),
+        ("{wsc} --merged b --sensitive no.json --out out", 2),
+        ("{wsc} --merged b --out empty", 1),
+        ("eval no --data no.txt", 2),
+        ("eval base --data no.txt --head no", 2),
+        ("eval base --data no.txt --report no", 2),
+        ("eval base --data no.txt --report empty", 1),
+        ("sensitivity --base no --model a --data no.txt", 2),
+        ("sensitivity --base base --model a --data no.txt --out list.json", 1),
+        ("verify no", 2),
+        ("verify empty", 1),
+        ("report no", 2),
+        ("report empty", 1),
+        ("measure no", 2),
+        ("measure empty", 1),
+        ("work no --shard 0", 2),
+        ("work empty --shard 0", 1),
+        ("finalize no", 2),
+        ("finalize empty", 1),
+        ("inspect no", 2),
+        ("inspect --base no a", 2),
+        ("inspect empty", 1),
+        ("diff base no", 2),
+        ("bench --compare no.json", 2),
+        ("demo --out empty", 1),
+    ];
+    for (line, code) in cases {
+        let line = line.replace("{merge}", merge).replace("{wsc}", wsc);
+        let args: Vec<&str> = line.split(' ').chain(["--device", "cpu"]).collect();
+        let run = sandbox.run(&args);
+        assert_eq!(run.code, Some(code), "{line}: {}", run.stderr);
+        assert!(!run.stderr.contains("os error"), "{line}: {}", run.stderr);
+    }
+    assert!(!sandbox.path("out").exists());
 }

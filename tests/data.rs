@@ -549,7 +549,8 @@ fn what_cannot_be_images_is_refused() {
 #[test]
 fn other_paths_are_refused() {
     let bed = Bed::new();
-    bed.refused("missing", "nothing.txt", TOKENS, "cannot read `");
+    let missing = bed.load("nothing.txt", TOKENS, None).expect_err("nothing is there");
+    assert!(missing.exit_code() == 2 && missing.to_string().contains("nothing.txt` does not exist"), "{missing}");
     for name in ["x.json", "x.csv", "x.png", "x"] {
         bed.file(name, "hello");
         bed.refused(name, name, TOKENS, "is not of a kind that samples are read from");

@@ -197,6 +197,116 @@ fn a_plan_of_one_shard_says_so() {
 }
 
 #[test]
+fn each_command_takes_what_its_help_lists() {
+    let sandbox = Sandbox::empty();
+    let cases: [(&str, &[&str]); 4] = [
+        (
+            "plan",
+            &[
+                "--dry-run",
+                "--emit-recipe",
+                "--resume",
+                "--overwrite",
+                "--hash",
+                "--lora-out=8",
+                "--fast-gemm",
+                "--fallback=cpu",
+            ],
+        ),
+        ("measure", &["--shard=0", "--fast-gemm", "--hash"]),
+        ("work", &["--fast-gemm", "--overwrite", "--resume"]),
+        ("finalize", &["--fallback=cpu", "--overwrite", "--resume"]),
+    ];
+    for (command, flags) in cases {
+        let help = sandbox.run(&[command, "--help"]).good().stdout;
+        for flag in flags {
+            let name = flag.split('=').next().expect("a name");
+            assert!(!help.contains(name), "{command} lists {name}");
+            let run = sandbox.run(&[command, "out", flag]);
+            let what = format!("unexpected argument '{name}' found");
+            assert!(run.code == Some(2) && run.stderr.contains(&what), "{command} {flag}: {}", run.stderr);
+        }
+    }
+}
+
+#[test]
+fn a_planned_result_names_its_models_as_the_recipe_does() {
+    let sandbox = Sandbox::new();
+    // As named, found from the working directory and beside the recipe.
+    fs::create_dir(sandbox.path("recipes")).expect("made");
+    fs::rename(sandbox.path("b"), sandbox.path("recipes/b")).expect("moved");
+    let recipe = "{merge_method: ties, base_model: ./base, models: [{model: a}, {model: b}]}";
+    sandbox.write("recipes/recipe.yml", recipe);
+    let all = |command: &str, out: &str| {
+        sandbox.run(&[command, "recipes/recipe.yml", "--device", "cpu", "--out", out]).good()
+    };
+    let merged = all("merge", "one").stdout;
+    all("plan", "many");
+    work(&sandbox, "many", 0).good();
+    let finalized = finalize(&sandbox, "many").good().stdout;
+    let norms = |said: &str| said.split_once("\n\n").expect("a table, then other lines").0.to_owned();
+    assert!(norms(&merged).contains("‖τ‖ experts") && norms(&finalized) == norms(&merged), "{finalized}");
+    for file in ["README.md", "recipe.yml", "model.safetensors"] {
+        assert!(sandbox.read(&format!("one/{file}")) == sandbox.read(&format!("many/{file}")), "{file}");
+    }
+    let receipt = |dir: &str| -> Value {
+        let mut receipt: Value = serde_json::from_slice(&sandbox.read(&format!("{dir}/magic.json"))).expect("JSON");
+        receipt["tensors"].as_array_mut().expect("a list").iter_mut().for_each(|tensor| drop(tensor["seconds"].take()));
+        drop((receipt["seconds"].take(), receipt["sha256"].take()));
+        receipt
+    };
+    assert_eq!(receipt("many"), receipt("one"));
+    assert_eq!(receipt("many")["experts"], serde_json::json!(["a", "b"]));
+    let again = sandbox.run(&["merge", "recipes/recipe.yml", "--device", "cpu", "--out", "many", "--resume"]).good();
+    assert!(again.stdout.contains("already done"), "{}", again.stdout);
+    sandbox.run(&["verify", "many", "--all"]).good();
+}
+
+#[test]
+#[cfg(target_os = "linux")] // where it can be known who is gone
+fn what_killed_workers_leave_goes_with_the_next_work() {
+    let sandbox = sandbox();
+    plan(&sandbox, "out");
+    let left = || {
+        let names = others(&sandbox, "out/parts").into_iter().filter(|name| name.starts_with(".work-"));
+        names.collect::<Vec<_>>()
+    };
+    let (mut stale, mut kept) = (0, 0);
+    for at in 1.. {
+        let mut command = sandbox.command(&["work", "out", "--shard", "0", "--device", "cpu"]);
+        let killed = command.env("MAGIC_TEST_FAULT", format!("kill@{at}")).output().expect("it starts");
+        if killed.status.success() {
+            break;
+        }
+        let Some(name) = sandbox.path("out/parts").is_dir().then(&left).unwrap_or_default().pop() else { continue };
+        let files = fs::read_dir(sandbox.path("out/parts").join(&name)).expect("a folder").flatten();
+        let files: Vec<_> = files.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        // Of a worker that lives and holds its lock nothing goes.
+        if files.iter().any(|file| file == ".magic.lock") && files.len() > 1 {
+            let lock = sandbox.path("out/parts").join(&name).join(".magic.lock");
+            let held = fs::OpenOptions::new().write(true).open(lock).expect("a lock");
+            held.try_lock().expect("its owner is gone");
+            work(&sandbox, "out", 1).good();
+            assert!(left().contains(&name), "operation {at}: {files:?}");
+            drop(held);
+            fs::remove_file(sandbox.path("out/parts/model-00002-of-00016.safetensors")).expect("removed");
+            work(&sandbox, "out", 1).good();
+            assert!(left().is_empty(), "operation {at}: {files:?}");
+            fs::remove_file(sandbox.path("out/parts/model-00002-of-00016.safetensors")).expect("removed");
+            stale += 1;
+        } else {
+            // Who has no lock yet, or no longer, may be at work.
+            work(&sandbox, "out", 1).good();
+            assert!(left().contains(&name), "operation {at}: {files:?}");
+            fs::remove_dir_all(sandbox.path("out/parts").join(name)).expect("removed");
+            fs::remove_file(sandbox.path("out/parts/model-00002-of-00016.safetensors")).expect("removed");
+            kept += 1;
+        }
+    }
+    assert!(stale > 3, "{stale} stale folders, {kept} that may not be");
+}
+
+#[test]
 fn a_plan_is_for_one_merge_and_one_set_of_inputs() {
     let sandbox = sandbox();
     plan(&sandbox, "out");
@@ -227,7 +337,7 @@ fn a_plan_is_for_one_merge_and_one_set_of_inputs() {
         changed.stderr
     );
     let nowhere = work(&sandbox, "base", 1);
-    assert!(nowhere.code == Some(2) && nowhere.stderr.contains("magic plan"), "{}", nowhere.stderr);
+    assert!(nowhere.code == Some(1) && nowhere.stderr.contains("magic plan"), "{}", nowhere.stderr);
 }
 
 #[test]
@@ -250,7 +360,7 @@ fn feature_space_is_measured_once_and_the_work_applies_it() {
     let planned = sandbox.run(&[&["plan"], &flags[..], &["--out", "many", "--json"]].concat()).good().json();
     assert_eq!(planned["measure"], true);
     let early = work(&sandbox, "many", 0);
-    assert!(early.code == Some(2) && early.stderr.contains("magic measure"), "{}", early.stderr);
+    assert!(early.code == Some(1) && early.stderr.contains("magic measure"), "{}", early.stderr);
     sandbox.run(&["measure", "many", "--device", "cpu"]).good();
     let again = sandbox.run(&["measure", "many", "--device", "cpu"]).good();
     assert!(again.stdout.contains("measured already"), "{}", again.stdout);

@@ -345,7 +345,7 @@ fn a_dry_run_reads_the_samples_and_writes_nothing() {
     }
     assert!(sandbox.listing().is_empty());
     let bad = run(&sandbox, &["merge --method linear --calibrate fsc --dry-run --data no.txt", LLAMA]);
-    assert!(bad.code == Some(1) && bad.stderr.contains("no.txt"), "{}", bad.stderr);
+    assert!(bad.code == Some(2) && bad.stderr.contains("`no.txt` does not exist"), "{}", bad.stderr);
 }
 
 #[test]
@@ -468,8 +468,22 @@ const BAD: &[Bad] = &[
         what: "no data there",
         spoil: nothing,
         line: "{MERGE} --data no.safetensors",
-        code: 1,
-        phrases: &["cannot read `no.safetensors`", "hint:"],
+        code: 2,
+        phrases: &["`no.safetensors` does not exist", "hint:"],
+    },
+    Bad {
+        what: "no data there to evaluate on",
+        spoil: nothing,
+        line: "eval base --data no.safetensors",
+        code: 2,
+        phrases: &["`no.safetensors` does not exist", "hint:"],
+    },
+    Bad {
+        what: "no data there to probe with",
+        spoil: nothing,
+        line: "sensitivity --base base --model @fsc/llama/expert0 --data no.safetensors",
+        code: 2,
+        phrases: &["`no.safetensors` does not exist", "hint:"],
     },
     Bad {
         what: "no tokenizer",
@@ -839,14 +853,14 @@ const BAD: &[Bad] = &[
         spoil: nothing,
         line: "{PROBE} --fallback cpu",
         code: 2,
-        phrases: &["`--fallback` is for tensors that are merged"],
+        phrases: &["unexpected argument '--fallback'"],
     },
     Bad {
         what: "a fallback for an evaluation",
         spoil: nothing,
         line: "eval base --data @fsc/llama/task0.safetensors --fallback cpu",
         code: 2,
-        phrases: &["`--fallback` is for tensors that are merged"],
+        phrases: &["unexpected argument '--fallback'"],
     },
     Bad {
         what: "a negative epsilon",

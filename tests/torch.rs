@@ -235,6 +235,62 @@ fn changed_files_do_not_confuse_the_reader() {
     assert_eq!((read > 100, refused > 100, read + refused <= 1500), (true, true, true), "{read} and {refused}");
 }
 
+#[test]
+fn other_weights_beside_a_model_are_named() {
+    let sandbox = Sandbox::empty();
+    let floats = |key: &str| tensor("FloatStorage", key, &[2, 3]);
+    let weights = |key: &str| named(&[("a.weight", floats(key)), ("b.weight", floats(key))]);
+    let below = |key: &str| named(&[("module.a.weight", floats(key)), ("module.b.weight", floats(key))]);
+    let layer = |key: &str| module(&[("weight", floats(key))], &[], &[]);
+    let whole = |key: &str| module(&[], &[("a", layer(key)), ("b", layer(key))], &[]);
+    let moments = named(&[("state", pickle::dict(&[(int(0), named(&[("exp_avg", floats("1"))]))]))]);
+    let put = |name: &str, code: &[u8]| {
+        let archive = file(Kind::Torch, &pickle::pickle(code), &[("0", 24), ("1", 24)]);
+        fs::write(sandbox.path(name), archive.bytes).unwrap();
+    };
+    put("plain.pt", &weights("0"));
+    for (beside, other) in [
+        ("ema", weights("1")),
+        ("state_dict_ema", below("1")),
+        ("averaged", whole("1")),
+        ("optimizer", moments),
+        ("head", named(&[("head.weight", floats("1"))])),
+    ] {
+        put("x.pt", &named(&[("epoch", int(3)), ("model", weights("0")), (beside, other)]));
+        let run = sandbox.run(&["diff", "plain.pt", "x.pt", "--exit-code"]).good();
+        let noted = run.stderr.contains(&format!("warning: `x.pt` has weights of the same names under `{beside}` too"));
+        assert_eq!(noted, ["ema", "state_dict_ema", "averaged"].contains(&beside), "{beside}: {}", run.stderr);
+        let merge = ["merge", "--device", "cpu", "--method", "linear", "--base", "plain.pt", "--model", "x.pt"];
+        let run = sandbox.run(&[&merge[..], &["--out", beside]].concat()).good();
+        assert_eq!(run.stderr.matches("weights of the same names").count(), usize::from(noted), "{}", run.stderr);
+        let receipt = fs::read_to_string(sandbox.path(&format!("{beside}/magic.json"))).unwrap();
+        assert_eq!(receipt.contains("weights of the same names"), noted, "{beside}");
+    }
+}
+
+#[test]
+fn a_damaged_byte_of_a_pickle_is_found_by_its_crc() {
+    let dir = tempdir().unwrap();
+    let path = dir.path().join("x.pt");
+    for name in ["floats.pt", "module.pt"] {
+        let good = fs::read(golden(name)).unwrap();
+        let find = |what: &[u8]| good.windows(what.len()).position(|at| at == what).unwrap();
+        let (begin, end, central) = (find(b"\x80\x02"), find(b"PK\x07\x08"), find(b"PK\x01\x02"));
+        for at in begin..end {
+            let mut bytes = good.clone();
+            bytes[at] ^= 1;
+            fs::write(&path, &bytes).unwrap();
+            let error = open(&path).expect_err("a damaged pickle").to_string();
+            assert!(error.contains("x.pt") && error.contains("member `data.pkl` is damaged"), "byte {at}: {error}");
+        }
+        // PyTorch can be told to write none.
+        let mut bytes = good.clone();
+        bytes[central + 16..central + 20].fill(0);
+        fs::write(&path, &bytes).unwrap();
+        assert_eq!(contents(&open(&path).unwrap()), contents(&open(&golden(name)).unwrap()), "{name}");
+    }
+}
+
 /// What PyTorch would have written of the safetensors file `from`.
 fn converted(from: &Path) -> Vec<u8> {
     let bytes = fs::read(from).unwrap();

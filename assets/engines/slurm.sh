@@ -15,12 +15,12 @@ again=2
 dir=$(realpath "$1") && shift
 me=$(realpath "$0") magic=$(realpath "$(command -v "${MAGIC:-magic}")")
 [ -e "$dir/plan.json" ] || exec "$magic" finalize "$dir" "$@" # it is finished, or was never planned
-# Shards without a receipt, such as 0,3,4, or -.
-read -r measured missing < <(python3 -c '
+# Shards without a receipt, such as 0,3,4, or -, and the number of the last shard.
+read -r measured missing last < <(python3 -c '
 import json, os, sys
 plan = json.load(open(sys.argv[1] + "/plan.json"))["content"]
 done = [os.path.exists(sys.argv[1] + "/parts/" + shard["file"] + ".json") for shard in plan["shards"]]
-print(plan["measured"], ",".join(str(i) for i, done in enumerate(done) if not done) or "-")' "$dir")
+print(plan["measured"], ",".join(str(i) for i, done in enumerate(done) if not done) or "-", len(done) - 1)' "$dir")
 
 submit() { # NAME [OPTION ...] -- COMMAND ...; prints the job's number
     local options=(--parsable --job-name="$1") && shift
@@ -29,9 +29,12 @@ submit() { # NAME [OPTION ...] -- COMMAND ...; prints the job's number
 }
 
 if [ "$missing" = - ]; then
-    exec "$magic" finalize "$dir" "$@"
-elif [ -n "${end:-}" ] && ((again-- == 0)); then
-    echo "$dir: shards $missing are still not done; Slurm's logs of the elements say why" >&2
+    code=0 && "$magic" finalize "$dir" "$@" || code=$?
+    [ "$code" = 1 ] || exit "$code"
+    missing=0-$last # some may be damaged: an element does nothing if its shard stands
+fi
+if [ -n "${end:-}" ] && ((again-- == 0)); then
+    echo "$dir: shards $missing are still not done, or do not stand; Slurm's logs say why" >&2
     exit 1
 fi
 options=(--requeue --array="$missing") # Slurm itself starts again what dies with its node or is preempted

@@ -14,6 +14,7 @@ const LEAST: f64 = 0.05;
 
 /// Reads an earlier run.
 pub fn read(path: &Path) -> Result<Report> {
+    std::fs::metadata(path).map_err(|e| Error::read(path, &e))?;
     let bytes = read_small(path, MAX_DOCUMENT)?;
     let wrong = |what: &str| {
         Error::input(format!("`{}` is not the document of an earlier run: {what}", path.display()))

@@ -41,7 +41,7 @@ pub use layout::{Layout, OutTensor};
 pub use output::Access;
 pub(crate) use output::{RECEIPT, REPORT, SCORES, finished, hold, temporary};
 pub(crate) use parts::{
-    FACTORS, PARTS, PLAN, STAGED, create_folder, only_shared, put, read_document, remove, remove_parts, settle,
+    FACTORS, PARTS, PLAN, create_folder, only_shared, put, read_document, remove, remove_parts, settle, work_folder,
     write_journal,
 };
 pub(crate) use reader::Overlay;

@@ -506,6 +506,14 @@ pub(crate) fn hold(dir: &Path) -> Result<Held> {
     Ok(Held(cleanup))
 }
 
+/// The lock of `dir`, if whoever held it ended without giving it back. Only among processes that see each other's locks.
+pub(super) fn abandoned(dir: &Path) -> Option<File> {
+    let path = dir.join(LOCK);
+    let file = OpenOptions::new().write(true).open(&path).ok()?;
+    // Who gives it back removes it first.
+    (file.try_lock().is_ok() && path.exists()).then_some(file)
+}
+
 /// Takes the lock of `dir`; `None` on a file system that has no locks.
 fn lock(dir: &Path) -> Result<Option<(File, PathBuf)>> {
     let path = dir.join(LOCK);

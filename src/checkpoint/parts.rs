@@ -4,10 +4,11 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use super::digest::sha256;
 use super::disk::{self, OutFile, sync_dir};
 use super::files::read_small;
 use super::journal::{Fingerprint, JOURNAL, Journal, Record};
-use super::output::{LOCK, names, refuse_link};
+use super::output::{LOCK, abandoned, names, refuse_link};
 use super::text;
 use crate::error::{Error, Result};
 
@@ -18,7 +19,7 @@ pub(crate) const FACTORS: &str = "factors.json";
 /// The folder of shards and their receipts.
 pub(crate) const PARTS: &str = "parts";
 /// Beginnings of the names of folders in which something is being made.
-pub(crate) const STAGED: [&str; 2] = [".work-", ".put-"];
+const STAGED: [&str; 2] = [".work-", ".put-"];
 /// Longest document that is read.
 const MOST: u64 = 1 << 30;
 
@@ -46,6 +47,51 @@ pub(crate) fn only_shared(dir: &Path) -> Result<()> {
 /// Makes `dir`, and what is missing above it.
 pub(crate) fn create_folder(dir: &Path) -> Result<()> {
     disk::create_dirs(dir).map_err(|e| text::cannot_write(dir, 0, &e))
+}
+
+/// A folder in `parts` for the work on a shard, which goes with what is returned: others may be at the same shard. What
+/// workers on this machine that were killed have left beside it is removed.
+pub(crate) fn work_folder(parts: &Path) -> Result<tempfile::TempDir> {
+    let failed = |e: io::Error| text::cannot_write(parts, 0, &e);
+    disk::create_dirs(parts).map_err(failed)?;
+    let mut start = STAGED[0].to_owned();
+    if let Some(here) = here(parts) {
+        start += &format!("{here}-");
+        remove_abandoned(parts, &start);
+    }
+    tempfile::Builder::new().prefix(&start).tempdir_in(parts).map_err(failed)
+}
+
+/// What all processes have in common that see each other's locks in `dir`: the running kernel and the mounted file system.
+/// On a file system of several machines, a lock that is free here may be held elsewhere.
+fn here(dir: &Path) -> Option<String> {
+    #[cfg(target_os = "linux")]
+    {
+        let kernel = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        let mount = std::os::unix::fs::MetadataExt::dev(&fs::metadata(dir).ok()?);
+        let mut here = sha256(format!("{kernel}{mount}"));
+        here.truncate(16);
+        Some(here)
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = dir; // they stay until the end
+        None
+    }
+}
+
+/// Removes folders in `parts` whose names begin with `start` and whose writers are gone. What cannot be removed has no need
+/// to be: the end does it.
+fn remove_abandoned(parts: &Path, start: &str) {
+    let Ok(entries) = fs::read_dir(parts) else { return };
+    let ours = |entry: &fs::DirEntry| entry.file_name().to_str().is_some_and(|name| name.starts_with(start));
+    for dir in entries.flatten().filter(ours).map(|entry| entry.path()) {
+        // A writer that lives makes its first file when it has its lock, and keeps that for as long as there is one.
+        let written = names(&dir).is_ok_and(|names| names.iter().any(|name| name != LOCK));
+        if let Some(_held) = written.then(|| abandoned(&dir)).flatten() {
+            let _ = disk::remove_dirs(&dir);
+        }
+    }
 }
 
 /// The document `name` in `dir`; `None` if it is not there.

@@ -105,6 +105,8 @@ pub struct Checkpoint {
     handles: Handles,
     /// Where tensors come from, if not from the files.
     overlay: Option<Box<dyn Overlay>>,
+    /// What is to be said of what its files hold besides.
+    notes: Vec<String>,
 }
 
 impl Checkpoint {
@@ -131,9 +133,10 @@ impl Checkpoint {
         let found = folder::find(spec, search)?;
         let headers: Vec<Result<_>> = found.files.into_par_iter().map(read_part).collect();
         let mut parts = Vec::with_capacity(headers.len());
-        let mut tensors = Vec::new();
+        let (mut tensors, mut notes) = (Vec::new(), Vec::new());
         for header in headers {
-            let (part, entries, data) = header?;
+            let (part, entries, data, note) = header?;
+            notes.extend(note);
             let file = parts.len();
             tensors.extend(entries.into_iter().map(|Entry { name, dtype, shape, begin, end }| TensorInfo {
                 name,
@@ -150,13 +153,22 @@ impl Checkpoint {
         }
         let by_name = sorted(&tensors);
         let (name, handles) = (spec.to_owned(), Handles::default());
-        Ok((Self { name, folder: found.folder, parts, tensors, by_name, handles, overlay: None }, found.adapter))
+        let opened = Self { name, folder: found.folder, parts, tensors, by_name, handles, overlay: None, notes };
+        Ok((opened, found.adapter))
     }
 
     /// Tensors that `overlay` computes, without a file.
     pub(crate) fn computed(name: &str, tensors: Vec<TensorInfo>, overlay: Box<dyn Overlay>) -> Self {
         let (name, by_name, handles) = (name.to_owned(), sorted(&tensors), Handles::default());
-        Self { name, folder: None, parts: Vec::new(), tensors, by_name, handles, overlay: Some(overlay) }
+        let (parts, notes) = (Vec::new(), Vec::new());
+        Self { name, folder: None, parts, tensors, by_name, handles, overlay: Some(overlay), notes }
+    }
+
+    /// What is to be said of what its files, and those that it is read from, hold besides its tensors.
+    #[doc(hidden)]
+    pub fn notes(&self) -> Vec<String> {
+        let below = self.read_from().into_iter().flat_map(Self::notes);
+        self.notes.iter().cloned().chain(below).collect()
     }
 
     /// The same with the files of `own`, and with the folder of `below`, which has the configuration of both.
@@ -318,14 +330,16 @@ fn sorted(tensors: &[TensorInfo]) -> Vec<u32> {
     by_name
 }
 
-fn read_part(path: PathBuf) -> Result<(Part, Vec<Entry>, u64)> {
+/// The tensors of a file, where their bytes begin, and what is to be said of what it holds besides.
+fn read_part(path: PathBuf) -> Result<(Part, Vec<Entry>, u64, Option<String>)> {
     let (file, stamp) = open_regular(&path)?;
     // By what a file holds: names of files promise nothing.
-    let (entries, data) = match torch::is_archive(&file, stamp.len) {
-        true => (torch::read(&file, &path, stamp.len)?, 0),
-        false => header::read(&file, &path, stamp.len)?,
-    };
-    Ok((Part { path, stamp }, entries, data))
+    if torch::is_archive(&file, stamp.len) {
+        let (entries, note) = torch::read(&file, &path, stamp.len)?;
+        return Ok((Part { path, stamp }, entries, 0, note));
+    }
+    let (entries, data) = header::read(&file, &path, stamp.len)?;
+    Ok((Part { path, stamp }, entries, data, None))
 }
 
 /// Every tensor must be in the shard where the index says it is, and in no other.

@@ -2,6 +2,7 @@
 
 mod distribute;
 mod merge;
+mod shared;
 mod tools;
 mod values;
 
@@ -12,8 +13,8 @@ use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 use magic_merge::device::Wanted;
 
-pub use distribute::{Finalize, Measure, Work};
-pub use merge::{CalibrateArgs, Merge, OutputFlags};
+pub use distribute::{Finalize, Measure, Plan, Work};
+pub use merge::{CalibrateArgs, Merge, OutputFlags, RunFlags};
 pub use tools::{Bench, Demo, Diff, Eval, Inspect, Report, SensitivityArgs, Verify};
 use values::size;
 
@@ -80,10 +81,10 @@ pub enum Command {
     Verify(Verify),
     /// Plan a merge for several machines
     ///
-    /// Takes what `magic merge` takes, and writes plan.json into a folder that all machines see. Then, in any order and
+    /// Takes a recipe, or the flags that make one, and writes plan.json into a folder that all machines see. Then, in any order and
     /// anywhere: `magic work DIR --shard I` for each shard, and at the end `magic finalize DIR`. What comes of it is byte
     /// for byte what `magic merge` writes.
-    Plan(Box<Merge>),
+    Plan(Box<Plan>),
     /// Measure the factors of feature space for a plan; once, before the work
     Measure(Measure),
     /// Make one shard of a plan
@@ -166,9 +167,6 @@ pub struct Global {
     /// Print one JSON document instead of tables
     #[arg(long, global = true)]
     pub json: bool,
-    /// What computes a tensor at which the GPU fails twice [default: nothing, the run ends]
-    #[arg(long, global = true, value_name = "DEVICE", value_parser = ["cpu"])]
-    pub fallback: Option<String>,
     /// When to use colours: auto, always or never
     ///
     /// `auto`: on a terminal, unless NO_COLOR is set or TERM is dumb; CLICOLOR_FORCE=1 stands for `always`. Nothing is said
@@ -202,15 +200,15 @@ impl Args {
 }
 
 impl Global {
-    /// The device flags, as the library takes them.
-    pub fn wanted(&self, fast_gemm: bool) -> Wanted {
+    /// The device flags, as the library takes them; `recovery` and `products` of a command add to them.
+    pub fn wanted(&self) -> Wanted {
         Wanted {
             device: self.device.clone(),
             memory: self.memory,
             vram: self.vram,
             threads: self.threads,
-            fallback: self.fallback.is_some(),
-            fast_gemm,
+            fallback: false,
+            fast_gemm: false,
         }
     }
 }

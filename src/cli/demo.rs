@@ -66,7 +66,7 @@ pub fn run(args: &Demo, global: &Global, printer: &Printer) -> Result<()> {
         true => SHOWN.iter().map(|(method, _)| *method).collect(),
         false => args.methods.iter().map(String::as_str).collect(),
     };
-    let opened = device::open(&global.wanted(false))?;
+    let opened = device::open(&global.wanted())?;
     let evaluate = |model: &str| models.evaluate(model, &opened, &progress);
     let base = accuracy(&evaluate(&models.base)?);
     let mut experts = Vec::new();
@@ -77,7 +77,7 @@ pub fn run(args: &Demo, global: &Global, printer: &Printer) -> Result<()> {
     for method in methods {
         for space in SPACES {
             let dir = folder.add(&name(method, space))?;
-            let job = Job::new(models.recipe(method, space)?, None, &global.wanted(false))?;
+            let job = Job::new(models.recipe(method, space)?, None, &args.recovery.wanted(global.wanted()))?;
             let output = Output { shard_size: u64::MAX, ..Output::new(&dir) };
             let report = job.run(&output, &progress)?;
             let found = evaluate(dir.to_str().ok_or_else(|| not_utf8(&dir))?)?;

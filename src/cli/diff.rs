@@ -27,8 +27,9 @@ pub fn run(args: &Diff, global: &Global, printer: &Printer) -> Result<ExitCode> 
     interrupt::stops(&progress)?;
     let [a, b] = [&args.a, &args.b].map(|path| shown_as(path, args.base.as_deref()));
     let (a, b) = (a?, b?);
+    printer.warnings(&[a.notes(), b.notes()].concat());
     let selection = Selection { include: args.include.clone(), exclude: args.exclude.clone() };
-    let memory = device::open(&Wanted { device: "cpu".into(), ..global.wanted(false) })?.memory;
+    let memory = device::open(&Wanted { device: "cpu".into(), ..global.wanted() })?.memory;
     let bytes = a.tensors().iter().chain(b.tensors()).map(|tensor| tensor.bytes).sum();
     let bar = Bar::start(global, &progress, Total { tensors: 0, bytes });
     let found = diff::diff([&a, &b], &selection, &memory, &progress);

@@ -9,7 +9,7 @@ use magic_merge::job::Job;
 use magic_merge::progress::Progress;
 use magic_merge::{Error, Result};
 
-use super::args::{Finalize, Global, Measure, Merge, Work};
+use super::args::{Finalize, Global, Measure, Plan, Work};
 use super::output::Printer;
 use super::progress::{Bar, Total};
 use super::run::recipe;
@@ -21,24 +21,14 @@ use super::{interrupt, summary};
 const RANKS: [&str; 3] = ["SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX", "RANK"];
 
 /// Plans a merge.
-pub fn plan(args: &Merge, global: &Global, printer: &Printer) -> Result<()> {
-    let useless = [
-        ("--dry-run", args.dry_run),
-        ("--emit-recipe", args.emit_recipe),
-        ("--resume", args.output.resume),
-        ("--overwrite", args.output.overwrite),
-        ("--hash", args.output.hash),
-    ];
-    if let Some((flag, _)) = useless.iter().find(|(_, given)| *given) {
-        return Err(Error::usage(format!("`{flag}` means nothing to a plan, which computes and replaces nothing"))
-            .hint("leave it out"));
-    }
-    let (recipe, folder) = recipe(args)?;
+pub fn plan(args: &Plan, global: &Global, printer: &Printer) -> Result<()> {
+    let args = &args.what;
+    let (recipe, folder) = recipe(args.recipe.as_deref(), &args.quick())?;
     let dir = args.output.out.as_ref().ok_or_else(|| {
         Error::usage("no folder for the plan").hint("add `--out DIR`, a folder that all machines see")
     })?;
     printer.warnings(args.calibration.idle(&recipe).as_slice());
-    let wanted = global.wanted(args.calibration.fast_gemm);
+    let wanted = global.wanted();
     let job = Job::new(recipe, folder.as_deref(), &wanted)?;
     let manifest = Manifest::new(&job, args.output.shard_size, &wanted)?;
     let (id, space) = manifest.write(&job, dir)?;
@@ -86,7 +76,7 @@ pub fn measure(args: &Measure, global: &Global, printer: &Printer) -> Result<()>
     let progress = Arc::new(Progress::default());
     interrupt::stops(&progress)?;
     let bar = Bar::start(global, &progress, Total { tensors: 0, bytes: 0 });
-    let done = distribute::measure(&args.dir, &global.wanted(false), &progress);
+    let done = distribute::measure(&args.dir, &args.recovery.wanted(global.wanted()), &progress);
     drop(bar);
     let done = done?;
     if printer.json() {
@@ -108,7 +98,7 @@ pub fn work(args: &Work, global: &Global, printer: &Printer) -> Result<()> {
     let own = manifest.shard(shard)?;
     let total = Total { tensors: own.tensors.len() as u64, bytes: own.read + own.bytes };
     let bar = Bar::start(global, &progress, total);
-    let done = distribute::work(&args.dir, shard, &global.wanted(false), &progress);
+    let done = distribute::work(&args.dir, shard, &args.recovery.wanted(global.wanted()), &progress);
     drop(bar);
     let done = done?;
     if printer.json() {
@@ -145,7 +135,7 @@ pub fn finalize(args: &Finalize, global: &Global, printer: &Printer) -> Result<(
     let progress = Arc::new(Progress::default());
     interrupt::stops(&progress)?;
     let bar = Bar::start(global, &progress, Total { tensors: 0, bytes: 0 });
-    let report = distribute::finalize(&args.dir, args.mixed, args.hash, &global.wanted(false), &progress);
+    let report = distribute::finalize(&args.dir, args.mixed, args.hash, &global.wanted(), &progress);
     drop(bar);
     let dir = args.dir.display().to_string();
     let Some(report) = report? else {
@@ -158,5 +148,5 @@ pub fn finalize(args: &Finalize, global: &Global, printer: &Printer) -> Result<(
     if printer.json() {
         return printer.document(&report);
     }
-    printer.summary(&summary::line(&report, &args.dir.display().to_string()))
+    printer.summary(&summary::text(&report, &args.dir))
 }

@@ -28,6 +28,9 @@ pub fn run(args: &Inspect, global: &Global, printer: &Printer) -> Result<()> {
     }
     let checkpoints: Vec<Checkpoint> =
         args.paths.iter().map(|path| shown_as(path, args.base.as_deref())).collect::<Result<_>>()?;
+    if survey.is_none() {
+        printer.warnings(&checkpoints.iter().flat_map(Checkpoint::notes).collect::<Vec<_>>());
+    }
     if printer.json() {
         let models = checkpoints.iter().map(model).collect();
         return printer.document(&Document { schema: "magic-inspect/1", models, task_vectors: survey });

@@ -34,17 +34,17 @@ struct Document {
 
 /// Loss and accuracy of a model.
 pub fn eval(args: &Eval, global: &Global, printer: &Printer) -> Result<()> {
-    refuse_fallback(global)?;
     let progress = Arc::new(Progress::default());
     interrupt::stops(&progress)?;
     let specs = [Some(&args.model), args.head.as_ref()];
     let checkpoints: Vec<Checkpoint> =
         specs.into_iter().flatten().map(|spec| lora::open(spec, &[])).collect::<Result<_>>()?;
     let head = args.head.as_deref().zip(checkpoints.get(1));
+    printer.warnings(&checkpoints.iter().flat_map(Checkpoint::notes).collect::<Vec<_>>());
     let subject = |dir: &PathBuf| Subject::new(dir, (&args.model, &checkpoints[0]), head);
     let subject = args.report.as_ref().map(subject).transpose()?;
     printer.warnings(subject.as_ref().map_or(&[], |subject| &subject.warnings));
-    let opened = device::open(&global.wanted(args.fast_gemm))?;
+    let opened = device::open(&args.products.wanted(global.wanted()))?;
     let model = Model::new(&checkpoints, &opened.executor, opened.memory.parameters())?;
     let mut sets = Vec::new();
     let bar = Bar::start(global, &progress, Total::default());
@@ -78,7 +78,6 @@ pub fn eval(args: &Eval, global: &Global, printer: &Printer) -> Result<()> {
 
 /// The tensors that a merge is sensitive to.
 pub fn sensitivity(args: &SensitivityArgs, global: &Global, printer: &Printer) -> Result<()> {
-    refuse_fallback(global)?;
     let progress = Arc::new(Progress::default());
     interrupt::stops(&progress)?;
     let metric = Metric::named(&args.metric).expect("one of the words");
@@ -105,7 +104,7 @@ pub fn sensitivity(args: &SensitivityArgs, global: &Global, printer: &Printer) -
         samples: args.samples,
         ..Quick::default()
     };
-    let job = Job::new(quick.recipe()?, None, &global.wanted(args.fast_gemm))?;
+    let job = Job::new(quick.recipe()?, None, &args.products.wanted(global.wanted()))?;
     args.out.as_deref().map_or(Ok(()), |path| job.spares_inputs(path))?;
     printer.warnings(&job.features.as_ref().map_or(Vec::new(), |features| features.warnings(&job.plan)));
     let bar = Bar::start(global, &progress, Total::default());
@@ -120,15 +119,6 @@ pub fn sensitivity(args: &SensitivityArgs, global: &Global, printer: &Printer) -
         return printer.document(&found);
     }
     printer.summary(&text(&found, args.out.as_deref()))
-}
-
-/// Nothing is computed again here, on whatever device.
-fn refuse_fallback(global: &Global) -> Result<()> {
-    match global.fallback {
-        Some(_) => Err(Error::usage("`--fallback` is for tensors that are merged, and nothing is merged here")
-            .hint("leave it out, or choose the device: `--device cpu`")),
-        None => Ok(()),
-    }
 }
 
 fn text(found: &Sensitivity, out: Option<&Path>) -> String {

@@ -11,7 +11,7 @@ use magic_merge::progress::Progress;
 use magic_merge::recipe::{MAX_BYTES as MAX_RECIPE, Quick, Recipe, Space};
 use magic_merge::{Error, Result};
 
-use super::args::{Args, CalibrateArgs, Command, Global, Merge, OutputFlags};
+use super::args::{Args, CalibrateArgs, Command, Global, Merge, OutputFlags, RunFlags};
 use super::devices::Devices;
 use super::output::Printer;
 use super::progress::{Bar, Total};
@@ -32,7 +32,7 @@ pub fn run(args: &Args, printer: &Printer) -> Result<ExitCode> {
         Command::Eval(eval) => measure::eval(eval, global, printer),
         Command::Sensitivity(sensitivity) => measure::sensitivity(sensitivity, global, printer),
         Command::Verify(verify) => verify::run(verify, global, printer),
-        Command::Plan(merge) => distribute::plan(merge, global, printer),
+        Command::Plan(plan) => distribute::plan(plan, global, printer),
         Command::Measure(measure) => distribute::measure(measure, global, printer),
         Command::Work(work) => distribute::work(work, global, printer),
         Command::Finalize(finalize) => distribute::finalize(finalize, global, printer),
@@ -50,23 +50,23 @@ pub fn run(args: &Args, printer: &Printer) -> Result<ExitCode> {
 }
 
 fn merge(args: &Merge, global: &Global, printer: &Printer) -> Result<()> {
-    let (recipe, folder) = recipe(args)?;
+    let (recipe, folder) = recipe(args.what.recipe.as_deref(), &args.quick())?;
     if args.emit_recipe {
         return printer.data(&recipe.to_yaml());
     }
     let output = output(args)?;
-    printer.warnings(args.calibration.idle(&recipe).as_slice());
-    if let (Some(recipe), Some(output)) = (&args.recipe, &output) {
+    printer.warnings(args.what.calibration.idle(&recipe).as_slice());
+    if let (Some(recipe), Some(output)) = (&args.what.recipe, &output) {
         keeps_recipe(recipe, &output.dir)?;
     }
-    let job = Job::new(recipe, folder.as_deref(), &global.wanted(args.calibration.fast_gemm))?;
+    let job = Job::new(recipe, folder.as_deref(), &args.products.wanted(args.recovery.wanted(global.wanted())))?;
     for checkpoint in &job.checkpoints {
         let (tensors, bytes) = (plural(checkpoint.tensors().len(), "tensor"), checkpoint.total_bytes());
         log::info!("{}: {tensors}, {bytes} bytes", checkpoint.name());
     }
     log::info!("{} on {}", plural(job.plan.tensors.len(), "tensor"), job.opened.title());
     if args.dry_run {
-        return plan(&job, output.as_ref(), args.output.shard_size, printer);
+        return plan(&job, output.as_ref(), args.what.output.shard_size, printer);
     }
     write(&job, &output.ok_or_else(no_output)?, global, printer)
 }
@@ -100,8 +100,8 @@ fn calibrate(args: &CalibrateArgs, global: &Global, printer: &Printer) -> Result
         );
     }
     printer.warnings(args.calibration.idle(&recipe).as_slice());
-    let job = Job::given(recipe, &args.merged, &global.wanted(args.calibration.fast_gemm))?;
-    write(&job, &args.output.to(dir), global, printer)
+    let job = Job::given(recipe, &args.merged, &args.products.wanted(args.recovery.wanted(global.wanted())))?;
+    write(&job, &args.run.to(dir, &args.output), global, printer)
 }
 
 /// Runs a job, and says what it did.
@@ -117,16 +117,7 @@ fn write(job: &Job, output: &Output, global: &Global, printer: &Printer) -> Resu
     if printer.json() {
         return printer.document(&report);
     }
-    // Without a base, the differences are from the first model, and say little.
-    let norms = if job.recipe.base.is_some() || job.zeros { summary::norms(&report) + "\n" } else { String::new() };
-    let candidates = summary::candidates(&report);
-    printer.summary(
-        &(candidates
-            + &norms
-            + &summary::adapter(&report)
-            + &summary::fast_gemm(report.features.as_ref().and_then(|features| features.fast_gemm.as_ref()))
-            + &summary::line(&report, &output.dir.display().to_string())),
-    )
+    printer.summary(&summary::text(&report, &output.dir))
 }
 
 /// Whether the merge is done already, which is then said.
@@ -166,10 +157,9 @@ fn plan(job: &Job, output: Option<&Output>, shard_size: u64, printer: &Printer) 
 }
 
 /// The recipe from its file or from flags, and the folder that the file lies in.
-pub(super) fn recipe(args: &Merge) -> Result<(Recipe, Option<PathBuf>)> {
-    let quick = args.quick();
-    let Some(path) = &args.recipe else {
-        if quick == Quick::default() {
+pub(super) fn recipe(path: Option<&Path>, quick: &Quick) -> Result<(Recipe, Option<PathBuf>)> {
+    let Some(path) = path else {
+        if *quick == Quick::default() {
             return Err(nothing_to_merge());
         }
         let recipe = quick.recipe()?;
@@ -202,18 +192,18 @@ fn text_of(path: &Path) -> Result<String> {
 }
 
 fn output(args: &Merge) -> Result<Option<Output>> {
-    match &args.output.out {
-        Some(dir) => Ok(Some(args.output.to(dir))),
+    match &args.what.output.out {
+        Some(dir) => Ok(Some(args.run.to(dir, &args.what.output))),
         None if args.dry_run => Ok(None),
         None => Err(no_output()),
     }
 }
 
-impl OutputFlags {
+impl RunFlags {
     /// The folder `dir`, and how it is written.
-    fn to(&self, dir: &Path) -> Output {
-        let Self { shard_size, overwrite, resume, hash, .. } = *self;
-        Output { dir: dir.to_owned(), shard_size, overwrite, resume, hash }
+    fn to(&self, dir: &Path, output: &OutputFlags) -> Output {
+        let Self { overwrite, resume, hash } = *self;
+        Output { dir: dir.to_owned(), shard_size: output.shard_size, overwrite, resume, hash }
     }
 }
 

@@ -52,8 +52,16 @@ impl Norms {
     }
 }
 
-/// The table at the end of a merge.
-pub fn norms(report: &Report) -> String {
+/// What is said at the end of a merge into `out`.
+pub fn text(report: &Report, out: &Path) -> String {
+    // Without a base, the differences are from the first model, and say little.
+    let norms = if report.base.is_some() || report.lora.is_some() { norms(report) + "\n" } else { String::new() };
+    let fast = report.features.as_ref().and_then(|features| features.fast_gemm.as_ref());
+    candidates(report) + &norms + &adapter(report) + &fast_gemm(fast) + &line(report, out)
+}
+
+/// The table of norms.
+fn norms(report: &Report) -> String {
     let mut columns = vec![
         Column::Left(""),
         Column::Right("tensors"),
@@ -82,7 +90,7 @@ pub fn norms(report: &Report) -> String {
 }
 
 /// What `auto` tried, if it did: the nearest first.
-pub fn candidates(report: &Report) -> String {
+fn candidates(report: &Report) -> String {
     let Some(features) = report.features.as_ref().filter(|features| !features.candidates.is_empty()) else {
         return String::new();
     };
@@ -95,7 +103,7 @@ pub fn candidates(report: &Report) -> String {
 }
 
 /// What an adapter leaves out of the merge.
-pub fn adapter(report: &Report) -> String {
+fn adapter(report: &Report) -> String {
     let Some(lora) = &report.lora else { return String::new() };
     let (count, error) = (plural(lora.tensors, "tensor"), number(lora.error));
     let worst = format!("at worst {} in {}", number(lora.worst_error), lora.worst);
@@ -116,17 +124,18 @@ pub fn cell(x: Option<f64>) -> String {
 }
 
 /// The last lines of a merge: what was done, and the page about it.
-pub fn line(report: &Report, out: &str) -> String {
+fn line(report: &Report, out: &Path) -> String {
     let moved = report.bytes.read + report.bytes.written;
     let kept = if report.kept > 0 { format!(" ({} of them by an earlier run)", report.kept) } else { String::new() };
     format!(
-        "{}{kept}, {} read and {} written in {:.2} s ({:.2} GB/s) on {}: {out}\na page about it: {}\n",
+        "{}{kept}, {} read and {} written in {:.2} s ({:.2} GB/s) on {}: {}\na page about it: {}\n",
         plural(report.tensors.len(), "tensor"),
         bytes(report.bytes.read),
         bytes(report.bytes.written),
         report.seconds,
         moved as f64 / 1e9 / report.seconds.max(1e-9),
         report.device,
-        Path::new(out).join("report.html").display(),
+        out.display(),
+        out.join("report.html").display(),
     )
 }

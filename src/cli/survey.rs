@@ -51,7 +51,7 @@ impl Survey {
         };
         let progress = Arc::new(Progress::default());
         interrupt::stops(&progress)?;
-        let job = Job::new(quick.recipe()?, None, &global.wanted(false))?;
+        let job = Job::new(quick.recipe()?, None, &args.recovery.wanted(global.wanted()))?;
         printer.warnings(&job.plan.warnings);
         let total = Total { tensors: job.plan.tensors.len() as u64, bytes: job.plan.bytes_in() };
         let bar = Bar::start(global, &progress, total);

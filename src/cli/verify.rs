@@ -26,7 +26,7 @@ pub fn run(args: &Verify, global: &Global, printer: &Printer) -> Result<()> {
         log::info!("{what}");
         line.set_message(what);
     };
-    let found = verify::verify(&args.dir, args.all, &global.wanted(false), &progress, &say);
+    let found = verify::verify(&args.dir, args.all, &args.recovery.wanted(global.wanted()), &progress, &say);
     line.finish_and_clear();
     let found = found?;
     if printer.json() {

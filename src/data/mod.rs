@@ -121,7 +121,7 @@ enum Source {
 impl Source {
     fn of(path: &Path, at: &str) -> Result<Self> {
         const KINDS: &str = "data is a .safetensors, .txt or .jsonl file, or a folder of images";
-        let metadata = fs::metadata(path).map_err(|e| text::cannot_read(path, &e).hint(KINDS))?;
+        let metadata = fs::metadata(path).map_err(|e| Error::read(path, &e).hint(KINDS))?;
         if metadata.is_dir() {
             return Ok(Self::Images);
         }

@@ -82,7 +82,7 @@ impl Factors {
         let again = "measure them: `magic measure DIR`";
         let at = path(&dir.join(FACTORS));
         let bytes = read_document(dir, FACTORS)?.ok_or_else(|| {
-            Error::usage(format!("the factors of feature space are not there yet: `{at}`")).hint(again)
+            Error::input(format!("the factors of feature space are not there yet: `{at}`")).hint(again)
         })?;
         let bad = |what: String| Error::input(format!("`{at}` {what}")).hint(format!("remove it, and {again}"));
         let (factors, id): (Self, String) = sealed::open(SCHEMA, &bytes).map_err(bad)?;

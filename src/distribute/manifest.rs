@@ -23,8 +23,10 @@ const AGAIN: &str = "plan the merge again, in another folder: `magic plan RECIPE
 pub struct Manifest {
     /// Version of the program that planned it, and that has to do the work.
     pub version: String,
-    /// The recipe, with paths from the root.
+    /// The recipe, with paths from the root, as all machines open it.
     pub recipe: String,
+    /// The recipe as it was given, whose names the result has.
+    given: String,
     /// Most bytes of a shard.
     pub shard_size: u64,
     /// Whether factors of feature space are to be measured before there is work.
@@ -127,6 +129,7 @@ impl Manifest {
         let manifest = Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             recipe: job.resolved_yaml(),
+            given: job.recipe.to_yaml(),
             shard_size,
             measured: job.features.is_some(),
             tensors: job.plan.tensors.len(),
@@ -171,8 +174,11 @@ impl Manifest {
     /// No plan, or one that has been changed.
     pub fn read(dir: &Path) -> Result<(Self, String)> {
         let at = path(&dir.join(PLAN));
+        if !dir.is_dir() {
+            return Err(Error::usage(format!("`{}` is not a folder", path(dir))).hint("name the folder of a plan"));
+        }
         let bytes = read_document(dir, PLAN)?.ok_or_else(|| {
-            Error::usage(format!("there is no `{PLAN}` in `{}`", path(dir)))
+            Error::input(format!("there is no `{PLAN}` in `{}`", path(dir)))
                 .hint("make one: `magic plan RECIPE.yml --out DIR`")
         })?;
         sealed::open(SCHEMA, &bytes).map_err(|what| Error::input(format!("`{at}` {what}")).hint(AGAIN))
@@ -214,7 +220,9 @@ impl Manifest {
     }
 
     fn opened(&self, wanted: &Wanted) -> Result<Job> {
-        Job::new(Recipe::from_yaml(&self.recipe, PLAN)?, None, wanted)
+        let mut job = Job::new(Recipe::from_yaml(&self.recipe, PLAN)?, None, wanted)?;
+        job.take_names(Recipe::from_yaml(&self.given, PLAN)?);
+        Ok(job)
     }
 
     /// Shard number `shard`.

@@ -10,9 +10,9 @@ use super::factors::Factors;
 use super::manifest::Manifest;
 use super::part::{Receipt, receipt_name};
 use crate::checkpoint::text::path;
-use crate::checkpoint::{Checkpoint, PARTS, STAGED, Sink, Writer, create_folder, put, settle};
+use crate::checkpoint::{Checkpoint, PARTS, Sink, Writer, put, settle, work_folder};
 use crate::device::Wanted;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::progress::Progress;
 
 /// What became of a piece of work.
@@ -63,9 +63,7 @@ pub fn work(dir: &Path, shard: usize, wanted: &Wanted, progress: &Progress) -> R
     }
     let (layout, members) = job.layout(manifest.shard_size)?.part(shard)?;
     let parts = dir.join(PARTS);
-    create_folder(&parts)?;
-    // A folder of its own: others may be at the same shard.
-    let place = tempfile::Builder::new().prefix(STAGED[0]).tempdir_in(&parts).map_err(|e| Error::write(&parts, &e))?;
+    let place = work_folder(&parts)?;
     let inputs: Vec<&Checkpoint> = job.checkpoints.iter().collect();
     let writer = Writer::create(place.path(), layout, &inputs, true)?;
     let places = members.iter().copied().zip(0..).collect();

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use super::{Job, Output};
 use crate::calibrate::feature::Outcome;
+use crate::checkpoint::text::cannot_read;
 use crate::checkpoint::{Access, Fingerprint, Layout, OutTensor, Writer};
 use crate::error::{Error, Result};
 use crate::kernels::rescale::Counts;
@@ -46,7 +47,7 @@ impl Spill {
 
     fn get(&mut self, at: u64, buffer: &mut [u8], dir: &Path) -> Result<()> {
         let read = self.file.seek(SeekFrom::Start(at)).and_then(|_| self.file.read_exact(buffer));
-        read.map_err(|e| Error::read(dir, &e))
+        read.map_err(|e| cannot_read(dir, &e))
     }
 }
 

@@ -82,6 +82,7 @@ pub(super) fn sensitive(given: &Sensitive, folder: Option<&Path>) -> Result<Opti
         Sensitive::Names(names) => return Ok(Some(names.iter().cloned().collect())),
         Sensitive::File(file) => resolve(file, folder),
     };
+    std::fs::metadata(&file).map_err(|e| Error::read(&file, &e))?;
     let bytes = crate::checkpoint::files::read_small(&file, 64 << 20)?;
     let shape = || {
         Error::input(format!("`{}` holds no list of tensor names", file.display()))

@@ -1,10 +1,11 @@
-//! What computes a merge, as far as it decides the bytes.
+//! What computes a merge, as far as it decides the bytes, and what others decide of it where several machines do one merge.
 
 use serde::{Deserialize, Serialize};
 
 use super::Job;
 use crate::executor::Executor;
 use crate::kernels;
+use crate::recipe::Recipe;
 
 /// A device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +47,11 @@ impl Job {
     /// Says that others have taken so many seconds before this.
     pub(crate) fn take_seconds(&mut self, seconds: f64) {
         self.spent = seconds;
+    }
+
+    /// Says what `given`, the recipe that this one was resolved from, calls everything: so is it called in the result.
+    pub(crate) fn take_names(&mut self, given: Recipe) {
+        self.recipe = given;
     }
 
     /// Says that others have computed the tensors.

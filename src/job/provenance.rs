@@ -10,7 +10,7 @@ use crate::checkpoint::{Checkpoint, FileRecord, Writer};
 use crate::error::Result;
 use crate::progress::Progress;
 use crate::recipe::{Recipe, Sensitive, resolve};
-use crate::report::{Input, InputFile};
+use crate::report::{Input, InputFile, Report};
 
 /// Inputs up to this many bytes, all together, are always hashed, and so is what comes of them; to hash more takes longer
 /// than to merge it.
@@ -50,6 +50,29 @@ impl Job {
         sources
     }
 
+    /// What the recipe calls the model or samples `name`, which it may have been opened by another name than that.
+    fn called<'a>(&'a self, name: &'a str) -> &'a str {
+        let mut names = paths(&self.resolved).zip(paths(&self.recipe));
+        match paths(&self.recipe).any(|given| given == name) {
+            true => name,
+            false => names.find(|(path, _)| *path == name).map_or(name, |(_, given)| given),
+        }
+    }
+
+    /// `text`, in which names stand in back quotes, with those that the recipe uses.
+    pub(super) fn told(&self, text: &str) -> String {
+        let piece = |(at, piece)| if at % 2 == 1 { self.called(piece) } else { piece };
+        text.split('`').enumerate().map(piece).collect::<Vec<_>>().join("`")
+    }
+
+    /// The same of `report`.
+    pub(super) fn name_inputs(&self, report: &mut Report) {
+        let data = report.features.iter_mut().flat_map(|features| &mut features.data).map(|set| &mut set.name);
+        let models = report.inputs.iter_mut().map(|input| &mut input.model);
+        models.chain(data).for_each(|name| *name = self.called(name).to_owned());
+        report.warnings.iter_mut().for_each(|warning| *warning = self.told(warning));
+    }
+
     /// Where the files of the inputs are, from the root.
     pub(crate) fn input_paths(&self) -> Vec<String> {
         self.sources().into_iter().flat_map(Checkpoint::files).map(absolute).collect()
@@ -80,6 +103,16 @@ pub(super) fn located(path: &str, folder: Option<&Path>) -> String {
     let found = resolve(path, folder);
     let whole = found.exists().then(|| std::path::absolute(&found).ok()).flatten();
     whole.as_deref().and_then(Path::to_str).unwrap_or(path).to_owned()
+}
+
+/// The paths and names of the hub in `recipe`, those of adapters on models whole and in both parts.
+fn paths(recipe: &Recipe) -> impl Iterator<Item = &str> {
+    let models = recipe.base.iter().chain(recipe.models.iter().map(|entry| &entry.model));
+    let data = recipe.calibrate.data.iter().chain(recipe.models.iter().filter_map(|entry| entry.data.as_ref()));
+    models.chain(data).flat_map(|path| {
+        let (model, adapter) = path.split_once('+').unwrap_or((path, path));
+        [path, model, adapter]
+    })
 }
 
 /// `recipe` with every path that exists made absolute; names of the hub stay as they are.

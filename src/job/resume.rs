@@ -106,7 +106,7 @@ impl Job {
             add(&format!("`{name}` of `{}`", self.model().name()), sha256(bytes));
         }
         print.extend(self.checkpoints.iter().flat_map(Checkpoint::stamps));
-        Ok(print)
+        Ok(print.into_iter().map(|(name, value)| (self.told(&name), value)).collect())
     }
 
     /// Reports of the tensors that an earlier run wrote.

@@ -31,7 +31,7 @@ MAGIC = Path(os.environ.get("MAGIC_BIN") or ROOT / "target/release/magic").resol
 SCRIPTS = ROOT / "assets/engines"
 ENGINES = ROOT / "target/engines"
 PYTHON = ENGINES / "bin/python"
-SHARDS, VICTIM = 16, 5
+SHARDS, VICTIM, DAMAGED = 16, 5, 3
 # A shard for each tensor.
 FLAGS = ["--method", "dare_ties", "--param", "density=0.5", "--calibrate", "dsc", "--shard-size", "300", "--quiet"]
 CPU = ["--device", "cpu"]
@@ -139,6 +139,12 @@ class Run:
         return done.stdout
 
 
+def damage(path):
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
 def skip(why):
     raise Skip(why)
 
@@ -170,6 +176,10 @@ def in_slurm(run):
             env = stack.enter_context(slurm.cluster(run.folder / "cluster", run.env, ENGINES / "root"))
         except RuntimeError as error:
             skip(f"it does not start here: {error}")
+        # One shard is there with its receipt, but was damaged later: it is made again.
+        magic("measure", run.dir, *CPU)
+        magic("work", run.dir, "--shard", DAMAGED, *CPU)
+        damage(next((run.dir / "parts").glob(f"model-{DAMAGED + 1:05}-of-*.safetensors")))
         run.do(SCRIPTS / "slurm.sh", run.dir, *CPU, **env)
         end = time.monotonic() + 90
         while slurm.output(["squeue", "--noheader"], env):

@@ -15,7 +15,7 @@ use std::path::Path;
 
 use super::files::read_exact_at;
 use super::header::Entry;
-use super::text::{self, shown, size};
+use super::text::{self, list, shown, size};
 use crate::error::{Error, Result};
 use pickle::{MAX_PICKLE, Pickle};
 use tensor::Tensor;
@@ -27,27 +27,35 @@ pub(super) fn is_archive(file: &File, len: u64) -> bool {
     len >= 9 && read_exact_at(file, &mut first, 0).is_ok() && zip::is_archive(&first)
 }
 
-/// The tensors of `file`, whose length is `len`, with their places counted from the file's first byte. In the order
-/// that they have in a safetensors file of the same tensors.
-pub(super) fn read(file: &File, path: &Path, len: u64) -> Result<Vec<Entry>> {
+/// The tensors of `file`, whose length is `len`, with their places counted from the file's first byte, in the order
+/// that they have in a safetensors file of the same tensors; and what is to be said of others that the file has.
+pub(super) fn read(file: &File, path: &Path, len: u64) -> Result<(Vec<Entry>, Option<String>)> {
     let named = |what: &str| format!("`{}` cannot be read as a PyTorch file: {what}", text::path(path));
-    entries(file, len).map_err(|error| match error.within(named) {
+    let found = entries(file, len).map_err(|error| match error.within(named) {
         error if error.hints().is_empty() => error.hint("download it again, or save its `state_dict()` again"),
         error => error,
-    })
+    });
+    let (entries, others) = found?;
+    let note = (!others.is_empty()).then(|| {
+        let (at, others) = (text::path(path), list(others.iter().map(String::as_str), 4));
+        format!(
+            "`{at}` has weights of the same names under {others} too, which are left out: to use them, save them alone"
+        )
+    });
+    Ok((entries, note))
 }
 
-fn entries(file: &File, len: u64) -> Result<Vec<Entry>> {
+fn entries(file: &File, len: u64) -> Result<(Vec<Entry>, Vec<String>)> {
     let members = zip::members(file, len)?;
     let root = root(&members)?;
     if let Some(order) = members.get(&format!("{root}byteorder"))
-        && whole(file, *order, 16)? != b"little"
+        && whole(file, "byteorder", *order, 16)? != b"little"
     {
         return Err(Error::input("its numbers have their big end first").hint("save it again on a usual machine"));
     }
-    let bytes = whole(file, members[&format!("{root}data.pkl")], MAX_PICKLE)?;
+    let bytes = whole(file, "data.pkl", members[&format!("{root}data.pkl")], MAX_PICKLE)?;
     let pickle = Pickle::read(&bytes)?;
-    let tensors = model::tensors(&pickle)?;
+    let (tensors, others) = model::tensors(&pickle)?;
     let mut entries = Vec::with_capacity(tensors.len());
     for (name, tensor) in tensors {
         let named = |what: &str| format!("tensor `{}` {what}", shown(&name));
@@ -59,7 +67,7 @@ fn entries(file: &File, len: u64) -> Result<Vec<Entry>> {
     names.sort_unstable();
     match names.windows(2).find(|pair| pair[0] == pair[1]) {
         Some(pair) => Err(Error::input(format!("tensor `{}` appears twice", shown(pair[0])))),
-        None => Ok(entries),
+        None => Ok((entries, others)),
     }
 }
 
@@ -74,14 +82,19 @@ fn root(members: &HashMap<String, Member>) -> Result<&str> {
     }
 }
 
-/// All bytes of a member, if they are not more than `most`.
-fn whole(file: &File, member: Member, most: u64) -> Result<Vec<u8>> {
+/// All bytes of the member `name`, if they are not more than `most` and those that were written.
+fn whole(file: &File, name: &str, member: Member, most: u64) -> Result<Vec<u8>> {
     if member.len > most {
         return Err(Error::input(format!("a member of {}, more than the {} expected", size(member.len), size(most))));
     }
     let mut bytes = vec![0; member.len as usize];
     read_exact_at(file, &mut bytes, member.begin).map_err(|e| Error::input(e.to_string()))?;
-    Ok(bytes)
+    match member.crc {
+        0 => Ok(bytes),
+        crc if crc32fast::hash(&bytes) == crc => Ok(bytes),
+        _ => Err(Error::input(format!("its member `{name}` is damaged: its CRC-32 is not the recorded one"))
+            .hint("download it again")),
+    }
 }
 
 /// Where in the file `tensor` begins.
@@ -102,5 +115,5 @@ fn place(members: &HashMap<String, Member>, root: &str, tensor: &Tensor<'_>) -> 
 #[doc(hidden)]
 pub fn pickled_names(data: &[u8]) -> Result<Vec<String>> {
     let pickle = Pickle::read(data)?;
-    Ok(model::tensors(&pickle)?.into_iter().map(|(name, _)| name).collect())
+    Ok(model::tensors(&pickle)?.0.into_iter().map(|(name, _)| name).collect())
 }

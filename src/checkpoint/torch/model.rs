@@ -26,20 +26,24 @@ const MODULE: usize = 64;
 /// What to do about a file that holds no model, or more than one.
 const SAVE: &str = "save the model's `state_dict()` alone, with `torch.save` or as safetensors";
 
+/// Most values beside a model that are looked at for another.
+const MAX_BESIDE: usize = 8;
+
 /// Tensors by name.
 pub type Tensors<'a> = Vec<(String, Tensor<'a>)>;
 
-/// The tensors of the model in `pickle`, in no order.
+/// The tensors of the model in `pickle`, in no order, and under which names beside it there are others of most of the same
+/// names, such as their averages.
 ///
 /// # Errors
 /// No model, more than one, something in the place of a tensor that is none, a tensor that cannot be read.
-pub fn tensors<'a>(pickle: &Pickle<'a>) -> Result<Tensors<'a>> {
-    let mut model = pickle.root;
+pub fn tensors<'a>(pickle: &Pickle<'a>) -> Result<(Tensors<'a>, Vec<String>)> {
+    let (mut model, mut beside) = (pickle.root, Vec::new());
+    let mut walk = Walk { pickle, found: Vec::new(), left: BUDGET };
     for _ in 0..=MAX_WRAPPERS {
-        let mut walk = Walk { pickle, found: Vec::new(), left: BUDGET };
         if is_module(pickle, model) {
             walk.module(model)?;
-            return Ok(walk.found);
+            return Ok(walk.with_others(&beside));
         }
         let Some(pairs) = attributes(pickle, model) else {
             let what = match is_tensor(pickle, model) {
@@ -49,10 +53,14 @@ pub fn tensors<'a>(pickle: &Pickle<'a>) -> Result<Tensors<'a>> {
             return Err(Error::input(format!("it is of {what}, not of a model")).hint(SAVE));
         };
         match inner(pickle, pairs)? {
-            Some(inner) => model = inner,
+            Some(inner) => {
+                let others = pairs.iter().filter(|(_, id)| *id != inner && attributes(pickle, *id).is_some());
+                beside.extend(others.filter_map(|(name, id)| Some((pickle.text(*name)?, *id))));
+                model = inner;
+            }
             None => {
                 walk.state_dict(pairs)?;
-                return Ok(walk.found);
+                return Ok(walk.with_others(&beside));
             }
         }
     }
@@ -146,11 +154,32 @@ struct Walk<'p, 'a> {
     left: usize,
 }
 
-impl<'p> Walk<'p, '_> {
+impl<'p, 'a> Walk<'p, 'a> {
     fn spend(&mut self, cost: usize) -> Result<()> {
         self.left =
             self.left.checked_sub(cost).ok_or_else(|| Error::input("its model has too many or too long names"))?;
         Ok(())
+    }
+
+    /// What was found, and which of `beside` hold tensors of most of its names, perhaps below one name more.
+    fn with_others(mut self, beside: &[(&str, Id)]) -> (Tensors<'a>, Vec<String>) {
+        let model = std::mem::take(&mut self.found);
+        let names: HashSet<&str> = model.iter().map(|(name, _)| name.as_str()).collect();
+        let same =
+            |name: &str| names.contains(name) || name.split_once('.').is_some_and(|(_, name)| names.contains(name));
+        let mut others = Vec::new();
+        for &(name, id) in beside.iter().take(MAX_BESIDE) {
+            // What is no tensor only ends the look.
+            let _ = match is_module(self.pickle, id) {
+                true => self.module(id),
+                false => self.state_dict(attributes(self.pickle, id).unwrap_or_default()),
+            };
+            let found = std::mem::take(&mut self.found);
+            if 2 * found.iter().filter(|(name, _)| same(name)).count() > names.len() {
+                others.push(name.to_owned());
+            }
+        }
+        (model, others)
     }
 
     /// Adds tensor `id`.

@@ -3,8 +3,9 @@
 //! Read here and not with a crate: what those add is decompression, and what they take is any archive (text before and
 //! after it, the last of two members of a name, sizes of one of the two headers). Here a file has one reading or none:
 //! members lie one after the other from the first byte to the directory, the directory ends the file, and all that
-//! either header says is what the other says. CRCs are not checked: storages are read in pieces, and PyTorch can be
-//! told not to write any.
+//! either header says is what the other says. The CRC-32 of a member that is read whole, the pickle, is checked; those of
+//! storages are not, as in PyTorch: of a storage rows are read, in any order, some twice and some never, so that it would
+//! take a second pass over the file.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -34,6 +35,8 @@ pub struct Member {
     pub begin: u64,
     /// Number of bytes.
     pub len: u64,
+    /// CRC-32 of the bytes; 0 where PyTorch was told not to compute any.
+    pub crc: u32,
 }
 
 /// True for the first nine bytes of an archive. A safetensors file can begin with the same four, and has `{` next.
@@ -155,6 +158,7 @@ struct Header<'a> {
     name: &'a [u8],
     flags: u64,
     method: u64,
+    crc: u64,
     packed: u64,
     len: u64,
     /// Where its local header is, in the directory's header.
@@ -167,14 +171,14 @@ impl<'a> Header<'a> {
         fields.signed(b"PK\x01\x02", "a header of its directory")?;
         fields.bytes(4)?;
         let (flags, method) = (fields.number(2)?, fields.number(2)?);
-        fields.bytes(8)?;
-        let (packed, len) = (fields.number(4)?, fields.number(4)?);
+        fields.bytes(4)?;
+        let (crc, packed, len) = (fields.number(4)?, fields.number(4)?, fields.number(4)?);
         let (name, extra, comment) = (fields.number(2)?, fields.number(2)?, fields.number(2)?);
         let disk = fields.number(2)?;
         fields.bytes(6)?;
         let at = fields.number(4)?;
         let name = fields.bytes(name as usize)?;
-        let mut header = Self { name, flags, method, packed, len, at };
+        let mut header = Self { name, flags, method, crc, packed, len, at };
         let Self { packed, len, at, .. } = &mut header;
         widen(fields.bytes(extra as usize)?, [len, packed, at])?;
         fields.bytes(comment as usize)?;
@@ -304,7 +308,7 @@ pub fn members(file: &File, len: u64) -> Result<HashMap<String, Member>> {
         if end < next {
             header.check_description(&read(file, end, (next - end).min(32) as usize)?)?;
         }
-        if members.insert(name.clone(), Member { begin, len: header.len }).is_some() {
+        if members.insert(name.clone(), Member { begin, len: header.len, crc: header.crc as u32 }).is_some() {
             return Err(wrong("is there twice"));
         }
     }

@@ -1,6 +1,17 @@
-//! A merge by several machines, once it is planned.
+//! A merge by several machines.
 
 use std::path::PathBuf;
+
+use super::merge::RecipeFlags;
+use super::shared::Recovery;
+
+/// `magic plan`.
+#[derive(Debug, clap::Args)]
+pub struct Plan {
+    /// What is merged, how and where.
+    #[command(flatten)]
+    pub what: RecipeFlags,
+}
 
 /// `magic measure`.
 #[derive(Debug, clap::Args)]
@@ -8,6 +19,9 @@ pub struct Measure {
     /// The folder of the plan
     #[arg(value_name = "DIR")]
     pub dir: PathBuf,
+    /// Failures.
+    #[command(flatten)]
+    pub recovery: Recovery,
 }
 
 /// `magic work`.
@@ -19,6 +33,9 @@ pub struct Work {
     /// Number of the shard, from 0 [default: `SLURM_ARRAY_TASK_ID`, `JOB_COMPLETION_INDEX` or `RANK`]
     #[arg(long, value_name = "I")]
     pub shard: Option<usize>,
+    /// Failures.
+    #[command(flatten)]
+    pub recovery: Recovery,
 }
 
 /// `magic finalize`.

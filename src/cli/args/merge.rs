@@ -1,14 +1,44 @@
-//! `magic merge` and `magic calibrate`, and `magic plan`, which takes what `merge` takes.
+//! `magic merge` and `magic calibrate`, and of it what `magic plan` takes too.
 
 use std::path::PathBuf;
 
 use magic_merge::recipe::{Calibrate, DTYPES, Fit, Manifold, NonFinite, Norm, Propagate, Quick, Recipe, Space};
 
+use super::shared::{Products, Recovery};
 use super::values::{DANGEROUS, method, size, utf8, words};
 
 /// `magic merge`.
 #[derive(Debug, clap::Args)]
 pub struct Merge {
+    /// What is merged, how and where.
+    #[command(flatten)]
+    pub what: RecipeFlags,
+    /// Products.
+    #[command(flatten, next_help_heading = "Calibration")]
+    pub products: Products,
+    /// How it is written.
+    #[command(flatten)]
+    pub run: RunFlags,
+    /// Failures.
+    #[command(flatten, next_help_heading = "Output")]
+    pub recovery: Recovery,
+    /// Write a LoRA adapter of at most this rank instead of a model
+    ///
+    /// What the merge adds to each matrix is refactored by singular values; the summary and magic.json say what is lost.
+    /// Adapters alone need no `--base` for this.
+    #[arg(long, value_name = "RANK", help_heading = "Output")]
+    pub lora_out: Option<usize>,
+    /// Check everything and show the plan, but write nothing
+    #[arg(long, help_heading = "Output")]
+    pub dry_run: bool,
+    /// Print the recipe that the flags amount to, and do nothing else
+    #[arg(long, conflicts_with = "dry_run", help_heading = "Output")]
+    pub emit_recipe: bool,
+}
+
+/// Flags that say what is merged, how and where, and a recipe that says the same.
+#[derive(Debug, clap::Args)]
+pub struct RecipeFlags {
     /// A recipe; without it, --base, --model and --method say what is merged
     #[arg(value_name = "RECIPE.yml")]
     pub recipe: Option<PathBuf>,
@@ -39,18 +69,6 @@ pub struct Merge {
     /// Output.
     #[command(flatten)]
     pub output: OutputFlags,
-    /// Write a LoRA adapter of at most this rank instead of a model
-    ///
-    /// What the merge adds to each matrix is refactored by singular values; the summary and magic.json say what is lost.
-    /// Adapters alone need no `--base` for this.
-    #[arg(long, value_name = "RANK", help_heading = "Output")]
-    pub lora_out: Option<usize>,
-    /// Check everything and show the plan, but write nothing
-    #[arg(long, help_heading = "Output")]
-    pub dry_run: bool,
-    /// Print the recipe that the flags amount to, and do nothing else
-    #[arg(long, conflicts_with = "dry_run", help_heading = "Output")]
-    pub emit_recipe: bool,
 }
 
 /// Flags of a calibration.
@@ -94,13 +112,6 @@ pub struct Calibration {
     /// JSON list of tensors that may only shrink; in weight space all others may then only grow
     #[arg(long, value_name = "FILE.json", value_parser = utf8(), help_heading = "Calibration")]
     pub sensitive: Option<String>,
-    /// Compute products of the forward pass by the GPU's cooperative matrices: f16 inputs, f32 sums
-    ///
-    /// For speed (tensor cores, simdgroup matrices), and less exact: rows are scaled to the range of f16 and rounded to its
-    /// 11 bits. What that errs by is measured in the run and reported. `magic devices --json` tells which adapters have them
-    /// (`cooperative`); on any other it is an error.
-    #[arg(long, help_heading = "Calibration")]
-    pub fast_gemm: bool,
 }
 
 /// Flags of what is written.
@@ -121,6 +132,11 @@ pub struct OutputFlags {
     /// Most bytes of one file
     #[arg(long, value_name = "SIZE", value_parser = size, default_value = "5GB", help_heading = "Output")]
     pub shard_size: u64,
+}
+
+/// Flags of how a merge is written.
+#[derive(Debug, clap::Args)]
+pub struct RunFlags {
     /// Replace an earlier result in the folder
     #[arg(long, help_heading = DANGEROUS)]
     pub overwrite: bool,
@@ -161,10 +177,26 @@ pub struct CalibrateArgs {
     /// Output.
     #[command(flatten)]
     pub output: OutputFlags,
+    /// Products.
+    #[command(flatten, next_help_heading = "Calibration")]
+    pub products: Products,
+    /// How it is written.
+    #[command(flatten)]
+    pub run: RunFlags,
+    /// Failures.
+    #[command(flatten, next_help_heading = "Output")]
+    pub recovery: Recovery,
 }
 
 impl Merge {
     /// The flags that make or change a recipe, as the library takes them.
+    pub fn quick(&self) -> Quick {
+        Quick { lora_out: self.lora_out, ..self.what.quick() }
+    }
+}
+
+impl RecipeFlags {
+    /// These flags, as the library takes them.
     pub fn quick(&self) -> Quick {
         Quick {
             base: self.base.clone(),
@@ -173,7 +205,6 @@ impl Merge {
             params: self.params.clone(),
             seed: self.seed,
             exclude: self.exclude.clone(),
-            lora_out: self.lora_out,
             ..self.calibration.quick(&self.output)
         }
     }

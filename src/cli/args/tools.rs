@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use magic_merge::sensitivity::Metric;
 
+use super::shared::{Products, Recovery};
 use super::values::{DANGEROUS, method, utf8, words};
 
 /// `magic eval`.
@@ -27,13 +28,9 @@ pub struct Eval {
     /// comparison. `magic report` takes them from it.
     #[arg(long, value_name = "DIR")]
     pub report: Option<PathBuf>,
-    /// Compute products of the forward pass by the GPU's cooperative matrices: f16 inputs, f32 sums
-    ///
-    /// For speed (tensor cores, simdgroup matrices), and less exact: rows are scaled to the range of f16 and rounded to its
-    /// 11 bits. What that errs by is measured in the run and reported. `magic devices --json` tells which adapters have them
-    /// (`cooperative`); on any other it is an error.
-    #[arg(long)]
-    pub fast_gemm: bool,
+    /// Products.
+    #[command(flatten)]
+    pub products: Products,
 }
 
 /// `magic sensitivity`.
@@ -60,13 +57,9 @@ pub struct SensitivityArgs {
     /// Most samples of each set [default: 10]
     #[arg(long, value_name = "N")]
     pub samples: Option<usize>,
-    /// Compute products of the forward pass by the GPU's cooperative matrices: f16 inputs, f32 sums
-    ///
-    /// For speed (tensor cores, simdgroup matrices), and less exact: rows are scaled to the range of f16 and rounded to its
-    /// 11 bits. What that errs by is measured in the run and reported. `magic devices --json` tells which adapters have them
-    /// (`cooperative`); on any other it is an error.
-    #[arg(long)]
-    pub fast_gemm: bool,
+    /// Products.
+    #[command(flatten)]
+    pub products: Products,
     /// What is measured: growth of the loss, fall of the accuracy, or how far the last hidden state moves
     ///
     /// `drift` needs no labels; a language model's `loss` neither.
@@ -98,6 +91,9 @@ pub struct Verify {
     /// calibrated in feature space always all.
     #[arg(long)]
     pub all: bool,
+    /// Failures.
+    #[command(flatten)]
+    pub recovery: Recovery,
 }
 
 /// `magic report`.
@@ -123,6 +119,9 @@ pub struct Inspect {
     /// Tensors to leave out of what is learned; once for each pattern
     #[arg(long, value_name = "GLOB", value_parser = utf8(), requires = "base")]
     pub exclude: Vec<String>,
+    /// Failures.
+    #[command(flatten)]
+    pub recovery: Recovery,
 }
 
 /// `magic diff`.
@@ -180,4 +179,7 @@ pub struct Demo {
     /// Only this method; once for each
     #[arg(long = "method", value_name = "NAME", value_parser = method(), hide_possible_values = true)]
     pub methods: Vec<String>,
+    /// Failures.
+    #[command(flatten)]
+    pub recovery: Recovery,
 }
