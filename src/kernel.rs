@@ -141,7 +141,7 @@ pub trait Quad {
     /// A name for a variable of the call.
     fn name(&mut self, stem: &str) -> String;
     /// Joins what the invocations of a row have in `value`, a variable of type `array<vec4<f32>, count>`, by the function
-    /// `join`, and stores `width` words of each result, one after the other, with the row's own.
+    /// `join`, and stores `width` words of each result (1, 2 or 4), one after the other, with the row's own.
     fn join(&mut self, binding: usize, value: &str, count: u32, join: &str, width: u32);
     /// Values that a row has in a buffer of `width` words a row, at `place`: an `f32`, or a `vec4<f32>` if `wide`.
     fn row_value(&mut self, binding: usize, place: &str, wide: bool) -> String;

@@ -42,3 +42,11 @@ pub fn totals(stream: &Stream<'_>, list: &Recording) -> Result<Vec<Vec<Totals>>>
     };
     Ok((0..list.results().count()).map(total).collect())
 }
+
+/// Runs `list`, whose results are all pairs of sums of rows: for each result, both sums of the whole tensor.
+pub fn pairs(stream: &Stream<'_>, list: &Recording) -> Result<Vec<[f64; 2]>> {
+    let blocks = stream.map(list, 0..stream.tensor.blocks(), |_, results| Ok(results.buffers.clone()))?;
+    let rows = |i: usize| blocks.iter().flat_map(move |block| bytemuck::cast_slice::<u32, [f32; 2]>(&block[i]));
+    let total = |i: usize| rows(i).fold([0.0; 2], |sum, row| [0, 1].map(|j| sum[j] + f64::from(row[j])));
+    Ok((0..list.results().count()).map(total).collect())
+}

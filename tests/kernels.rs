@@ -32,9 +32,9 @@ use magic_merge::kernels::norms::{self, Stats};
 use magic_merge::kernels::trim::Threshold;
 use magic_merge::kernels::{
     ALL, Kernel, activate, add, affine, attention, between, blend, clip, combine, consensus, delta, deviation, drop,
-    drop_ranked, elect, factor, gate, gather, gram, gram_t, histogram, loss, mask, matmul, matmul_coop, matvec,
-    matvec_t, normalize, patches, rank, rescale, residual, rope, row_scale, scale, transpose, trim, variance, widen,
-    witness,
+    drop_l1, drop_ranked, elect, factor, gate, gather, gram, gram_t, histogram, loss, mask, matmul, matmul_coop,
+    matvec, matvec_t, normalize, patches, rank, rescale, residual, rope, row_scale, scale, transpose, trim, variance,
+    widen, witness,
 };
 use magic_merge::recording::{Buf, Buffer, Extent, GROUP_ROWS, Role, Size};
 use proof::{canary, checksum};
@@ -141,10 +141,12 @@ fn histogram(check: &dyn Fn(&Case)) {
     }
 }
 
-/// Blocks whose first elements are in the midst of a quad, about 2³² and above 2³⁴, where the counter carries.
+/// Blocks whose first elements are in the midst of a quad, about 2³², about 2³⁴, where the counter carries, and above.
 fn far() -> Vec<Extent> {
     let at = |first_row, row_len, n| Extent { first_row, ..extent(n, row_len) };
-    vec![at(1, 3, 1757), at(1_431_655_766, 3, 257), at(858_993_450, 5, 255), at(3_500_001, 5001, 70_001), at(9, 1, 1)]
+    let carries = at(3_435_973_775, 5, 1255);
+    let near = [at(1, 3, 1757), at(1_431_655_766, 3, 257), at(858_993_450, 5, 255), at(9, 1, 1)];
+    [&near[..], &[carries, at(3_500_001, 5001, 70_001)]].concat()
 }
 
 /// The word that decides on an element: pcg4d of (counter, key), by the paper.
@@ -179,6 +181,27 @@ fn drop(check: &dyn Fn(&Case)) {
             case.wanted.push(Wanted::Words(both.map(|x| x.to_bits()).collect()));
             let tau = case.writable(&values);
             drop::record(&mut case.list, tau, 1, key, density, scale as f32);
+            check(&case);
+        }
+    }
+}
+
+fn drop_l1(check: &dyn Fn(&Case)) {
+    for extent in [flat(), grids(), far(), vec![tall()]].concat() {
+        let first = extent.first_row * u64::from(extent.row_len);
+        let planes = special_stack(2, &extent, 11);
+        let key = drop::key(7, "layer", 0);
+        for density in [0.3f64, 1.0] {
+            let chances = (density * 4_294_967_296.0).round() as u64;
+            let kept = |i: usize| u64::from(random(first + i as u64, key)) < chances;
+            let left: Vec<f32> = planes[1].iter().enumerate().map(|(i, x)| if kept(i) { *x } else { 0.0 }).collect();
+            let mut case = Case::new(extent, 2);
+            let tau = case.stack(&planes);
+            let l1 = |x: &[f32]| sums_of(x, x)[0];
+            let both = [planes[1].clone(), left];
+            let wanted = rows::rows(&extent, &both).iter().flat_map(|row| [l1(row[0]), l1(row[1])]).collect();
+            let sums = case.result(drop_l1::SIZE, Wanted::Near(wanted));
+            drop_l1::record(&mut case.list, tau, 1, key, density, sums);
             check(&case);
         }
     }
@@ -411,7 +434,7 @@ macro_rules! tests {
 }
 
 tests! {
-    delta widen histogram between witness trim drop rank drop_ranked combine elect variance mask consensus clip gram gram_rows gram_t blend norms statistics residual factor matvec matvec_t rescale scale transpose checksum canary gather
+    delta widen histogram between witness trim drop drop_l1 rank drop_ranked combine elect variance mask consensus clip gram gram_rows gram_t blend norms statistics residual factor matvec matvec_t rescale scale transpose checksum canary gather
     patches normalize affine matmul matmul_small matmul_skinny row_scale matmul_coop16 matmul_coop8 rope attention activate gate add loss deviation
 }
 

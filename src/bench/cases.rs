@@ -20,9 +20,9 @@ use crate::kernels::patches::Image;
 use crate::kernels::trim::Threshold;
 use crate::kernels::{
     Kernel, activate, add, affine, attention, between, blend, clip, combine, consensus, delta, deviation, drop,
-    drop_ranked, elect, factor, gate, gather, gram, gram_t, histogram, loss, mask, matmul, matmul_coop, matvec,
-    matvec_t, normalize, norms, patches, rank, rescale, residual, rope, row_scale, scale, transpose, trim, variance,
-    widen, witness,
+    drop_l1, drop_ranked, elect, factor, gate, gather, gram, gram_t, histogram, loss, mask, matmul, matmul_coop,
+    matvec, matvec_t, normalize, norms, patches, rank, rescale, residual, rope, row_scale, scale, transpose, trim,
+    variance, widen, witness,
 };
 use crate::recording::{Buf, Size};
 
@@ -109,6 +109,12 @@ pub static CASES: &[Case] = &[
     case("drop", 32.0, Expect::Bits, |s| {
         let tau = s.tau(true);
         each_plane(move |list, plane| drop::record(list, tau, plane, [1, plane], 0.5, 1.0))
+    }),
+    case("drop_l1", 16.0, NEAR, |s| {
+        let (tau, sums) = (s.tau(false), s.outs(drop_l1::SIZE));
+        each_plane(move |list, plane| {
+            drop_l1::record(list, tau, plane, [1, plane], 0.5, sums[plane as usize]);
+        })
     }),
     case("combine", 16.0, NEAR, |s| {
         let (tau, weights, base) = (s.tau(true), s.list.floats("weights", &[0.5, 0.3, 0.2]), s.bf16[0]);

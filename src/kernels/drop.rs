@@ -1,5 +1,7 @@
 //! Seeded random drop with rescaling: the sparsification of DARE (arXiv 2311.03099).
 
+use std::ops::Range;
+
 use bytemuck::{Pod, Zeroable};
 use sha2::{Digest, Sha256};
 
@@ -38,12 +40,17 @@ pub fn key(seed: u64, tensor: &str, expert: usize) -> [u32; 2] {
     [word(0), word(4)]
 }
 
+/// The largest random word that keeps an element, for a share of `density`; `None` if none does.
+pub(super) fn threshold(density: f64) -> Option<u32> {
+    // The comparison includes the threshold, so that one is exact.
+    let chances = (density.clamp(0.0, 1.0) * 4_294_967_296.0).round();
+    (chances >= 1.0).then(|| (chances - 1.0) as u32)
+}
+
 /// Appends: each element of `tau[plane]` is multiplied by `scale` with probability `density`, else zeroed.
 /// A density of one keeps all, zero keeps none.
 pub fn record(list: &mut Recording, tau: Buf, plane: u32, key: [u32; 2], density: f64, scale: f32) {
-    let chances = (density.clamp(0.0, 1.0) * 4_294_967_296.0).round();
-    // The comparison includes the threshold, so that one is exact; zero is a scale of zero.
-    let (threshold, scale) = if chances < 1.0 { (0, 0.0) } else { ((chances - 1.0) as u32, scale) };
+    let (threshold, scale) = threshold(density).map_or((0, 0.0), |threshold| (threshold, scale));
     list.call(&DROP, &[], &Params { plane, key_lo: key[0], key_hi: key[1], threshold, scale }, &[tau]);
 }
 
@@ -63,25 +70,24 @@ fn twin(args: &mut Args<'_>) {
     let n = args.dims.n as usize;
     let p = args.params::<Params>();
     let tau = &mut args.write::<f32>(0)[p.plane as usize * n..][..n];
-    with_words(args.dims.first(), [p.key_lo, p.key_hi], tau, |_, piece, words| {
-        apply(piece, words, p.threshold, p.scale);
+    with_words(args.dims.first(), [p.key_lo, p.key_hi], n, |part, words| {
+        apply(&mut tau[part], words, p.threshold, p.scale);
     });
 }
 
-/// Calls `part` with the place, the elements and the random words of every part of `tau`, whose first element is number
-/// `first` of its tensor.
-pub(super) fn with_words(first: u64, key: [u32; 2], tau: &mut [f32], mut part: impl FnMut(usize, &mut [f32], &[u32])) {
+/// Calls `part` with the places and the random words of every part of `n` elements, the first of which is number `first` of
+/// its tensor.
+pub(super) fn with_words(first: u64, key: [u32; 2], n: usize, mut part: impl FnMut(Range<usize>, &[u32])) {
     // A block may start in the midst of a quad: the first piece is shorter then.
-    let lead = ((first.next_multiple_of(4) - first) as usize).min(tau.len());
-    let (head, body) = tau.split_at_mut(lead);
+    let lead = ((first.next_multiple_of(4) - first) as usize).min(n);
     let mut words: Words = [[0; 4]; QUADS];
-    if !head.is_empty() {
+    if lead > 0 {
         random(&mut words, first / 4, key);
-        part(0, head, &words[0][(first % 4) as usize..]);
+        part(0..lead, &words[0][(first % 4) as usize..]);
     }
-    for (i, piece) in body.chunks_mut(4 * QUADS).enumerate() {
-        random(&mut words, first.div_ceil(4) + (i * QUADS) as u64, key);
-        part(lead + i * 4 * QUADS, piece, words.as_flattened());
+    for at in (lead..n).step_by(4 * QUADS) {
+        random(&mut words, (first + at as u64) / 4, key);
+        part(at..n.min(at + 4 * QUADS), words.as_flattened());
     }
 }
 

@@ -68,8 +68,8 @@ fn twin(args: &mut Args<'_>) {
     let step = u64::from(step[1]) << 32 | u64::from(step[0]);
     let ranks = &args.read::<u32>(0)[..n];
     let tau = &mut args.write::<f32>(1)[plane as usize * n..][..n];
-    with_words(args.dims.first(), key, tau, |at, piece, words| {
-        apply(piece, words, &ranks[at..][..piece.len()], (low, step), scale);
+    with_words(args.dims.first(), key, n, |part, words| {
+        apply(&mut tau[part.clone()], words, &ranks[part], (low, step), scale);
     });
 }
 

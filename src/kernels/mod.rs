@@ -17,6 +17,7 @@ pub mod convert;
 pub mod delta;
 pub mod deviation;
 pub mod drop;
+pub mod drop_l1;
 pub mod drop_ranked;
 pub mod elect;
 pub mod factor;
@@ -66,6 +67,7 @@ pub static ALL: &[&Kernel] = &[
     &witness::WITNESS,
     &trim::TRIM,
     &drop::DROP,
+    &drop_l1::DROP_L1,
     &rank::RANK,
     &drop_ranked::DROP_RANKED,
     &combine::COMBINE,

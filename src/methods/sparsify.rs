@@ -4,14 +4,14 @@ use crate::error::Result;
 use crate::kernels::drop as random;
 use crate::kernels::drop_ranked::Chances;
 use crate::kernels::trim::Threshold;
-use crate::kernels::{drop_ranked, mask, norms, rank, trim, variance};
+use crate::kernels::{drop_l1, drop_ranked, mask, norms, rank, trim, variance};
 use crate::methods::{Rescale, Settings, Sparsify};
 use crate::plan::Tensor;
 use crate::recording::{Buf, Recording, Size};
 use crate::select::{self, Source};
 use crate::stack::Stack;
 use crate::stream::Stream;
-use crate::totals::{Totals, totals};
+use crate::totals::{pairs, totals};
 
 /// What stays of one expert's task vector, and its scale.
 #[derive(Clone, Debug)]
@@ -31,12 +31,20 @@ struct Random {
     ranked: Option<Chances>,
 }
 
+impl Random {
+    const ALL: Self = Self { key: [0; 2], density: 1.0, ranked: None };
+}
+
 impl Mask {
     const ALL: Self = Self { band: None, random: None, scale: 1.0 };
     const NONE: Self = Self { scale: 0.0, ..Self::ALL };
 
     fn is_identity(&self) -> bool {
         self.band.is_none() && self.random.is_none() && self.scale == 1.0
+    }
+
+    fn is_ranked(&self) -> bool {
+        self.random.is_some_and(|random| random.ranked.is_some())
     }
 
     /// Appends the masking of `tau[plane]`; `ranks` are buffers to sort in and for the result.
@@ -75,11 +83,10 @@ impl Masks {
 
     /// Appends the masking of the first planes of `tau`.
     pub fn record(&self, list: &mut Recording, tau: Buf) {
-        let ranked = |mask: &Mask| mask.random.is_some_and(|random| random.ranked.is_some());
         let ranks = self
             .each
             .iter()
-            .any(ranked)
+            .any(Mask::is_ranked)
             .then(|| (list.scratch("sorted", rank::scratch()), list.scratch("ranks", Size::Planes(1))));
         for (k, mask) in self.each.iter().enumerate() {
             mask.record(list, tau, k as u32, ranks);
@@ -174,20 +181,41 @@ fn chances(tensor: &Tensor, rule: Sparsify, settings: &Settings, seed: u64) -> V
 
 /// With the scale ‖τ‖₁ / ‖m ∘ τ‖₁ for each expert; 1 where nothing is left.
 fn l1_scaled(stream: &Stream<'_>, mut each: Vec<Mask>) -> Result<Vec<Mask>> {
+    let norms = if each.iter().any(|mask| mask.band.is_some() || mask.is_ranked()) {
+        l1_norms(stream, &each)?
+    } else {
+        dropped_l1_norms(stream, &each)?
+    };
+    for (mask, [before, after]) in each.iter_mut().zip(norms) {
+        if !mask.is_identity() && after > 0.0 {
+            mask.scale *= (before / after) as f32;
+        }
+    }
+    Ok(each)
+}
+
+/// ‖τ‖₁ and ‖m ∘ τ‖₁ of each expert.
+fn l1_norms(stream: &Stream<'_>, each: &[Mask]) -> Result<Vec<[f64; 2]>> {
     let mut list = Recording::new(each.len() as u32); // random masks and thresholds ask for no plane of the merge
     let stack = Stack::record(&mut list, stream.tensor, each.len());
     let before = list.result("before", norms::size(list.planes));
     norms::record_l1(&mut list, stack.tau, before);
-    let masks = Masks { each: each.clone(), varying: None };
+    let masks = Masks { each: each.to_vec(), varying: None };
     masks.record(&mut list, stack.tau);
     let after = list.result("after", norms::size(list.planes));
     norms::record_l1(&mut list, stack.tau, after);
     let totals = totals(stream, &list)?;
-    let ratio = |before: &Totals, after: &Totals| if after.l1 > 0.0 { before.l1 / after.l1 } else { 1.0 };
-    for (mask, (before, after)) in each.iter_mut().zip(totals[0].iter().zip(&totals[1])) {
-        if !mask.is_identity() {
-            mask.scale *= ratio(before, after) as f32;
-        }
+    Ok(totals[0].iter().zip(&totals[1]).map(|(before, after)| [before.l1, after.l1]).collect())
+}
+
+/// The same where masks are random and do not depend on ranks, without masking; with nothing dropped where there is none.
+fn dropped_l1_norms(stream: &Stream<'_>, each: &[Mask]) -> Result<Vec<[f64; 2]>> {
+    let mut list = Recording::new(each.len() as u32);
+    let stack = Stack::record(&mut list, stream.tensor, each.len());
+    for (k, mask) in each.iter().enumerate() {
+        let Random { key, density, .. } = mask.random.unwrap_or(Random::ALL);
+        let sums = list.result("sums", drop_l1::SIZE);
+        drop_l1::record(&mut list, stack.tau, k as u32, key, density, sums);
     }
-    Ok(each)
+    pairs(stream, &list)
 }

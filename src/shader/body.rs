@@ -421,7 +421,11 @@ impl Quad for Site<'_, '_> {
 
     fn join(&mut self, binding: usize, value: &str, count: u32, join: &str, width: u32) {
         let buf = self.buf(binding);
-        let (ty, part) = if width == 4 { ("vec4<f32>", "") } else { ("f32", ".x") };
+        let (ty, part) = match width {
+            4 => ("vec4<f32>", ""),
+            2 => ("vec2<f32>", ".xy"),
+            _ => ("f32", ".x"),
+        };
         let to = self.body.bind(buf, ty, Access::Write);
         let _ = writeln!(
             self.body.text.after,
