@@ -14,6 +14,9 @@ use crate::plan::Tensor;
 use crate::progress::Progress;
 use crate::recording::{Extent, Recording, Results};
 
+/// Elements of all planes that are worked on at a time in a sample.
+const SAMPLED: usize = 64 << 10;
+
 /// What every stream of a merge draws on.
 pub struct Engine<'a> {
     /// The base, then the experts, as the plan numbers them.
@@ -117,22 +120,29 @@ impl<'a> Stream<'a> {
         }
     }
 
-    /// Runs `list` on the host over pieces of `len` elements, by their numbers, and hands its results to `take`.
+    /// Runs `list` on the host over pieces of `len` elements, by their numbers, as many rows at a time as a cache holds, and
+    /// hands its results to `take`, in order.
     pub fn sample(
         &self,
         list: &Recording,
         len: u32,
-        pieces: impl Iterator<Item = u64>,
-        mut take: impl FnMut(&Results),
+        pieces: &[u64],
+        mut take: impl FnMut(&Extent, &Results),
     ) -> Result<()> {
         let host = Executor::Cpu(Cpu::default());
         let mut results = Results::default();
-        for first_row in pieces {
-            let extent = Extent { first_row, rows: 1, row_len: len, n: len };
-            let inputs = self.load(&host, &extent)?;
+        let most = SAMPLED / list.planes as usize / len as usize;
+        for rows in pieces.chunks(most.max(1)) {
+            let extent = Extent { first_row: 0, rows: rows.len() as u32, row_len: len, n: rows.len() as u32 * len };
+            let bytes: Vec<usize> =
+                self.tensor.sources.iter().map(|source| extent.n as usize * source.dtype.size()).collect();
+            let inputs = host.load(&bytes, &mut |source, _, buffer| {
+                let pieces = buffer.chunks_mut(len as usize * self.tensor.sources[source].dtype.size());
+                rows.iter().zip(pieces).try_for_each(|(at, piece)| self.read(source, at * u64::from(len), piece))
+            })?;
             host.run(list, &extent, &inputs, &mut results)?;
             host.unload(inputs);
-            take(&results);
+            take(&extent, &results);
         }
         Ok(())
     }

@@ -18,8 +18,10 @@ pub(crate) const PLAN: &str = "plan.json";
 pub(crate) const FACTORS: &str = "factors.json";
 /// The folder of shards and their receipts.
 pub(crate) const PARTS: &str = "parts";
-/// Beginnings of the names of folders in which something is being made.
-const STAGED: [&str; 2] = [".work-", ".put-"];
+/// Beginning of the names of folders in which a shard is being made.
+const WORK: &str = ".work-";
+/// Beginning of the names of folders in which a document is being written.
+const DOCUMENT: &str = ".put-";
 /// Longest document that is read.
 const MOST: u64 = 1 << 30;
 
@@ -54,7 +56,7 @@ pub(crate) fn create_folder(dir: &Path) -> Result<()> {
 pub(crate) fn work_folder(parts: &Path) -> Result<tempfile::TempDir> {
     let failed = |e: io::Error| text::cannot_write(parts, 0, &e);
     disk::create_dirs(parts).map_err(failed)?;
-    let mut start = STAGED[0].to_owned();
+    let mut start = WORK.to_owned();
     if let Some(here) = here(parts) {
         start += &format!("{here}-");
         remove_abandoned(parts, &start);
@@ -104,7 +106,7 @@ pub(crate) fn read_document(dir: &Path, name: &str) -> Result<Option<Vec<u8>>> {
 pub(crate) fn put(dir: &Path, name: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
     let path = dir.join(&name);
     let place =
-        tempfile::Builder::new().prefix(STAGED[1]).tempdir_in(dir).map_err(|e| text::cannot_write(dir, 0, &e))?;
+        tempfile::Builder::new().prefix(DOCUMENT).tempdir_in(dir).map_err(|e| text::cannot_write(dir, 0, &e))?;
     let staged = place.path().join(name);
     let done = OutFile::create(staged.clone()).and_then(|file| file.write_at(bytes, 0).and_then(|()| file.sync_all()));
     done.map_err(|e| text::cannot_write(&path, bytes.len() as u64, &e))?;
@@ -134,7 +136,7 @@ pub(crate) fn remove_parts(dir: &Path) -> Result<()> {
     for entry in fs::read_dir(dir).map_err(|e| text::cannot_read(dir, &e))? {
         let entry = entry.map_err(|e| text::cannot_read(dir, &e))?;
         let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
-        if STAGED.iter().any(|start| name.starts_with(start)) {
+        if [WORK, DOCUMENT].iter().any(|start| name.starts_with(start)) {
             disk::remove_dirs(&path).map_err(|e| failed(&path, &e))?;
         } else if name == LOCK || [".safetensors", ".safetensors.json"].iter().any(|end| name.ends_with(end)) {
             disk::remove_file(&path).map_err(|e| failed(&path, &e))?;

@@ -107,8 +107,9 @@ pub fn sample(stream: &Stream<'_>) -> Result<(u64, Gram)> {
     let mut sum = Gram::zero(list.planes as usize);
     let out = list.result("gram", gram::size(list.planes, len, len));
     gram::record(&mut list, tau, len, out);
-    let pieces = (0..count).map(|i| i * last / (count - 1).max(1));
-    stream.sample(&list, len, pieces, |results| sum.add(results.floats(0)))?;
+    let pieces: Vec<u64> = (0..count).map(|i| i * last / (count - 1).max(1)).collect();
+    let pairs = sum.pairs.len();
+    stream.sample(&list, len, &pieces, |_, results| results.floats(0).chunks(pairs).for_each(|row| sum.add(row)))?;
     Ok((u64::from(len) * count, sum))
 }
 

@@ -12,11 +12,11 @@ use crate::memory::ENTRY;
 use crate::stream::Stream;
 
 /// Neighbours in the sample: few, since those of a row are alike.
-const PIECE: u64 = 64;
+const PIECE: u64 = 128;
 
 /// The sample takes one element of so many, in this many pieces.
 const ONE_IN: u64 = 48;
-const PIECES: (u64, u64) = (512, 16384);
+const PIECES: (u64, u64) = (256, 8192);
 
 /// The least elements for which a sample is worth its while.
 const LEAST: u64 = 1 << 18;
@@ -172,8 +172,9 @@ fn brackets(stream: &Stream<'_>, source: Source, wanted: &[Option<u64>]) -> Resu
         start + (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) % (end - start)
     };
     let mut keys: Vec<Vec<u32>> = wanted.iter().map(|_| Vec::with_capacity((count * PIECE) as usize)).collect();
-    stream.sample(&source.planes(stream), PIECE as u32, (0..count).map(place), |results| {
-        for (keys, values) in keys.iter_mut().zip(results.floats(0).chunks(PIECE as usize)) {
+    let pieces: Vec<u64> = (0..count).map(place).collect();
+    stream.sample(&source.planes(stream), PIECE as u32, &pieces, |extent, results| {
+        for (keys, values) in keys.iter_mut().zip(results.floats(0).chunks(extent.n as usize)) {
             keys.extend(values.iter().map(|x| x.to_bits() & LARGEST));
         }
     })?;
