@@ -44,7 +44,7 @@ pub fn key(seed: u64, tensor: &str, expert: usize) -> [u32; 2] {
 pub(super) fn threshold(density: f64) -> Option<u32> {
     // The comparison includes the threshold, so that one is exact.
     let chances = (density.clamp(0.0, 1.0) * 4_294_967_296.0).round();
-    (chances >= 1.0).then(|| (chances - 1.0) as u32)
+    (chances >= 1.0).then_some((chances - 1.0) as u32)
 }
 
 /// Appends: each element of `tau[plane]` is multiplied by `scale` with probability `density`, else zeroed.
