@@ -77,6 +77,15 @@ impl Error {
         }
     }
 
+    /// Something else than a folder at `path`: nothing is wrong usage.
+    pub fn no_folder(path: &Path) -> Self {
+        let at = crate::checkpoint::text::path(path);
+        match path.exists() {
+            true => Self::input(format!("`{at}` is not a folder")),
+            false => Self::usage(format!("`{at}` does not exist")),
+        }
+    }
+
     /// A failed write of `path`.
     pub fn write(path: &Path, source: &std::io::Error) -> Self {
         Self::output(format!("cannot write `{}`: {source}", path.display()))

@@ -7,7 +7,7 @@ mod common;
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use cli::{Run, Sandbox, say};
@@ -304,6 +304,50 @@ fn what_killed_workers_leave_goes_with_the_next_work() {
         }
     }
     assert!(stale > 3, "{stale} stale folders, {kept} that may not be");
+}
+
+/// A worker may have been held up, and another have done its shard.
+#[cfg(unix)]
+#[test]
+fn a_worker_that_outlives_the_end_is_no_failure_and_leaves_nothing() {
+    let sandbox = sandbox();
+    sandbox.run(&[&["merge"], &FLAGS[..], &["--out", "one"]].concat()).good();
+    let wanted = shards(&sandbox, "one");
+    let signal = |child: &Child, name: &str| {
+        let sent = Command::new("kill").args([name, &child.id().to_string()]).stderr(Stdio::null()).status();
+        sent.expect("there is `kill`");
+    };
+    for round in 0..16 {
+        plan(&sandbox, "many");
+        let mut late = started(&sandbox, "many", 0);
+        std::thread::sleep(Duration::from_millis(2 * round));
+        signal(&late, "-STOP");
+        (0..SHARDS).for_each(|shard| drop(work(&sandbox, "many", shard).good()));
+        finalize(&sandbox, "many").good();
+        signal(&late, "-CONT");
+        assert!(late.wait().expect("it ended").success(), "round {round}");
+        assert!(work(&sandbox, "many", 1).good().stdout.contains("finished already"));
+        assert!(shards(&sandbox, "many") == wanted, "round {round}");
+        assert_eq!(others(&sandbox, "many"), others(&sandbox, "one"), "round {round}: what is left of the plan");
+        fs::remove_dir_all(sandbox.path("many")).expect("it can be removed");
+    }
+}
+
+#[test]
+fn a_plan_is_not_written_over_and_not_taken_for_a_part_of_a_result() {
+    let sandbox = sandbox();
+    plan(&sandbox, "many");
+    let merge = [&["merge"], &FLAGS[..], &["--out", "many"]].concat();
+    for more in [&[][..], &["--overwrite"]] {
+        let run = sandbox.run(&[&merge[..], more].concat());
+        assert_eq!(run.code, Some(1), "{}", run.stderr);
+        assert!(run.stderr.contains("plan"), "{}", run.stderr);
+    }
+    (0..SHARDS).for_each(|shard| drop(work(&sandbox, "many", shard).good()));
+    finalize(&sandbox, "many").good();
+    fs::create_dir(sandbox.path("many/parts")).expect("a folder");
+    let verified = sandbox.run(&["verify", "many"]).good();
+    assert!(verified.stdout.contains("not of this merge: `parts`"), "{}", verified.stdout);
 }
 
 #[test]

@@ -253,7 +253,7 @@ fn what_is_no_receipt_is_refused_and_nothing_is_written() {
         assert!(run.stderr.contains(phrase), "{phrase}: {}", run.stderr);
         assert_eq!(sandbox.listing(), before, "{phrase}");
     };
-    refused("nothing", 2, "`nothing` is not a folder");
+    refused("nothing", 2, "`nothing` does not exist");
     refused("base", 1, "there is no `magic.json`");
     let texts = ["", "{\"schema\": ", "[", "\u{0}", &"[".repeat(100_000), "{\"schema\": \"magic-merge/1\"}}"];
     for text in texts {

@@ -41,8 +41,8 @@ pub use layout::{Layout, OutTensor};
 pub use output::Access;
 pub(crate) use output::{RECEIPT, REPORT, SCORES, finished, hold, temporary};
 pub(crate) use parts::{
-    FACTORS, PARTS, PLAN, create_folder, only_shared, put, read_document, remove, remove_parts, settle, work_folder,
-    write_journal,
+    FACTORS, PARTS, PLAN, create_folder, only_shared, put, read_document, remove, remove_parts, settle, take_back,
+    work_folder, write_journal,
 };
 pub(crate) use reader::Overlay;
 pub use reader::{Checkpoint, TensorInfo};

@@ -14,7 +14,7 @@ use super::index::plain_name;
 use super::inputs::Inputs;
 use super::journal::{self, Fingerprint, Found, JOURNAL};
 use super::layout::{INDEX, Layout, SINGLE, Shard};
-use super::parts::is_shared;
+use super::parts::PLAN;
 use super::reader::Checkpoint;
 use super::side::is_side;
 use super::text::{self, list, shown};
@@ -342,6 +342,10 @@ fn acceptable(dir: &Path, inputs: &Inputs, access: &Access<'_>) -> Result<(Vec<S
             None => Err(found.refuse(dir)),
         };
     }
+    if access.overwrite && names.iter().any(|name| name == PLAN) {
+        return Err(Error::output(format!("`{at}` holds the plan of a merge by several machines"))
+            .hint("choose another folder, or give the plan up: remove `plan.json` and `parts`"));
+    }
     let foreign: Vec<&str> = names.iter().map(String::as_str).filter(|name| !is_own(name)).collect();
     if !foreign.is_empty() && !access.overwrite {
         return Err(Error::output(format!("the output folder `{at}` is not empty: it has {}", list(foreign, 4)))
@@ -438,7 +442,7 @@ pub(super) fn names(dir: &Path) -> Result<Vec<String>> {
 /// A folder that cannot be read.
 pub(super) fn strangers(dir: &Path, known: impl Fn(&str) -> bool) -> Result<Option<String>> {
     let mut names = names(dir)?;
-    names.retain(|name| !is_own(name) && !is_shared(name) && !known(name));
+    names.retain(|name| !is_own(name) && !known(name));
     names.sort_unstable();
     let said = |names: &[String]| {
         let names = list(names.iter().map(String::as_str), 4);

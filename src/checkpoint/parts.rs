@@ -125,26 +125,39 @@ pub(crate) fn remove(path: &Path) -> Result<()> {
     if path.exists() { disk::remove_file(path).map_err(|e| text::cannot_write(path, 0, &e)) } else { Ok(()) }
 }
 
+/// Removes the files `names` from the folder of parts of a merge that is finished, and the folder if nothing else is in it, as
+/// far as there are any.
+pub(crate) fn take_back<'a>(parts: &Path, names: impl IntoIterator<Item = &'a String>) {
+    for name in names {
+        let _ = disk::remove_file(&parts.join(name));
+    }
+    let _ = disk::remove_dir(parts);
+}
+
 /// Removes shards, receipts and what killed workers left from the folder of parts, if it is there; and the folder, unless
 /// others have put something into it.
 pub(crate) fn remove_parts(dir: &Path) -> Result<()> {
     if !dir.exists() {
         return Ok(());
     }
-    let failed = |path: &Path, e: &io::Error| text::cannot_write(path, 0, e);
+    // A worker that found the merge complete may have been quicker.
+    let done = |path: &Path, done: io::Result<()>| match done {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(text::cannot_write(path, 0, &e)),
+        _ => Ok(()),
+    };
     let mut empty = true;
     for entry in fs::read_dir(dir).map_err(|e| text::cannot_read(dir, &e))? {
         let entry = entry.map_err(|e| text::cannot_read(dir, &e))?;
         let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
         if [WORK, DOCUMENT].iter().any(|start| name.starts_with(start)) {
-            disk::remove_dirs(&path).map_err(|e| failed(&path, &e))?;
+            done(&path, disk::remove_dirs(&path))?;
         } else if name == LOCK || [".safetensors", ".safetensors.json"].iter().any(|end| name.ends_with(end)) {
-            disk::remove_file(&path).map_err(|e| failed(&path, &e))?;
+            done(&path, disk::remove_file(&path))?;
         } else {
             empty = false;
         }
     }
-    if empty { disk::remove_dir(dir).map_err(|e| failed(dir, &e)) } else { Ok(()) }
+    if empty { done(dir, disk::remove_dir(dir)) } else { Ok(()) }
 }
 
 /// Writes the journal of a merge in `dir` whose `tensors` are all safe beside their final names.

@@ -74,7 +74,7 @@ impl Finished {
     pub(crate) fn open(dir: &Path) -> Result<Self> {
         let at = text::path(dir);
         if !dir.is_dir() {
-            return Err(Error::usage(format!("`{at}` is not a folder")).hint("name the output folder of a merge"));
+            return Err(Error::no_folder(dir).hint("name the output folder of a merge"));
         }
         refuse_busy(dir)?;
         let folder = Folder::open(dir.to_owned())?;

@@ -17,6 +17,7 @@ use super::index::plain_name;
 use super::journal::{Found, JOURNAL, Journal, recorded};
 use super::layout::{INDEX, Layout, SINGLE, Shard};
 use super::output::{Access, Output, RECEIPT, REPORT, strangers, temporary};
+use super::parts::is_shared;
 use super::reader::Checkpoint;
 use super::receipt::FileRecord;
 use super::text::{self, shown};
@@ -213,7 +214,7 @@ impl Writer {
         let new: Vec<String> = self.names().chain([RECEIPT, REPORT]).map(str::to_owned).collect();
         self.output.add_stale(&new);
         let goes = |name: &str| self.output.old.contains(&self.output.dir.join(name));
-        strangers(&self.output.dir, |name| new.iter().any(|new| new == name) || goes(name))
+        strangers(&self.output.dir, |name| is_shared(name) || new.iter().any(|new| new == name) || goes(name))
     }
 
     /// What is to be recorded of the shards; with their SHA-256 if `hash` says so, taken from all of them at a time,

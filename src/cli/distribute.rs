@@ -94,9 +94,13 @@ pub fn work(args: &Work, global: &Global, printer: &Printer) -> Result<()> {
     };
     let progress = Arc::new(Progress::default());
     interrupt::stops(&progress)?;
-    let (manifest, _) = Manifest::read(&args.dir)?;
-    let own = manifest.shard(shard)?;
-    let total = Total { tensors: own.tensors.len() as u64, bytes: own.read + own.bytes };
+    let total = match Manifest::read(&args.dir) {
+        Ok((manifest, _)) => {
+            let own = manifest.shard(shard)?;
+            Total { tensors: own.tensors.len() as u64, bytes: own.read + own.bytes }
+        }
+        Err(_) => Total::default(), // it is finished, or the work says what is wrong
+    };
     let bar = Bar::start(global, &progress, total);
     let done = distribute::work(&args.dir, shard, &args.recovery.wanted(global.wanted()), &progress);
     drop(bar);
@@ -104,6 +108,9 @@ pub fn work(args: &Work, global: &Global, printer: &Printer) -> Result<()> {
     if printer.json() {
         return printer.document(&serde_json::json!({"schema": "magic-worked/1", "worked": done}));
     }
+    let Some(done) = done else {
+        return printer.summary(&harmless(&format!("the merge in {} is finished already\n", args.dir.display())));
+    };
     printer.summary(&harmless(&match done.already {
         true => format!("shard {shard} is done already: {}\n", done.file),
         false => format!(

@@ -27,7 +27,7 @@ const NAMED: usize = 4;
 pub fn finalize(dir: &Path, mixed: bool, hash: bool, wanted: &Wanted, progress: &Progress) -> Result<Option<Report>> {
     // Of two at once, one would take for damaged what the other moves.
     let held = dir.join(PARTS).is_dir().then(|| hold(&dir.join(PARTS))).transpose()?;
-    if !dir.join(PLAN).exists() && dir.join(RECEIPT).exists() {
+    if is_finished(dir) {
         clear(dir)?;
         return Ok(None);
     }
@@ -49,6 +49,11 @@ pub fn finalize(dir: &Path, mixed: bool, hash: bool, wanted: &Wanted, progress: 
     clear(dir)?;
     drop(held);
     Ok(report)
+}
+
+/// Whether the merge that was planned in `dir` is complete: its plan goes last of what is decided.
+pub fn is_finished(dir: &Path) -> bool {
+    !dir.join(PLAN).exists() && dir.join(RECEIPT).exists()
 }
 
 /// Receipts of all shards, each checked with its shard.
@@ -87,7 +92,10 @@ fn origin(mut origins: Vec<&Origin>, mixed: bool) -> Result<Origin> {
             let names = list(several.iter().map(|origin| origin.name.as_str()), NAMED);
             Err(Error::input(format!("different devices have made the parts: {names}"))
                 .hint("their last bits may differ: `--mixed` takes them all the same")
-                .hint(format!("or make all of them on one, such as `--device {:?}`", several[0].name)))
+                .hint(format!(
+                    "or make all of them on one, such as `--device {:?}`: remove the receipts of others from `{PARTS}` first",
+                    several[0].name
+                )))
         }
     }
 }

@@ -175,7 +175,7 @@ impl Manifest {
     pub fn read(dir: &Path) -> Result<(Self, String)> {
         let at = path(&dir.join(PLAN));
         if !dir.is_dir() {
-            return Err(Error::usage(format!("`{}` is not a folder", path(dir))).hint("name the folder of a plan"));
+            return Err(Error::no_folder(dir).hint("name the folder of a plan"));
         }
         let bytes = read_document(dir, PLAN)?.ok_or_else(|| {
             Error::input(format!("there is no `{PLAN}` in `{}`", path(dir)))

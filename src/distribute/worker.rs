@@ -7,10 +7,11 @@ use std::time::Instant;
 use serde_json::Value;
 
 use super::factors::Factors;
+use super::finish::is_finished;
 use super::manifest::Manifest;
 use super::part::{Receipt, receipt_name};
 use crate::checkpoint::text::path;
-use crate::checkpoint::{Checkpoint, PARTS, Sink, Writer, put, settle, work_folder};
+use crate::checkpoint::{Checkpoint, PARTS, Sink, Writer, put, settle, take_back, work_folder};
 use crate::device::Wanted;
 use crate::error::Result;
 use crate::progress::Progress;
@@ -35,11 +36,23 @@ pub struct Worked {
 }
 
 /// Makes shard number `shard` of the plan in `dir`, unless it is there and its receipt and digest stand. Any number of
-/// workers may do the same work at the same time: what they make is the same, and the last one's stays.
+/// workers may do the same work at the same time: what they make is the same, and the last one's stays. `None` if the merge
+/// is finished, perhaps since this began: then nothing of it stays, whatever became of it.
 ///
 /// # Errors
 /// Whatever is wrong with plan, inputs or device; factors that were not measured; a failed write.
-pub fn work(dir: &Path, shard: usize, wanted: &Wanted, progress: &Progress) -> Result<Worked> {
+pub fn work(dir: &Path, shard: usize, wanted: &Wanted, progress: &Progress) -> Result<Option<Worked>> {
+    let done = make(dir, shard, wanted, progress);
+    if !is_finished(dir) {
+        return done.map(Some);
+    }
+    if let Ok(done) = done {
+        take_back(&dir.join(PARTS), [&done.file, &receipt_name(&done.file)]);
+    }
+    Ok(None)
+}
+
+fn make(dir: &Path, shard: usize, wanted: &Wanted, progress: &Progress) -> Result<Worked> {
     let started = Instant::now();
     let (manifest, id) = Manifest::read(dir)?;
     let own = manifest.shard(shard)?;

@@ -120,7 +120,7 @@ pub static METHODS: &[Method] = &[
     },
     Method {
         name: "breadcrumbs",
-        formula: "θ = θ_0 + λ Σ w_k (m_k ∘ τ_k), m_k without the ⌊γn⌋ largest and all below the next ⌊dn⌋",
+        formula: "θ = θ_0 + λ Σ w_k (m_k ∘ τ_k), m_k without the ⌊γn⌋ largest (at most those that leave ⌊dn⌋) and all below the next ⌊dn⌋",
         paper: "Model Breadcrumbs, arXiv 2312.06795",
         sparsify: Sparsify::Middle,
         params: BREADCRUMBS,

@@ -233,8 +233,9 @@ fn params(given: &[String]) -> Result<Params> {
             return Err(Error::usage(format!("`--param {pair}` has no value")).hint("write `--param KEY=VALUE`"));
         };
         if params.contains_key(key) {
-            return Err(Error::usage(format!("`--param {key}` is given twice"))
-                .hint(format!("a list gives each model its own, in their order: `--param {key}=[X,Y]`")));
+            return Err(Error::usage(format!("`--param {key}` is given twice")).hint(
+                "a recipe gives each model its own, under its `parameters`: `--emit-recipe` prints one to begin with",
+            ));
         }
         insert(&mut params, key, None, value_of(key, value)?)?;
     }

@@ -332,7 +332,7 @@ fn texts() -> Vec<Case> {
         case("not-utf-8", "d.txt").file("d.txt", &b"a b\n\xff\n"[..]).refused("line 2 of `d.txt` is not UTF-8"),
         case("pipe", "d.txt").with("d.txt", Thing::Pipe).refused("is a pipe"),
         case("link-to-zeros", "d.txt").link("d.txt", "/dev/zero").refused("a device"),
-        case("control", "\u{1b}[2J.txt").refused("\\u{1b}[2J.txt"),
+        case("control", "\u{1b}[2J.txt").refused_with(2, "\\u{1b}[2J.txt"),
     ]
 }
 

@@ -231,6 +231,6 @@ fn files() -> Vec<Case> {
         commands("a-folder").with("r.yml", Thing::Folder).refused("is a folder"),
         named("zeros", "/dev/zero").refused("larger than a recipe can be"),
         named("nothing", "/dev/null").refused("is empty"),
-        named("good-not-there", "no.yml").refused("no.yml"),
+        named("good-not-there", "no.yml").refused_with(2, "no.yml"),
     ]
 }
