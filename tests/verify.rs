@@ -553,7 +553,7 @@ fn what_is_no_finished_merge_is_refused() {
             assert!(run.stderr.contains(phrase), "{dir}: {phrase}: {}", run.stderr);
         }
     };
-    refused("nothing", 2, &["`nothing` is not a folder"]);
+    refused("nothing", 2, &["`nothing` does not exist"]);
     refused("base", 1, &["holds no finished merge: there is no `magic.json`"]);
     // One that was killed is not finished, unless it is all there.
     let (mut unfinished, mut whole) = (0, 0);
