@@ -137,16 +137,17 @@ pub(crate) fn take_back<'a>(parts: &Path, names: impl IntoIterator<Item = &'a St
 /// Removes shards, receipts and what killed workers left from the folder of parts, if it is there; and the folder, unless
 /// others have put something into it.
 pub(crate) fn remove_parts(dir: &Path) -> Result<()> {
-    if !dir.exists() {
-        return Ok(());
-    }
-    // A worker that found the merge complete may have been quicker.
+    // A worker that found the merge complete may be quicker.
     let done = |path: &Path, done: io::Result<()>| match done {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(text::cannot_write(path, 0, &e)),
         _ => Ok(()),
     };
     let mut empty = true;
-    for entry in fs::read_dir(dir).map_err(|e| text::cannot_read(dir, &e))? {
+    let entries = match fs::read_dir(dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(|e| text::cannot_read(dir, &e))?,
+    };
+    for entry in entries {
         let entry = entry.map_err(|e| text::cannot_read(dir, &e))?;
         let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
         if [WORK, DOCUMENT].iter().any(|start| name.starts_with(start)) {

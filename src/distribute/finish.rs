@@ -51,7 +51,7 @@ pub fn finalize(dir: &Path, mixed: bool, hash: bool, wanted: &Wanted, progress: 
     Ok(report)
 }
 
-/// Whether the merge that was planned in `dir` is complete: its plan goes last of what is decided.
+/// Whether the merge that was planned in `dir` is complete: its plan goes as soon as it is.
 pub fn is_finished(dir: &Path) -> bool {
     !dir.join(PLAN).exists() && dir.join(RECEIPT).exists()
 }
