@@ -1,6 +1,7 @@
 //! How the memory of host and device is shared out: blocks in work, and tensors that stay between passes.
 
 use crate::calibrate::spectral;
+use crate::checkpoint::GATHERED;
 use crate::decompose::Working;
 use crate::error::{Error, Result};
 
@@ -10,8 +11,8 @@ const CACHED: u64 = 512 << 10;
 /// Elements of a block on a GPU: enough to hide latencies, few enough that a slow one answers within 100 ms.
 const GPU_ELEMENTS: u64 = 4 << 20;
 
-/// What the process takes besides blocks: code, headers, driver.
-const OVERHEAD: u64 = 32 << 20;
+/// What the process takes besides blocks: code, headers, driver, and what is on its way to the disk.
+const OVERHEAD: u64 = (32 << 20) + GATHERED;
 
 /// Bytes of an entry that an exact selection lists: itself, and once more while those of a plane are put in order.
 pub const ENTRY: u64 = 16;

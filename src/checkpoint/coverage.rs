@@ -8,17 +8,10 @@ pub(super) struct Coverage(Mutex<Vec<(u64, u64)>>);
 
 impl Coverage {
     /// Notes that the bytes from `begin` to `end` are written; they may have been before.
-    pub(super) fn add(&self, mut begin: u64, mut end: u64) {
-        if begin >= end {
-            return;
+    pub(super) fn add(&self, begin: u64, end: u64) {
+        if begin < end {
+            join(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner), begin, end);
         }
-        let mut ranges = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let from = ranges.partition_point(|range| range.1 < begin);
-        let to = ranges.partition_point(|range| range.0 <= end);
-        for range in &ranges[from..to] {
-            (begin, end) = (begin.min(range.0), end.max(range.1));
-        }
-        ranges.splice(from..to, [(begin, end)]);
     }
 
     /// The first byte of `bytes` that has not been written.
@@ -27,6 +20,16 @@ impl Coverage {
         let reached = ranges.first().filter(|range| range.0 == 0).map_or(0, |range| range.1);
         (reached < bytes).then_some(reached)
     }
+}
+
+/// Adds a range to those that are apart from each other and in order.
+pub(super) fn join<T: Copy + Ord>(ranges: &mut Vec<(T, T)>, mut begin: T, mut end: T) {
+    let from = ranges.partition_point(|range| range.1 < begin);
+    let to = ranges.partition_point(|range| range.0 <= end);
+    for range in &ranges[from..to] {
+        (begin, end) = (begin.min(range.0), end.max(range.1));
+    }
+    ranges.splice(from..to, [(begin, end)]);
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! Hands what was written to the disk while the rest is computed, and records in the journal which tensors are safe
-//! there. The sync at the end then finds little left to do.
+//! Hands what is computed to the disk while the rest is, and records in the journal which tensors are safe there. The
+//! sync at the end then finds little left to do.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,12 +11,13 @@ use std::time::{Duration, Instant};
 use super::disk::OutFile;
 use super::faults::{self, Commits};
 use super::files::{Handles, Stamp};
+use super::gather::Gather;
 use super::journal::{Journal, Record};
 use super::output::temporary;
 use super::text;
 use crate::error::{Error, Result};
 
-/// Bytes between two syncs.
+/// Bytes between two syncs, of what goes through the page cache.
 const STEP: u64 = 64 << 20;
 
 /// Time between two records, which take a sync of their own.
@@ -37,6 +38,8 @@ struct Staged {
 struct Shards {
     files: Vec<Staged>,
     handles: Handles<OutFile>,
+    /// Whether whole pages go past the page cache.
+    direct: bool,
     safe: Mutex<Safe>,
     /// Tensors that are complete and not recorded.
     complete: Mutex<Vec<Record>>,
@@ -72,17 +75,31 @@ impl Staged {
 }
 
 impl Shards {
-    fn file(&self, number: usize) -> Result<Arc<OutFile>> {
+    /// The file of shard number `number`, as `open` opens it if it is not.
+    fn file(&self, number: usize, open: impl FnOnce(&Staged) -> io::Result<OutFile>) -> Result<Arc<OutFile>> {
         let staged = &self.files[number];
-        self.handles.get(number, || OutFile::open(staged.path.clone()).map_err(|e| staged.failed(&e)))
+        let open = || open(staged).map(|file| if self.direct { file.past_the_cache() } else { file });
+        self.handles.get(number, || open().map_err(|e| staged.failed(&e)))
+    }
+
+    fn again(&self, number: usize) -> Result<Arc<OutFile>> {
+        self.file(number, |staged| OutFile::open(staged.path.clone()))
+    }
+
+    fn write(&self, number: usize, bytes: &[u8], offset: u64) -> Result<()> {
+        let staged = &self.files[number];
+        self.again(number)?.write_at(bytes, offset).map_err(|e| staged.failed(&e))?;
+        staged.dirty.store(true, Ordering::Release);
+        Ok(())
     }
 
     /// Syncs what was written; then tensors that were complete before are recorded, if it is time or `record` says so.
-    fn sync(&self, record: bool) -> Result<()> {
+    fn sync(&self, gather: &Gather, record: bool) -> Result<()> {
         let mut safe = lock(&self.safe);
         let record = record || safe.due();
         let complete = if record { std::mem::take(&mut *lock(&self.complete)) } else { Vec::new() };
-        let done = self.sync_files(false).and_then(|()| match complete.is_empty() {
+        let settled = if complete.is_empty() { Ok(()) } else { gather.settle() };
+        let done = settled.and_then(|()| self.sync_files(false)).and_then(|()| match complete.is_empty() {
             true => Ok(()),
             false => safe.record(complete, false),
         });
@@ -99,7 +116,7 @@ impl Shards {
     fn sync_files(&self, all: bool) -> Result<()> {
         for (number, staged) in self.files.iter().enumerate() {
             if staged.dirty.swap(false, Ordering::AcqRel) || all {
-                let file = self.file(number)?;
+                let file = self.again(number)?;
                 let done = if all { file.sync_all() } else { file.sync() };
                 done.map_err(|e| staged.failed(&e))?;
             }
@@ -112,6 +129,7 @@ impl Shards {
 #[derive(Debug)]
 pub(super) struct Flush {
     shards: Arc<Shards>,
+    gather: Arc<Gather>,
     /// Whether there is a journal to record in.
     records: bool,
     /// Bytes since the last one began.
@@ -120,11 +138,12 @@ pub(super) struct Flush {
 }
 
 impl Flush {
-    /// For shards of these names and sizes in `dir`.
+    /// For shards of these names and sizes in `dir`; `soon` says whether they are read again soon.
     pub(super) fn new<'a>(
         dir: &Path,
         shards: impl Iterator<Item = (&'a str, u64)>,
         inputs: Vec<(PathBuf, Stamp)>,
+        soon: bool,
     ) -> Self {
         let staged = |(name, bytes)| Staged {
             path: dir.join(temporary(name)),
@@ -134,8 +153,12 @@ impl Flush {
         };
         let files = shards.map(staged).collect();
         let safe = Mutex::new(Safe { journal: None, inputs, since: Instant::now() });
-        let shards = Shards { files, handles: Handles::default(), safe, complete: Mutex::default() };
-        Self { shards: Arc::new(shards), records: false, pending: AtomicU64::new(0), sync: Mutex::default() }
+        let shards = Shards { files, handles: Handles::default(), direct: !soon, safe, complete: Mutex::default() };
+        let shards = Arc::new(shards);
+        let to = shards.clone();
+        let gather = Gather::new(Arc::new(move |number, bytes: &[u8], offset| to.write(number, bytes, offset)));
+        let (gather, sync) = (Arc::new(gather), Mutex::default());
+        Self { shards, gather, records: false, pending: AtomicU64::new(0), sync }
     }
 
     /// Records from now on in `journal`.
@@ -149,27 +172,26 @@ impl Flush {
     /// # Errors
     /// A failed write.
     pub(super) fn create(&self, number: usize, header: &[u8]) -> Result<()> {
-        let staged = &self.shards.files[number];
-        let create = || {
+        self.shards.file(number, |staged| {
             let file = OutFile::create(staged.path.clone())?;
-            file.set_len(staged.bytes)?;
-            file.write_at(header, 0)?;
+            file.allocate(staged.bytes)?;
             Ok(file)
-        };
-        self.shards.handles.get(number, || create().map_err(|e| staged.failed(&e))).map(drop)
+        })?;
+        self.gather.add(number, header, 0)
     }
 
-    /// Writes `bytes` to shard `number` at `offset`.
+    /// Takes `bytes` of shard `number` at `offset`, to be written soon.
     ///
     /// # Errors
-    /// A failed write, and what an earlier sync ran into: the system reports that once, and not again at the end.
+    /// What an earlier write or sync ran into: the system reports that once, and not again at the end.
     pub(super) fn write_at(&self, number: usize, bytes: &[u8], offset: u64) -> Result<()> {
-        let staged = &self.shards.files[number];
-        self.shards.file(number)?.write_at(bytes, offset).map_err(|e| staged.failed(&e))?;
-        staged.dirty.store(true, Ordering::Release);
+        self.gather.add(number, bytes, offset)?;
+        if self.shards.direct || faults::commits() == Commits::AtOnce {
+            return Ok(());
+        }
         let bytes = bytes.len() as u64;
         let pending = self.pending.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if pending >= STEP && faults::commits() != Commits::AtOnce { self.start() } else { Ok(()) }
+        if pending >= STEP { self.start() } else { Ok(()) }
     }
 
     /// Takes note of a tensor that is complete, and of what is to be said of it.
@@ -195,10 +217,18 @@ impl Flush {
         }
         outcome(sync.take())?;
         self.pending.store(0, Ordering::Relaxed);
-        let shards = self.shards.clone();
+        let (shards, gather) = (self.shards.clone(), self.gather.clone());
         // Without a thread the sync at the end does it all.
-        *sync = Builder::new().name("sync".into()).spawn(move || shards.sync(false)).ok();
+        *sync = Builder::new().name("sync".into()).spawn(move || shards.sync(&gather, false)).ok();
         Ok(())
+    }
+
+    /// Waits until all that was taken is in its file, though it may not be on the disk.
+    ///
+    /// # Errors
+    /// As [`write_at`](Self::write_at).
+    pub(super) fn settle(&self) -> Result<()> {
+        self.gather.settle()
     }
 
     /// Waits for the sync that is in work.
@@ -216,7 +246,7 @@ impl Flush {
     pub(super) fn sync_now(&self) -> Result<()> {
         self.wait()?;
         self.pending.store(0, Ordering::Relaxed);
-        if lock(&self.shards.complete).is_empty() { Ok(()) } else { self.shards.sync(true) }
+        if lock(&self.shards.complete).is_empty() { Ok(()) } else { self.shards.sync(&self.gather, true) }
     }
 
     /// Syncs all shards, closes them, and records that all is safe.
@@ -225,6 +255,7 @@ impl Flush {
     /// As [`write_at`](Self::write_at), and an input that has changed.
     pub(super) fn finish(&self) -> Result<()> {
         self.wait()?;
+        self.settle()?;
         let mut safe = lock(&self.shards.safe);
         let complete = std::mem::take(&mut *lock(&self.shards.complete));
         let done = self.shards.sync_files(true).and_then(|()| safe.record(complete, true));

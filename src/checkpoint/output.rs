@@ -51,6 +51,8 @@ pub struct Access<'a> {
     pub fingerprint: Option<&'a Fingerprint>,
     /// Inputs besides the checkpoints: files and folders of samples, lists.
     pub others: &'a [PathBuf],
+    /// Whether the shards will be hashed when they are written.
+    pub hashed: bool,
 }
 
 /// What has to go if the output is not finished.

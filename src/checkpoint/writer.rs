@@ -58,7 +58,7 @@ impl Writer {
         let written = layout.places.iter().map(|_| Coverage::default()).collect();
         let stamped = inputs.iter().flat_map(|input| input.stamped());
         let stamped = stamped.map(|(path, stamp)| (path.to_owned(), stamp.clone())).collect();
-        let flush = Flush::new(&output.dir, layout.shards(), stamped);
+        let flush = Flush::new(&output.dir, layout.shards(), stamped, access.hashed);
         let kept = layout.places.iter().map(|_| None).collect();
         let mut writer = Self { layout, written, kept, side: Vec::new(), flush, output, finished: false };
         let mut staged = vec![false; writer.layout.shards.len()];
@@ -223,6 +223,7 @@ impl Writer {
     /// # Errors
     /// A failed read, and those of `step`.
     pub(crate) fn shard_records(&self, hash: bool, step: Step<'_>) -> Result<Vec<FileRecord>> {
+        self.flush.settle()?;
         let record = |shard: &Shard| {
             let path = self.output.dir.join(temporary(&shard.name));
             let sha256 = if hash { Some(file_sha256(&path, step)?) } else { None };

@@ -11,7 +11,7 @@ use super::finish::is_finished;
 use super::manifest::Manifest;
 use super::part::{Receipt, receipt_name};
 use crate::checkpoint::text::path;
-use crate::checkpoint::{Checkpoint, PARTS, Sink, Writer, put, settle, take_back, work_folder};
+use crate::checkpoint::{Access, Checkpoint, PARTS, Sink, Writer, put, settle, take_back, work_folder};
 use crate::device::Wanted;
 use crate::error::Result;
 use crate::progress::Progress;
@@ -78,7 +78,8 @@ fn make(dir: &Path, shard: usize, wanted: &Wanted, progress: &Progress) -> Resul
     let parts = dir.join(PARTS);
     let place = work_folder(&parts)?;
     let inputs: Vec<&Checkpoint> = job.checkpoints.iter().collect();
-    let writer = Writer::create(place.path(), layout, &inputs, true)?;
+    let access = Access { overwrite: true, hashed: true, ..Access::default() };
+    let writer = Writer::open(place.path(), layout, &inputs, &access)?;
     let places = members.iter().copied().zip(0..).collect();
     let reports = job.compute_some(&Part { writer: &writer, places }, &members, progress)?;
     inputs.iter().try_for_each(|input| input.check_unchanged())?;

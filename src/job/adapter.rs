@@ -97,7 +97,8 @@ impl Job {
             });
         }
         let layout = Layout::single(tensors, out.file())?;
-        let access = Access { overwrite: output.overwrite, others: &self.others, ..Access::default() };
+        let hashed = self.is_hashed(output.hash);
+        let access = Access { overwrite: output.overwrite, others: &self.others, hashed, ..Access::default() };
         let mut writer = Writer::open(&output.dir, layout, &self.inputs(), &access)?;
         let mut place = 0;
         for &(number, rank) in &written {

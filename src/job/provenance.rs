@@ -17,6 +17,11 @@ use crate::report::{Input, InputFile, Report};
 pub const HASHED: u64 = 1_000_000_000;
 
 impl Job {
+    /// Whether files are hashed: `always`, or because there is little of them.
+    pub(super) fn is_hashed(&self, always: bool) -> bool {
+        always || self.sources().iter().map(|source| source.total_bytes()).sum::<u64>() <= HASHED
+    }
+
     /// The inputs and the shards of the output, which are all written, as the receipt lists them. Files are hashed
     /// several at a time.
     pub(super) fn hashed(
@@ -26,7 +31,7 @@ impl Job {
         progress: &Progress,
     ) -> Result<(Vec<Input>, Vec<FileRecord>)> {
         let sources = self.sources();
-        let hash = always || sources.iter().map(|source| source.total_bytes()).sum::<u64>() <= HASHED;
+        let hash = self.is_hashed(always);
         let input = |source: &&Checkpoint| input(source, hash, progress);
         let (inputs, files) = rayon::join(
             || sources.par_iter().map(input).collect::<Result<_>>(),

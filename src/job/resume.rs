@@ -50,7 +50,8 @@ impl Job {
 
     pub(super) fn access<'a>(&'a self, output: &Output, fingerprint: &'a Fingerprint) -> Access<'a> {
         let fingerprint = self.resumes().then_some(fingerprint);
-        Access { overwrite: output.overwrite, resume: output.resume, fingerprint, others: &self.others }
+        let hashed = self.is_hashed(output.hash);
+        Access { overwrite: output.overwrite, resume: output.resume, fingerprint, others: &self.others, hashed }
     }
 
     /// Everything that decides the bytes of the output, by name.

@@ -44,14 +44,38 @@ fn twin(args: &mut Args<'_>) {
     let mut scratch = [0f32; CHUNK];
     for (i, out) in merged[..n].chunks_mut(CHUNK).enumerate() {
         out.fill(0.0);
-        for (k, &weight) in weights.iter().enumerate() {
-            add_scaled(out, weight, &tau[k * n + i * CHUNK..][..out.len()]);
-        }
+        add_planes(out, weights, |k| &tau[k * n + i * CHUNK..]);
         if base_weight != 0.0 {
             let base_values = &mut scratch[..out.len()];
             widen(base_type, base, i * CHUNK, base_values);
             add_scaled(out, base_weight, base_values);
         }
+    }
+}
+
+/// `out += Σ_k scales[k] · plane(k)`, one product after the other, in few passes.
+pub(super) fn add_planes<'a>(out: &mut [f32], scales: &[f32], plane: impl Fn(usize) -> &'a [f32]) {
+    for (group, scales) in scales.chunks(4).enumerate() {
+        let plane = |k| &plane(4 * group + k)[..out.len()];
+        match *scales {
+            [a, b, c, d] => add_few(out, [a, b, c, d], [plane(0), plane(1), plane(2), plane(3)]),
+            [a, b, c] => add_few(out, [a, b, c], [plane(0), plane(1), plane(2)]),
+            [a, b] => add_few(out, [a, b], [plane(0), plane(1)]),
+            _ => add_scaled(out, scales[0], plane(0)),
+        }
+    }
+}
+
+/// In one pass, of which compilers make vectors where they know the number of planes.
+#[multiversion::multiversion(targets = "simd")]
+fn add_few<const K: usize>(out: &mut [f32], scales: [f32; K], planes: [&[f32]; K]) {
+    let planes = planes.map(|plane| &plane[..out.len()]);
+    for (i, o) in out.iter_mut().enumerate() {
+        let mut sum = *o;
+        for k in 0..K {
+            sum += scales[k] * planes[k][i];
+        }
+        *o = sum;
     }
 }
 

@@ -1,6 +1,6 @@
 //! What of a merged row no expert's row explains: the ‖c‖² of weight-space calibration (MAGIC, arXiv 2512.19320).
 
-use super::combine::add_scaled;
+use super::combine::add_planes;
 use super::convert::CHUNK;
 use super::norms::Stats;
 use super::{Access, Args, Form, Kernel, Quad};
@@ -46,16 +46,17 @@ fn twin(args: &mut Args<'_>) {
     let (n, planes, len) = (dims.n as usize, dims.planes as usize, dims.row_len as usize);
     let (tau, stats) = (args.read::<f32>(0), args.read::<Stats>(1));
     let residual = args.write::<f32>(2);
-    let mut scratch = [0f32; CHUNK];
+    let (mut scratch, mut shares) = ([0f32; CHUNK], [0f32; MAX_EXPERTS]);
+    let shares = &mut shares[..planes - 1];
     for (row, m) in tau[(planes - 1) * n..][..n].chunks(len).enumerate() {
         let mut sum = 0f64;
+        for (share, stats) in shares.iter_mut().zip(&stats[row * planes..]) {
+            *share = -alpha(stats);
+        }
         for (i, m) in m.chunks(CHUNK).enumerate() {
             let c = &mut scratch[..m.len()];
             c.copy_from_slice(m);
-            for plane in 0..planes - 1 {
-                let x = &tau[plane * n + row * len + i * CHUNK..][..c.len()];
-                add_scaled(c, -alpha(&stats[row * planes + plane]), x);
-            }
+            add_planes(c, shares, |plane| &tau[plane * n + row * len + i * CHUNK..]);
             sum += f64::from(square(c));
         }
         residual[row] = sum as f32;
