@@ -41,14 +41,32 @@ impl Oracle {
 }
 
 enum Engine {
-    Cpu { cpu: Cpu, pool: rayon::ThreadPool, blocks: Vec<Mutex<Block>> },
+    Cpu { cpu: Cpu, workers: Vec<Worker> },
     Gpu { gpu: Box<Gpu>, inputs: DeviceInputs },
+}
+
+/// A thread with a block of its own. In a pool of one, a twin that would share its work out has nobody to wait for; in one
+/// pool, who waits for another thread could be what that one waits for.
+struct Worker {
+    pool: rayon::ThreadPool,
+    block: Mutex<Block>,
 }
 
 /// What a thread works on.
 struct Block {
     models: Vec<Vec<u32>>,
     results: Results,
+}
+
+/// Lets each of the `workers` do `work`, all at a time.
+fn each<T: Send>(workers: &[Worker], work: impl Fn(&mut Block) -> T + Sync) -> Vec<T> {
+    let own = |worker: &Worker| {
+        worker.pool.install(|| work(&mut worker.block.lock().unwrap_or_else(PoisonError::into_inner)))
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = workers.iter().map(|worker| scope.spawn(|| own(worker))).collect();
+        threads.into_iter().map(|thread| thread.join().expect("a twin does not panic")).collect()
+    })
 }
 
 /// A device with models loaded.
@@ -61,11 +79,14 @@ pub struct Target {
 impl Target {
     /// So many threads of the CPU, each with a block of its own, as in a merge.
     pub fn cpu(oracle: &Oracle, threads: usize) -> Result<Self> {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-        let pool = pool.map_err(|e| Error::device(format!("cannot start {threads} threads: {e}")))?;
-        let block = |_| Mutex::new(Block { models: oracle.models.clone(), results: Results::default() });
-        let engine = Engine::Cpu { cpu: Cpu::default(), pool, blocks: (0..threads).map(block).collect() };
-        Ok(Self { n: oracle.n, engine })
+        let worker = |_| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
+            let pool = pool.map_err(|e| Error::device(format!("cannot start {threads} threads: {e}")))?;
+            let block = Block { models: oracle.models.clone(), results: Results::default() };
+            Ok(Worker { pool, block: Mutex::new(block) })
+        };
+        let workers = (0..threads).map(worker).collect::<Result<_>>()?;
+        Ok(Self { n: oracle.n, engine: Engine::Cpu { cpu: Cpu::default(), workers } })
     }
 
     /// A GPU.
@@ -84,7 +105,7 @@ impl Target {
     /// Blocks that are in work at a time.
     pub fn blocks(&self) -> usize {
         match &self.engine {
-            Engine::Cpu { blocks, .. } => blocks.len(),
+            Engine::Cpu { workers, .. } => workers.len(),
             Engine::Gpu { .. } => 1,
         }
     }
@@ -124,9 +145,8 @@ impl Target {
             Ok(())
         };
         match &self.engine {
-            Engine::Cpu { cpu, pool, blocks } => {
-                let outcomes = pool.broadcast(|thread| {
-                    let block = &mut *blocks[thread.index()].lock().unwrap_or_else(PoisonError::into_inner);
+            Engine::Cpu { cpu, workers } => {
+                let outcomes = each(workers, |block| {
                     cpu.run(&rounds.list, &rounds.extent, &block.models, &mut block.results);
                     compare(&block.results, Expect::Bits)
                 });
@@ -187,10 +207,9 @@ impl Prepared<'_> {
                 let wall = (many.wall.as_secs_f64() - one.wall.as_secs_f64()) / f64::from(count);
                 Ok(Sample { wall, gpu: many.gpu.map(|time| time.as_secs_f64() / f64::from(count + 1)) })
             }
-            (Engine::Cpu { cpu, pool, blocks }, _) => {
-                let waiting = AtomicUsize::new(blocks.len());
-                let spans = pool.broadcast(|thread| {
-                    let block = &mut *blocks[thread.index()].lock().unwrap_or_else(PoisonError::into_inner);
+            (Engine::Cpu { cpu, workers }, _) => {
+                let waiting = AtomicUsize::new(workers.len());
+                let spans = each(workers, |block| {
                     let Rounds { list, first, extent } = &self.rounds;
                     cpu.time(list, extent, &block.models, &mut block.results, (*first, count), || meet(&waiting))
                 });
@@ -200,5 +219,22 @@ impl Prepared<'_> {
             }
             (Engine::Gpu { .. }, None) => unreachable!("a GPU gives a timer"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_have_nobody_to_share_their_work_with() {
+        let target = Target::cpu(&Oracle::new(1024), 3).unwrap();
+        let Engine::Cpu { workers, .. } = &target.engine else { unreachable!("a target of the CPU") };
+        let waiting = AtomicUsize::new(3);
+        let work = |_: &mut Block| {
+            meet(&waiting); // all at a time, or for ever
+            rayon::current_num_threads()
+        };
+        assert_eq!(each(workers, work), [1, 1, 1]);
     }
 }
