@@ -55,6 +55,10 @@ impl Run {
         join(&mut self.filled, at, at + bytes.len());
     }
 
+    fn place(&self) -> (usize, u64) {
+        (self.file, self.start)
+    }
+
     fn is_full(&self) -> bool {
         self.filled == [(0, RUN)]
     }
@@ -72,8 +76,8 @@ struct State {
     /// Not complete, the oldest first.
     open: Vec<Run>,
     queue: VecDeque<Run>,
-    /// Runs that a thread is writing.
-    writing: usize,
+    /// Places of runs that a thread is writing.
+    writing: Vec<(usize, u64)>,
     spare: Vec<Vec<u8>>,
     /// Whether someone waits until all is written, so that nothing may be added.
     settling: bool,
@@ -83,7 +87,15 @@ struct State {
 
 impl State {
     fn free(&self) -> bool {
-        self.open.len() + self.queue.len() + self.writing < MOST
+        self.open.len() + self.queue.len() + self.writing.len() < MOST
+    }
+
+    /// The next run to be written: of one place one at a time, so that the last bytes to come are those that stay.
+    fn next(&mut self) -> Option<Run> {
+        let next = self.queue.iter().position(|run| !self.writing.contains(&run.place()))?;
+        let run = self.queue.remove(next)?;
+        self.writing.push(run.place());
+        Some(run)
     }
 
     /// Gives the run number `place` of those that are open to the threads that write.
@@ -115,25 +127,25 @@ impl Shared {
     fn serve(&self, write: &Write) {
         let mut state = self.lock();
         loop {
-            let Some(run) = state.queue.pop_front() else {
-                if state.closed {
+            let Some(run) = state.next() else {
+                if state.closed && state.queue.is_empty() {
                     return;
                 }
                 state = Self::wait(&self.more, state);
                 continue;
             };
-            state.writing += 1;
             // After a failure nothing can be made good, and whoever waits shall learn of it soon.
             let failed = state.failed.is_some();
             drop(state);
             let done = if failed { Ok(()) } else { run.write(write) };
             state = self.lock();
-            state.writing -= 1;
+            state.writing.retain(|place| *place != run.place());
             state.spare.push(run.memory);
             if let Err(error) = done {
                 state.failed.get_or_insert(error);
             }
             self.less.notify_all();
+            self.more.notify_all(); // what was of the same place, or the end
         }
     }
 }
@@ -223,7 +235,7 @@ impl Gather {
             state.send(0);
         }
         self.shared.more.notify_all();
-        while !state.queue.is_empty() || state.writing > 0 {
+        while !state.queue.is_empty() || !state.writing.is_empty() {
             state = Shared::wait(&self.shared.less, state);
         }
         state.settling = false;
@@ -317,6 +329,22 @@ mod tests {
         }
         gather.settle().unwrap();
         assert_eq!((*sizes.lock().unwrap(), seen.lock().unwrap().len()), (1000, 100));
+    }
+
+    #[test]
+    fn of_what_is_written_twice_the_last_stays() {
+        let (files, write) = disk();
+        let slow = move |file: usize, bytes: &[u8], offset: u64| {
+            // The first takes longer than those that come after it.
+            std::thread::sleep(std::time::Duration::from_millis(if bytes[0] == 1 { 20 } else { 0 }));
+            write(file, bytes, offset)
+        };
+        let gather = Gather::new(Arc::new(slow));
+        for value in 1..=3 {
+            gather.add(0, &vec![value; 2 * RUN], 0).unwrap();
+        }
+        gather.settle().unwrap();
+        assert!(files.lock().unwrap()[0][..2 * RUN].iter().all(|byte| *byte == 3));
     }
 
     #[test]
