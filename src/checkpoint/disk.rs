@@ -26,14 +26,16 @@ impl OutFile {
     /// Makes a file that must not be there.
     pub(super) fn create(path: PathBuf) -> io::Result<Self> {
         pass(&path, &Operation::Create)?;
-        let file = OpenOptions::new().write(true).create_new(true).open(&path)?;
-        Ok(Self { file, direct: None, turn: Mutex::default(), path })
+        Self::with(OpenOptions::new().write(true).create_new(true), path)
     }
 
     /// Opens a file that is there.
     pub(super) fn open(path: PathBuf) -> io::Result<Self> {
-        let file = OpenOptions::new().write(true).open(&path)?;
-        Ok(Self { file, direct: None, turn: Mutex::default(), path })
+        Self::with(OpenOptions::new().write(true), path)
+    }
+
+    fn with(options: &OpenOptions, path: PathBuf) -> io::Result<Self> {
+        Ok(Self { file: options.open(&path)?, direct: None, turn: Mutex::default(), path })
     }
 
     /// The same, whole pages written past the page cache, where the system and the file system can do that: what will

@@ -3,7 +3,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::combine::add_scaled;
+use super::combine::add_planes;
 use super::convert::CHUNK;
 use super::{Access, Args, Form, Kernel, Quad};
 use crate::recording::{Buf, Recording};
@@ -52,9 +52,7 @@ fn twin(args: &mut Args<'_>) {
         let counts = &mut counts[..len];
         counts.fill(0);
         out.fill(0.0);
-        for (k, &weight) in weights.iter().enumerate() {
-            add_scaled(out, weight, plane(k));
-        }
+        add_planes(out, weights, plane);
         for (k, &weight) in weights.iter().enumerate() {
             count(counts, out, weight, plane(k), cut);
         }
