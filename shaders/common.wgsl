@@ -10,7 +10,7 @@ struct Dims {
     first_lo: u32,   // tensor-wide index of the first element
     first_hi: u32,
     first_row: u32,  // tensor-wide index of the first row
-    pad: u32,
+    epoch: u32,      // a number no other run has, for checksums
 }
 
 // Codes of stored element types: `Dtype::code` in src/checkpoint/dtype.rs.
@@ -26,6 +26,13 @@ const WORKGROUP = 256u;
 // Flat workgroup index of a dispatch that was folded into two dimensions.
 fn flat_group(group: vec3<u32>, groups: vec3<u32>) -> u32 {
     return group.y * groups.x + group.x;
+}
+
+// What a word of a buffer adds to the buffer's checksum.
+fn mix(word: u32, index: u32, epoch: u32) -> u32 {
+    let first = (word ^ (index * 0x9e3779b1u + epoch)) * 0x85ebca6bu;
+    let second = (first ^ (first >> 15u)) * 0xc2b2ae35u;
+    return second ^ (second >> 13u);
 }
 
 // Bits of the f32 that equals a small float: `mantissa` bits of mantissa, `bias`, sign at bit `top`.

@@ -39,8 +39,8 @@ pub struct Dims {
     pub first_hi: u32,
     /// Tensor-wide index of the block's first row.
     pub first_row: u32,
-    /// Keeps the size a multiple of 16 bytes.
-    pub pad: u32,
+    /// A number that no other run has, for checksums; zero where there are none.
+    pub epoch: u32,
 }
 
 impl Dims {
@@ -55,7 +55,7 @@ impl Dims {
             first_lo: first as u32,
             first_hi: (first >> 32) as u32,
             first_row: extent.first_row as u32,
-            pad: 0,
+            epoch: 0,
         }
     }
 }

@@ -150,7 +150,7 @@ fn built(recording: &Recording, row_len: u32, n: u32, device: Device) -> Vec<Bui
         .collect()
 }
 
-const GPU: Device = Device { buffers: 16, lanes: 128 };
+const GPU: Device = Device { buffers: 16, lanes: 128, group: 256 };
 
 #[test]
 fn built_shaders_are_valid_and_translate_for_every_backend() {
@@ -159,7 +159,7 @@ fn built_shaders_are_valid_and_translate_for_every_backend() {
     for (dtype, seen) in types.into_iter().flat_map(|dtype| [(dtype, false), (dtype, true)]) {
         for (row_len, n, experts) in [(4096, 8192, 3), (4096, 4099, 1), (173, 173 * 3, 2), (3, 12, 0)] {
             for built in built(&all_quads(dtype, experts, seen), row_len, n, GPU) {
-                assert!(built.buffers.len() <= GPU.buffers, "{}", built.label);
+                assert!(built.bindings() <= GPU.buffers, "{}", built.label);
                 if texts.insert(built.text.clone()) {
                     let (module, info) = parse_text(&built.label, &built.text);
                     translate(&built.label, &module, &info);
@@ -191,7 +191,7 @@ fn a_merge_never_has_its_stack_in_memory() {
     assert_eq!(labels(&odd), ["delta+combine+norms", "delta+combine+rescale"]);
     assert!(shaders.iter().flat_map(|built| &built.buffers).all(|(buf, _)| *buf != tau));
     // Where a shader can see too few buffers, the stack is written, and read.
-    let shaders = built(&list, 1024, 4096, Device { buffers: 4, lanes: 128 });
+    let shaders = built(&list, 1024, 4096, Device { buffers: 4, ..GPU });
     assert_eq!(labels(&shaders), ["delta", "delta+combine", "norms", "rescale"]);
 }
 

@@ -23,8 +23,6 @@ pub struct Proof {
     trailer_bytes: u64,
     /// One for each result.
     params: Vec<Params>,
-    /// Words that were watched, and set.
-    seen: u32,
 }
 
 impl Proof {
@@ -36,7 +34,7 @@ impl Proof {
         let trailer_bytes = 4 * (2 + written.len() as u64);
         let trailer = gpu.pool.take(&gpu.core.device, Kind::Storage, trailer_bytes, "magic.trailer")?;
         let params = (1..=written.len() as u32).map(|slot| Params { epoch, slot }).collect();
-        Ok(Self { epoch, trailer, trailer_bytes, params, seen: 0 })
+        Ok(Self { epoch, trailer, trailer_bytes, params })
     }
 
     /// A number that no other run has.
@@ -47,11 +45,6 @@ impl Proof {
     /// Where in the trailer the words are counted that launches were seen to set.
     pub fn slot(&self) -> u32 {
         1 + self.params.len() as u32
-    }
-
-    /// Has `seen` words counted there.
-    pub fn expect(&mut self, seen: u32) {
-        self.seen = seen;
     }
 
     /// The trailer.
@@ -104,12 +97,14 @@ impl Proof {
         Ok(back)
     }
 
-    /// Fills `results`, result `i` of `words[i]` words, from the mapped `back`, and proves them.
+    /// Fills `results`, result `i` of `words[i]` words, from the mapped `back`, and proves them, and that launches were seen
+    /// to set `seen` words.
     pub fn read(
         &self,
         gpu: &Gpu,
         back: &wgpu::Buffer,
         words: impl Iterator<Item = usize>,
+        seen: u32,
         results: &mut Results,
     ) -> Result<()> {
         let view = back
@@ -125,7 +120,7 @@ impl Proof {
             at += 4 * result.len();
             result.truncate(words);
         }
-        sums.push(self.seen);
+        sums.push(seen);
         let mut trailer = vec![0u32; sums.len()];
         bytemuck::cast_slice_mut(&mut trailer).copy_from_slice(&view[at..at + self.trailer_bytes as usize]);
         let wrong = trailer.iter().zip(&sums).position(|(device, host)| device != host);

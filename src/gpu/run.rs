@@ -23,6 +23,9 @@ const SOFTWARE_LANES: u32 = 8;
 /// Bytes of a buffer that holds too few values for a sample to tell whose they are.
 const FEW: u64 = 64 << 10;
 
+/// Invocations of a workgroup that goes over elements.
+const GROUP: u32 = 256;
+
 /// A buffer, and how much of it a kernel sees.
 #[derive(Clone, Copy)]
 pub struct Bound<'a> {
@@ -74,17 +77,17 @@ pub fn run(
     let own = own_buffers(gpu, recording, extent, &program)?;
     let bound = bind(gpu, recording, extent, inputs, kept, &own)?;
     let written: Vec<Bound> = recording.results().map(|(buf, _)| bound[buf.0].expect("results are bound")).collect();
-    let mut proof = Proof::new(gpu, &written)?;
+    let proof = Proof::new(gpu, &written)?;
 
-    let mut steps: Vec<Step> = program.steps(recording, extent, &bound).collect();
+    let mut steps: Vec<Step> = program.steps(recording, extent, &bound, &proof).collect();
     // Of all other lists, samples are computed again.
     let watches = if kept.is_empty() { Vec::new() } else { watches(&steps, proof.epoch(), proof.slot()) };
     let marks = watches.iter().flatten().map(Watch::marks).sum();
     if !kept.is_empty() {
-        proof.expect(marks);
         steps = watched(steps, &watches, proof.trailer());
     }
-    steps.extend(proof.steps(&written));
+    let proved = program.proved(recording);
+    steps.extend(proof.steps(&written).zip(proved).filter(|(_, proved)| !proved).map(|(step, _)| step));
     let launches = Launches::new(gpu, &steps)?;
 
     let desc = wgpu::CommandEncoderDescriptor { label: Some("magic.run") };
@@ -119,7 +122,7 @@ pub fn run(
     let back = proof.copy(gpu, &written, &mut encoder)?;
     let back = submit(gpu, encoder, back)?;
     let words = recording.results().map(|(_, buffer)| buffer.size.words(extent));
-    let proved = proof.read(gpu, &back, words, results);
+    let proved = proof.read(gpu, &back, words, marks, results);
     back.unmap();
     proved
 }
@@ -135,14 +138,17 @@ impl<'a> Program<'a> {
     /// The launches for a block; see [`shader::program`].
     pub fn new(gpu: &Gpu, recording: &'a Recording, extent: &Extent, apart: usize) -> Self {
         let limits = gpu.core.device.raw.limits();
-        let device = shader::Device {
-            buffers: limits.max_storage_buffers_per_shader_stage as usize,
-            lanes: if gpu.adapter().is_software() { SOFTWARE_LANES } else { LANES },
-        };
+        let (lanes, group) = if gpu.adapter().is_software() { (SOFTWARE_LANES, SOFTWARE_LANES) } else { (LANES, GROUP) };
+        let buffers = limits.max_storage_buffers_per_shader_stage as usize;
+        let device = shader::Device { buffers, lanes, group };
         let launches = shader::program(recording, extent, device, apart);
         let bindings = launches.iter().map(|launch| match &launch.run {
             Run::Kernel(call) => (call.args.clone(), call.kernel.bindings.to_vec()),
-            Run::Built(built) => built.buffers.iter().copied().unzip(),
+            Run::Built(built) => {
+                let (buffers, mut access): (Vec<Buf>, Vec<Access>) = built.buffers.iter().copied().unzip();
+                access.resize(built.bindings(), Access::Write); // the trailer
+                (buffers, access)
+            }
         });
         let bindings = bindings.collect();
         Self { launches, bindings }
@@ -154,8 +160,9 @@ impl<'a> Program<'a> {
         recording: &'b Recording,
         extent: &'b Extent,
         bound: &'b [Option<Bound<'b>>],
+        proof: &'b Proof,
     ) -> impl Iterator<Item = Step<'b>> {
-        self.launches.iter().zip(&self.bindings).map(|(launch, (buffers, bindings))| {
+        self.launches.iter().zip(&self.bindings).map(move |(launch, (buffers, bindings))| {
             let arg = |buf: &Buf| bound[buf.0].expect("what is used is bound");
             let (calls, args) = (launch.calls.clone(), buffers.iter().map(arg));
             let written = buffers.iter().zip(bindings).filter(|(_, access)| **access == Access::Write);
@@ -181,14 +188,21 @@ impl<'a> Program<'a> {
                         sets,
                     }
                 }
-                Run::Built(Built { label, text, params, extent, groups, .. }) => {
-                    let dims = Dims::new(extent, recording.planes);
-                    let args = args.map(Bound::rounded).collect();
+                Run::Built(Built { label, text, params, extent, groups, proved, .. }) => {
+                    let dims = Dims { epoch: proof.epoch(), ..Dims::new(extent, recording.planes) };
+                    let trailer = (!proved.is_empty()).then(|| proof.trailer());
+                    let args = args.map(Bound::rounded).chain(trailer).collect();
                     let shader = Shader::Built { label, text, bindings };
                     Step { calls, shader, params, dims, args, groups: *groups, sets }
                 }
             }
         })
+    }
+
+    /// Whether a launch takes the checksum of what it stores, of each result.
+    pub fn proved<'b>(&'b self, recording: &'b Recording) -> impl Iterator<Item = bool> + 'b {
+        let proves = |launch: &Launch, buf| matches!(&launch.run, Run::Built(built) if built.proved.contains(&buf));
+        recording.results().map(move |(buf, _)| self.launches.iter().any(|launch| proves(launch, buf)))
     }
 
     /// True if `buf` is in memory.

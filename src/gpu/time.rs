@@ -4,7 +4,8 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use super::buffers::{Kind, Lease};
-use super::run::{self, Launches, Program, Step};
+use super::proof::Proof;
+use super::run::{self, Bound, Launches, Program, Step};
 use super::{DeviceInputs, Gpu};
 use crate::error::Result;
 use crate::recording::{Extent, Recording, Size};
@@ -31,6 +32,8 @@ pub struct Timer {
     zeroed: Vec<(wgpu::Buffer, u64)>,
     /// Back to the pool when the timer goes.
     _own: Vec<Option<Lease>>,
+    /// Where checksums go that nobody looks at.
+    _proof: Proof,
 }
 
 struct Clock {
@@ -94,13 +97,17 @@ impl Timer {
         let program = Program::new(gpu, recording, extent, first);
         let own = run::own_buffers(gpu, recording, extent, &program)?;
         let bound = run::bind(gpu, recording, extent, inputs, &[], &own)?;
-        let steps: Vec<Step> = program.steps(recording, extent, &bound).collect();
+        let written: Vec<Bound> = recording.results().map(|(buf, _)| bound[buf.0].expect("results are bound")).collect();
+        let proof = Proof::new(gpu, &written)?;
+        let steps: Vec<Step> = program.steps(recording, extent, &bound, &proof).collect();
         let first = steps.iter().position(|step| step.calls.start >= first).unwrap_or(steps.len());
         let launches = Launches::new(gpu, &steps)?;
         let fixed = recording.results().filter(|(_, buffer)| matches!(buffer.size, Size::Fixed(_)));
         let zeroed =
             fixed.filter_map(|(buf, _)| bound[buf.0]).map(|bound| (bound.buffer.clone(), bound.bytes)).collect();
-        Ok(Self { launches, first, calls: steps.len(), clock: Clock::new(gpu)?, zeroed, _own: own })
+        let calls = steps.len();
+        drop(steps);
+        Ok(Self { launches, first, calls, clock: Clock::new(gpu)?, zeroed, _own: own, _proof: proof })
     }
 
     /// Runs the calls before the first that is timed once, and those that are timed `rounds` times, in one submission.

@@ -31,10 +31,19 @@ pub struct Text {
     pub buffers: Vec<(Buf, Access, &'static str)>,
     /// Words of the uniform.
     pub params: Vec<u32>,
+    /// Results whose words it sums, and where in the trailer of the proof the sums go.
+    pub proved: Vec<(Buf, u32)>,
     /// What it goes over.
     pub extent: Extent,
     /// How.
     pub frame: Frame,
+}
+
+impl Text {
+    /// Storage buffers that the shader sees.
+    pub fn bindings(&self) -> usize {
+        self.buffers.len() + usize::from(!self.proved.is_empty())
+    }
 }
 
 /// A body in the making.
@@ -43,6 +52,8 @@ pub struct Body<'a> {
     recording: &'a Recording,
     /// Buffers that are never in memory.
     unseen: &'a [bool],
+    /// Where in the trailer of the proof the sums of results go that are stored here and nowhere else.
+    slots: &'a [Option<u32>],
     text: Text,
     /// Variables that exist.
     known: BTreeSet<String>,
@@ -55,7 +66,13 @@ pub struct Body<'a> {
 
 impl<'a> Body<'a> {
     /// A body without calls.
-    pub fn new(recording: &'a Recording, unseen: &'a [bool], extent: Extent, frame: Frame) -> Self {
+    pub fn new(
+        recording: &'a Recording,
+        unseen: &'a [bool],
+        slots: &'a [Option<u32>],
+        extent: Extent,
+        frame: Frame,
+    ) -> Self {
         let text = Text {
             label: String::new(),
             functions: Vec::new(),
@@ -64,11 +81,12 @@ impl<'a> Body<'a> {
             after: String::new(),
             buffers: Vec::new(),
             params: Vec::new(),
+            proved: Vec::new(),
             extent,
             frame,
         };
         let (known, held, changed) = Default::default();
-        Self { recording, unseen, text, known, held, changed, calls: 0 }
+        Self { recording, unseen, slots, text, known, held, changed, calls: 0 }
     }
 
     /// Appends `call`.
@@ -176,9 +194,37 @@ impl<'a> Body<'a> {
         self.held.extend((0..end).map(|plane| (buf, plane)));
     }
 
-    /// Parameter word `i` of the uniform.
-    fn word(i: usize) -> String {
-        format!("p.words[{}].{}", i / 4, ["x", "y", "z", "w"][i % 4])
+    /// Parameter word `i` of the uniform, read once.
+    fn word(&mut self, i: usize) -> String {
+        let name = format!("word{i}");
+        if self.first(&name) {
+            let _ = writeln!(self.text.before, "    let {name} = p.words[{}].{};", i / 4, ["x", "y", "z", "w"][i % 4]);
+        }
+        name
+    }
+
+    /// Adds the words `names`, which are stored in `buf` from `first` on, to its sum.
+    fn prove(&mut self, buf: Buf, dtype: Dtype, first: &str, names: &[String]) {
+        let Some(slot) = self.slots[buf.0] else { return };
+        let sum = format!("sum{}", buf.0);
+        if self.first(&sum) {
+            self.text.proved.push((buf, slot));
+            let _ = writeln!(self.text.before, "    var {sum} = 0u;");
+        }
+        let all = match dtype.size() {
+            8 => "2u * p.dims.n",
+            4 => "p.dims.n",
+            2 => "((p.dims.n + 1u) >> 1u)",
+            _ => "((p.dims.n + 3u) >> 2u)",
+        };
+        for (j, name) in names.iter().enumerate() {
+            let index = format!("{first} + {j}u");
+            let word = format!("mix({name}, {index}, epoch)");
+            match self.text.frame.whole {
+                true => self.line(&format!("{sum} += {word};")),
+                false => self.line(&format!("{sum} += select(0u, {word}, {index} < {all});")),
+            }
+        }
     }
 
     /// Where the values of a small constant are in the uniform; they need no buffer.
@@ -228,7 +274,7 @@ impl Quad for Site<'_, '_> {
     }
 
     fn word(&mut self, i: usize) -> String {
-        Body::word(self.params + i)
+        self.body.word(self.params + i)
     }
 
     fn float(&mut self, i: usize) -> String {
@@ -334,19 +380,30 @@ impl Quad for Site<'_, '_> {
             false => format!("select(vec4<u32>(), {value}, exist)"),
         };
         let values: Vec<String> = values.iter().map(clean).collect();
-        match dtype.size() {
+        let name = |stem: &str| format!("{stem}{}", buf.0);
+        let (s, t) = (name("s"), name("t"));
+        let of = |name: &str, parts: &[&str]| parts.iter().map(|c| format!("{name}.{c}")).collect::<Vec<_>>();
+        let quad = ["x", "y", "z", "w"];
+        let (first, words) = match dtype.size() {
             8 => {
-                let own = buf.0;
-                self.body.line(&format!("let lo{own} = {};", values[0]));
-                self.body.line(&format!("let hi{own} = {};", values[1]));
-                self.body.line(&format!("{to}[i >> 1u] = vec4<u32>(lo{own}.x, hi{own}.x, lo{own}.y, hi{own}.y);"));
-                self.body
-                    .line(&format!("{to}[(i >> 1u) + 1u] = vec4<u32>(lo{own}.z, hi{own}.z, lo{own}.w, hi{own}.w);"));
+                let (lo, hi) = (name("lo"), name("hi"));
+                self.body.line(&format!("let {lo} = {}; let {hi} = {};", values[0], values[1]));
+                self.body.line(&format!("let {s} = vec4<u32>({lo}.x, {hi}.x, {lo}.y, {hi}.y);"));
+                self.body.line(&format!("let {t} = vec4<u32>({lo}.z, {hi}.z, {lo}.w, {hi}.w);"));
+                self.body.line(&format!("{to}[i >> 1u] = {s}; {to}[(i >> 1u) + 1u] = {t};"));
+                ("2u * i", [of(&s, &quad), of(&t, &quad)].concat())
             }
-            4 => self.body.line(&format!("{to}[i >> 2u] = {};", values[0])),
-            2 => self.body.line(&format!("{to}[i >> 2u] = join_halves({});", values[0])),
-            _ => self.body.line(&format!("{to}[i >> 2u] = join_bytes({});", values[0])),
-        }
+            size => {
+                let (words, first, parts) = match size {
+                    4 => (values[0].clone(), "i", of(&s, &quad)),
+                    2 => (format!("join_halves({})", values[0]), "(i >> 1u)", of(&s, &quad[..2])),
+                    _ => (format!("join_bytes({})", values[0]), "(i >> 2u)", vec![s.clone()]),
+                };
+                self.body.line(&format!("let {s} = {words}; {to}[i >> 2u] = {s};"));
+                (first, parts)
+            }
+        };
+        self.body.prove(buf, dtype, first, &words);
     }
 
     fn values(&mut self, binding: usize, count: u32) -> String {
@@ -356,7 +413,7 @@ impl Quad for Site<'_, '_> {
         let buf = self.buf(binding);
         let values: Vec<String> = match self.body.constant(buf, count) {
             Some(first) => {
-                (first..first + count as usize).map(|i| format!("bitcast<f32>({})", Body::word(i))).collect()
+                (first..first + count as usize).map(|i| format!("bitcast<f32>({})", self.body.word(i))).collect()
             }
             None => {
                 let (from, name) = (self.body.bind(buf, "f32", Access::Read), self.name("values"));
@@ -372,7 +429,7 @@ impl Quad for Site<'_, '_> {
         let buf = self.buf(binding);
         if !matches!(self.body.recording.buffers[buf.0].size, Size::Rows(_)) {
             return match self.body.constant(buf, 1) {
-                Some(first) => format!("vec4<f32>(bitcast<f32>({}))", Body::word(first)),
+                Some(first) => format!("vec4<f32>(bitcast<f32>({}))", self.body.word(first)),
                 None => self.at(binding, "0u", true),
             };
         }
@@ -427,11 +484,17 @@ impl Quad for Site<'_, '_> {
             _ => ("f32", ".x"),
         };
         let to = self.body.bind(buf, ty, Access::Write);
+        let after = &mut self.body.text.after;
+        // A loop over what sums themselves are in would keep these out of registers from the first quad on.
+        let _ = writeln!(after, "    var all_{to}: array<vec4<f32>, {count}>;");
+        for k in 0..count {
+            let _ = writeln!(after, "    all_{to}[{k}] = {value}[{k}];");
+        }
         let _ = writeln!(
-            self.body.text.after,
+            after,
             "    for (var k = 0u; k < {count}u; k++) {{
         workgroupBarrier();
-        partial[lane] = {value}[k];
+        partial[lane] = all_{to}[k];
         for (var half = LANES / 2u; half > 0u; half >>= 1u) {{
             workgroupBarrier();
             if lane % LANES < half {{

@@ -17,6 +17,8 @@ pub struct Device {
     pub buffers: usize,
     /// Invocations that share a row.
     pub lanes: u32,
+    /// Invocations of a workgroup that goes over elements.
+    pub group: u32,
 }
 
 /// A launch of one shader.
@@ -44,8 +46,10 @@ pub struct Built {
     pub label: String,
     /// The whole WGSL text; the entry point is `main`.
     pub text: String,
-    /// Storage buffers at `@binding(1..)`.
+    /// Storage buffers at `@binding(1..)`; behind them the trailer of the proof, if anything is proved.
     pub buffers: Vec<(Buf, Access)>,
+    /// Results whose checksum it takes.
+    pub proved: Vec<Buf>,
     /// The uniform's words after the dimensions.
     pub params: Vec<u32>,
     /// What it goes over.
@@ -54,11 +58,18 @@ pub struct Built {
     pub groups: u64,
 }
 
+impl Built {
+    /// Storage buffers that the shader sees.
+    pub fn bindings(&self) -> usize {
+        self.buffers.len() + usize::from(!self.proved.is_empty())
+    }
+}
+
 /// The launches of `recording` over `extent`. Calls from `apart` on share nothing with those before: these are not launched
 /// again with them.
 pub fn program<'a>(recording: &'a Recording, extent: &Extent, device: Device, apart: usize) -> Vec<Launch<'a>> {
     let launches = cut(recording, extent, device, apart, &unseen(recording, apart));
-    let most = |launch: &Launch| matches!(&launch.run, Run::Built(built) if built.buffers.len() > device.buffers);
+    let most = |launch: &Launch| matches!(&launch.run, Run::Built(built) if built.bindings() > device.buffers);
     if !launches.iter().any(most) {
         return launches;
     }
@@ -75,6 +86,8 @@ fn cut<'a>(
 ) -> Vec<Launch<'a>> {
     let calls = &recording.calls;
     let within = |range: &Range<usize>, call: usize| (call < apart) == (range.start < apart);
+    let slots = slots(recording);
+    let body = |which: &mut dyn Iterator<Item = usize>| body(recording, extent, unseen, &slots, device, which);
     // Calls that only change what is never in memory; those that need it do them again.
     let mut chain: Vec<usize> = Vec::new();
     let mut launches = Vec::new();
@@ -95,7 +108,7 @@ fn cut<'a>(
                 // As many as follow; after a sum, elements are gone over in rows, which have to be whole words.
                 let words = matches!(call.kernel.form, Form::Quad(_)) || extent.row_len.is_multiple_of(4);
                 let mut range = next..next + 1;
-                let mut body = body(recording, extent, unseen, device, chain.iter().copied().chain([next]));
+                let mut body = body(&mut chain.iter().copied().chain([next]));
                 while let Some(call) = calls.get(range.end).filter(|_| within(&range, range.end)) {
                     let few = range.len() < MANY as usize || recording.planes <= MANY;
                     let more =
@@ -106,7 +119,7 @@ fn cut<'a>(
                     }
                     let mut longer = body.clone();
                     longer.call(call);
-                    if longer.clone().finish().buffers.len() > device.buffers {
+                    if longer.clone().finish().bindings() > device.buffers {
                         break;
                     }
                     (range.end, body) = (range.end + 1, longer);
@@ -158,19 +171,34 @@ fn unseen(recording: &Recording, apart: usize) -> Vec<bool> {
     unseen
 }
 
+/// Where in the trailer of the proof each result's sum goes, if that which stores its elements can take it on the way: the
+/// results follow the epoch.
+fn slots(recording: &Recording) -> Vec<Option<u32>> {
+    let mut slots = vec![None; recording.buffers.len()];
+    for (slot, (buf, buffer)) in (1..).zip(recording.results()) {
+        let mut stores = recording.calls.iter().filter(|call| written(call).any(|w| w == buf));
+        let whole = stores.next().is_some_and(|call| call.grid.is_none());
+        let once = whole && stores.next().is_none();
+        slots[buf.0] = Some(slot).filter(|_| once && matches!(buffer.size, Size::Stored(_)));
+    }
+    slots
+}
+
 /// What the calls `which` do, over the extent of the last.
 fn body<'a>(
     recording: &'a Recording,
     extent: &Extent,
     unseen: &'a [bool],
+    slots: &'a [Option<u32>],
     device: Device,
-    which: impl Iterator<Item = usize> + Clone,
+    which: &mut dyn Iterator<Item = usize>,
 ) -> Body<'a> {
-    let last = &recording.calls[which.clone().last().expect("a launch is of a call")];
+    let which: Vec<&Call> = which.map(|call| &recording.calls[call]).collect();
+    let last = which.last().expect("a launch is of a call");
     let extent = last.grid.unwrap_or(*extent);
     let rows = matches!(last.kernel.form, Form::Rows(_));
-    let frame = if rows { Frame::rows(&extent, device.lanes) } else { Frame::elements(&extent) };
-    let mut body = Body::new(recording, unseen, extent, frame);
-    which.for_each(|call| body.call(&recording.calls[call]));
+    let frame = if rows { Frame::rows(&extent, device.lanes) } else { Frame::elements(&extent, device.group) };
+    let mut body = Body::new(recording, unseen, slots, extent, frame);
+    which.into_iter().for_each(|call| body.call(call));
     body
 }
