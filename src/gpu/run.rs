@@ -138,7 +138,8 @@ impl<'a> Program<'a> {
     /// The launches for a block; see [`shader::program`].
     pub fn new(gpu: &Gpu, recording: &'a Recording, extent: &Extent, apart: usize) -> Self {
         let limits = gpu.core.device.raw.limits();
-        let (lanes, group) = if gpu.adapter().is_software() { (SOFTWARE_LANES, SOFTWARE_LANES) } else { (LANES, GROUP) };
+        let (lanes, group) =
+            if gpu.adapter().is_software() { (SOFTWARE_LANES, SOFTWARE_LANES) } else { (LANES, GROUP) };
         let buffers = limits.max_storage_buffers_per_shader_stage as usize;
         let device = shader::Device { buffers, lanes, group };
         let launches = shader::program(recording, extent, device, apart);

@@ -97,7 +97,8 @@ impl Timer {
         let program = Program::new(gpu, recording, extent, first);
         let own = run::own_buffers(gpu, recording, extent, &program)?;
         let bound = run::bind(gpu, recording, extent, inputs, &[], &own)?;
-        let written: Vec<Bound> = recording.results().map(|(buf, _)| bound[buf.0].expect("results are bound")).collect();
+        let written: Vec<Bound> =
+            recording.results().map(|(buf, _)| bound[buf.0].expect("results are bound")).collect();
         let proof = Proof::new(gpu, &written)?;
         let steps: Vec<Step> = program.steps(recording, extent, &bound, &proof).collect();
         let first = steps.iter().position(|step| step.calls.start >= first).unwrap_or(steps.len());

@@ -21,8 +21,10 @@ pub struct Text {
     pub label: String,
     /// Texts of the kernels.
     pub functions: Vec<&'static str>,
-    /// For each quad.
-    pub lines: String,
+    /// For each two quads, before them.
+    pub loads: String,
+    /// For the first of two quads, or for each where they do not go in pairs; and for the second.
+    pub lines: [String; 2],
     /// Before the first.
     pub before: String,
     /// After the last.
@@ -76,7 +78,8 @@ impl<'a> Body<'a> {
         let text = Text {
             label: String::new(),
             functions: Vec::new(),
-            lines: String::new(),
+            loads: String::new(),
+            lines: Default::default(),
             before: String::new(),
             after: String::new(),
             buffers: Vec::new(),
@@ -126,7 +129,19 @@ impl<'a> Body<'a> {
     }
 
     fn line(&mut self, line: &str) {
-        let _ = writeln!(self.text.lines, "            {line}");
+        self.lines(line, line);
+    }
+
+    /// A line for each of two quads.
+    fn lines(&mut self, first: &str, second: &str) {
+        for (lines, line) in self.text.lines.iter_mut().zip([first, second]) {
+            let _ = writeln!(lines, "            {line}");
+        }
+    }
+
+    /// A line before two quads.
+    fn load(&mut self, line: &str) {
+        let _ = writeln!(self.text.loads, "            {line}");
     }
 
     /// True the first time.
@@ -315,7 +330,8 @@ impl Quad for Site<'_, '_> {
         if !self.body.first(&names[0]) {
             return names;
         }
-        let (from, own) = (self.body.bind(buf, words_of(dtype), Access::Read), buf.0);
+        let pairs = self.body.text.frame.pairs;
+        let (from, own) = (self.body.bind(buf, words_of(dtype, pairs), Access::Read), buf.0);
         match dtype.size() {
             8 => {
                 self.body.line(&format!("let d{own} = array<vec4<u32>, 2>({from}[i >> 1u], {from}[(i >> 1u) + 1u]);"));
@@ -323,8 +339,16 @@ impl Quad for Site<'_, '_> {
                 self.body.line(&format!("let h{own} = vec4<u32>(d{own}[0].yw, d{own}[1].yw);"));
             }
             4 => self.body.line(&format!("let e{own} = {from}[i >> 2u];")),
-            2 => self.body.line(&format!("let e{own} = halves({from}[i >> 2u]);")),
-            _ => self.body.line(&format!("let e{own} = bytes({from}[i >> 2u]);")),
+            size => {
+                let (parts, [low, high]) = if size == 2 { ("halves", ["xy", "zw"]) } else { ("bytes", ["x", "y"]) };
+                if pairs {
+                    self.body.load(&format!("let pair{own} = {from}[j >> 3u];"));
+                    let half = |half: &str| format!("let e{own} = {parts}(pair{own}.{half});");
+                    self.body.lines(&half(low), &half(high));
+                } else {
+                    self.body.line(&format!("let e{own} = {parts}({from}[i >> 2u]);"));
+                }
+            }
         }
         names
     }
@@ -373,7 +397,8 @@ impl Quad for Site<'_, '_> {
     fn store(&mut self, binding: usize, values: &[String]) {
         let buf = self.buf(binding);
         let dtype = self.dtype(buf);
-        let to = self.body.bind(buf, words_of(dtype), Access::Write);
+        let pairs = self.body.text.frame.pairs;
+        let to = self.body.bind(buf, words_of(dtype, pairs), Access::Write);
         // Words are whole: what is beyond the last element is zero.
         let clean = |value: &String| match self.body.text.frame.whole {
             true => value.clone(),
@@ -393,13 +418,23 @@ impl Quad for Site<'_, '_> {
                 self.body.line(&format!("{to}[i >> 1u] = {s}; {to}[(i >> 1u) + 1u] = {t};"));
                 ("2u * i", [of(&s, &quad), of(&t, &quad)].concat())
             }
+            4 => {
+                self.body.line(&format!("let {s} = {}; {to}[i >> 2u] = {s};", values[0]));
+                ("i", of(&s, &quad))
+            }
             size => {
-                let (words, first, parts) = match size {
-                    4 => (values[0].clone(), "i", of(&s, &quad)),
-                    2 => (format!("join_halves({})", values[0]), "(i >> 1u)", of(&s, &quad[..2])),
-                    _ => (format!("join_bytes({})", values[0]), "(i >> 2u)", vec![s.clone()]),
+                let (join, ty, first, parts) = match size {
+                    2 => ("join_halves", "vec2<u32>", "(i >> 1u)", of(&s, &quad[..2])),
+                    _ => ("join_bytes", "u32", "(i >> 2u)", vec![s.clone()]),
                 };
-                self.body.line(&format!("let {s} = {words}; {to}[i >> 2u] = {s};"));
+                let own = format!("let {s} = {join}({});", values[0]);
+                if pairs {
+                    self.body.load(&format!("var {t}: {ty};"));
+                    let second = format!("{to}[j >> 3u] = {}({t}, {s});", words_of(dtype, true));
+                    self.body.lines(&format!("{own} {t} = {s};"), &format!("{own} {second}"));
+                } else {
+                    self.body.line(&format!("{own} {to}[i >> 2u] = {s};"));
+                }
                 (first, parts)
             }
         };
@@ -432,6 +467,15 @@ impl Quad for Site<'_, '_> {
                 Some(first) => format!("vec4<f32>(bitcast<f32>({}))", self.body.word(first)),
                 None => self.at(binding, "0u", true),
             };
+        }
+        if self.body.text.frame.in_rows() {
+            let name = format!("own{}", buf.0);
+            if self.body.first(&name) {
+                let from = self.body.bind(buf, "f32", Access::Read);
+                // A workgroup may have rows to spare.
+                self.before(&format!("let {name} = {from}[min(row, p.dims.rows - 1u)];"));
+            }
+            return format!("vec4<f32>({name})");
         }
         match self.aligned() {
             true => self.at(binding, "i / p.dims.row_len", true),
@@ -515,11 +559,11 @@ impl Quad for Site<'_, '_> {
     }
 }
 
-/// What a buffer of stored elements is an array of, where four are read at a time.
-fn words_of(dtype: Dtype) -> &'static str {
-    match dtype.size() {
-        1 => "u32",
-        2 => "vec2<u32>",
+/// What a buffer of stored elements is an array of, where four are read at a time, or eight of the small ones.
+fn words_of(dtype: Dtype, pairs: bool) -> &'static str {
+    match (dtype.size(), pairs) {
+        (1, false) => "u32",
+        (1, true) | (2, false) => "vec2<u32>",
         _ => "vec4<u32>",
     }
 }

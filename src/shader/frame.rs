@@ -6,8 +6,8 @@ use crate::kernel::Access;
 use crate::kernels::{COMMON, QUAD};
 use crate::recording::{Buf, Extent};
 
-/// Quads of a workgroup that goes over elements.
-const QUADS: u32 = 1024;
+/// Elements of a workgroup that goes over elements.
+const ELEMENTS: u32 = 4096;
 
 /// How a shader goes over its extent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,26 +22,43 @@ pub struct Frame {
     pub aligned: bool,
     /// All four elements of a quad exist.
     pub whole: bool,
+    /// Invocations take two quads at a time, of which both exist: small elements are then loaded 16 bytes at a time.
+    pub pairs: bool,
 }
 
 impl Frame {
     /// Over elements, by workgroups of `size` invocations, a power of two.
     pub fn elements(extent: &Extent, size: u32) -> Self {
         let aligned = extent.row_len.is_multiple_of(4);
-        Self { size, row: None, words: true, aligned, whole: extent.n.is_multiple_of(4) }
+        let [whole, pairs] = [4, 8].map(|elements| extent.n.is_multiple_of(elements));
+        Self { size, row: None, words: true, aligned, whole, pairs }
     }
 
     /// Over rows, each by at most `lanes` invocations, a power of two.
     pub fn rows(extent: &Extent, lanes: u32) -> Self {
-        let aligned = extent.row_len.is_multiple_of(4);
-        let shared = extent.row_len.div_ceil(4).next_power_of_two().min(lanes);
-        Self { size: lanes, row: Some(shared), words: aligned, aligned, whole: aligned && extent.n.is_multiple_of(4) }
+        let [aligned, whole, pairs] = {
+            let all = |elements| extent.row_len.is_multiple_of(elements) && extent.n.is_multiple_of(elements);
+            [extent.row_len.is_multiple_of(4), all(4), all(8)]
+        };
+        let frame = Self { size: lanes, row: None, words: aligned, aligned, whole, pairs };
+        let shared = extent.row_len.div_ceil(frame.width()).next_power_of_two().min(lanes);
+        Self { row: Some(shared), ..frame }
+    }
+
+    /// True if invocations share rows.
+    pub fn in_rows(&self) -> bool {
+        self.row.is_some()
+    }
+
+    /// Elements that an invocation takes at a time.
+    fn width(&self) -> u32 {
+        if self.pairs { 8 } else { 4 }
     }
 }
 
 /// The shader around `text`, for a stack of `planes`.
 pub fn build(text: Text, planes: u32) -> Built {
-    let Text { label, functions, lines, before, after, buffers, mut params, proved, extent, frame } = text;
+    let Text { label, functions, loads, lines, before, after, buffers, mut params, proved, extent, frame } = text;
     params.resize(params.len().div_ceil(4).max(1) * 4, 0);
     let (experts, words, size) = (planes.saturating_sub(1), params.len() / 4, frame.size);
     let mut bindings = Vec::new();
@@ -58,9 +75,12 @@ pub fn build(text: Text, planes: u32) -> Built {
     }
     let bindings: String = (1..).zip(bindings).map(|(i, b)| format!("@group(0) @binding({i}) {b}\n")).collect();
     let (code, groups) = match frame.row {
-        None => (elements(&lines, &before, &after, size), extent.n.div_ceil(4 * QUADS)),
+        None => {
+            (elements(frame, &before, &after, &quads(frame, &loads, &lines, "p.dims.n")), extent.n.div_ceil(ELEMENTS))
+        }
         Some(lanes) => {
-            (rows_of(&lines, &before, &after, lanes, size / lanes), extent.rows.div_ceil(size / lanes))
+            let code = rows_of(frame, lanes, &before, &after, &quads(frame, &loads, &lines, "end"));
+            (code, extent.rows.div_ceil(size / lanes))
         }
     };
     let text = format!(
@@ -92,29 +112,48 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     Built { label, text, buffers, proved, params, extent, groups: u64::from(groups) }
 }
 
-fn elements(lines: &str, before: &str, after: &str, size: u32) -> String {
+/// What is done with the elements from `j` on; there are none from `end` on.
+fn quads(frame: Frame, loads: &str, [first, second]: &[String; 2], end: &str) -> String {
+    let quad = |i: &str, lines: &str| {
+        format!(
+            "            let i = {i};
+            let at = min(vec4<u32>(i) + IOTA, vec4<u32>({end} - 1u));
+            let exist = vec4<u32>(i) + IOTA < vec4<u32>({end});
+{lines}"
+        )
+    };
+    match frame.pairs {
+        false => quad("j", first),
+        true => format!(
+            "{loads}        {{\n{}        }}\n        {{\n{}        }}\n",
+            quad("j", first),
+            quad("j + 4u", second)
+        ),
+    }
+}
+
+fn elements(frame: Frame, before: &str, after: &str, quads: &str) -> String {
+    let (size, width) = (frame.size, frame.width());
+    let share = ELEMENTS / width;
     format!(
-        "    let start = flat_group(group, groups) * {QUADS}u + lane;
-{before}    for (var quad = 0u; quad < {QUADS}u; quad += {size}u) {{
-        let i = (start + quad) * 4u;
-        if i < p.dims.n {{
-            let at = min(vec4<u32>(i) + IOTA, vec4<u32>(p.dims.n - 1u));
-            let exist = vec4<u32>(i) + IOTA < vec4<u32>(p.dims.n);
-{lines}        }}
+        "    let start = flat_group(group, groups) * {share}u + lane;
+{before}    for (var k = 0u; k < {share}u; k += {size}u) {{
+        let j = (start + k) * {width}u;
+        if j < p.dims.n {{
+{quads}        }}
     }}
 {after}"
     )
 }
 
-fn rows_of(lines: &str, before: &str, after: &str, lanes: u32, rows: u32) -> String {
+fn rows_of(frame: Frame, lanes: u32, before: &str, after: &str, quads: &str) -> String {
+    let (rows, width) = (frame.size / lanes, frame.width());
     format!(
         "    const LANES = {lanes}u;
     let row = flat_group(group, groups) * {rows}u + lane / LANES;
     let end = min((row + 1u) * p.dims.row_len, p.dims.n);
-{before}    for (var i = row * p.dims.row_len + (lane % LANES) * 4u; i < end; i += LANES * 4u) {{
-        let at = min(vec4<u32>(i) + IOTA, vec4<u32>(end - 1u));
-        let exist = vec4<u32>(i) + IOTA < vec4<u32>(end);
-{lines}    }}
+{before}    for (var j = row * p.dims.row_len + (lane % LANES) * {width}u; j < end; j += LANES * {width}u) {{
+{quads}    }}
 {after}"
     )
 }

@@ -196,7 +196,10 @@ fn body<'a>(
     let which: Vec<&Call> = which.map(|call| &recording.calls[call]).collect();
     let last = which.last().expect("a launch is of a call");
     let extent = last.grid.unwrap_or(*extent);
-    let rows = matches!(last.kernel.form, Form::Rows(_));
+    // Values of rows are loaded once where rows are gone over one by one.
+    let of_row = |buf: &Buf| matches!(recording.buffers[buf.0].size, Size::Rows(_));
+    let by_row = extent.row_len.is_multiple_of(4) && last.grid.is_none() && last.args.iter().any(of_row);
+    let rows = by_row || matches!(last.kernel.form, Form::Rows(_));
     let frame = if rows { Frame::rows(&extent, device.lanes) } else { Frame::elements(&extent, device.group) };
     let mut body = Body::new(recording, unseen, slots, extent, frame);
     which.into_iter().for_each(|call| body.call(call));
