@@ -59,19 +59,19 @@ impl Sample {
         }
         let model = |&len: &usize| {
             let scale = len / smallest;
-            Model { scale, kept: [0, 1].map(|i: usize| vec![0; places[i].len() * scale]) }
+            Model { scale, kept: [0, 1].map(|i: usize| Vec::with_capacity(places[i].len() * scale)) }
         };
         Self { smallest, models: bytes.iter().map(model).collect(), places }
     }
 
-    /// Keeps what belongs to the places of `piece`, which starts at byte `offset` of `model`.
+    /// Keeps what belongs to the places of `piece`, which starts at byte `offset` of `model`, where the piece before ended.
     pub fn keep(&mut self, model: usize, offset: usize, piece: &[u8]) {
         let Some(Model { scale, kept }) = self.models.get_mut(model) else { return };
         for (place, kept) in self.places.iter().zip(kept) {
             let (start, end) = (place.start * *scale, place.end * *scale);
             let (from, to) = (start.max(offset), end.min(offset + piece.len()));
             if from < to {
-                kept[from - start..to - start].copy_from_slice(&piece[from - offset..to - offset]);
+                kept.extend_from_slice(&piece[from - offset..to - offset]);
             }
         }
     }

@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::recording::Read;
 
 /// Bytes asked from the reader at a time: small enough to stay in cache until they are copied on.
-const PIECE: usize = 512 << 10;
+const PIECE: usize = 128 << 10;
 
 thread_local! {
     /// Mapped memory can only be written, so that readers get this instead.
