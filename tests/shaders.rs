@@ -40,7 +40,7 @@ fn validate(name: &str, module: &Module) -> ModuleInfo {
     let capabilities = if cooperative(name) {
         Capabilities::COOPERATIVE_MATRIX | Capabilities::SHADER_FLOAT16 | Capabilities::SUBGROUP
     } else {
-        Capabilities::empty()
+        Capabilities::SHADER_INT64
     };
     Validator::new(ValidationFlags::all(), capabilities)
         .subgroup_stages(naga::valid::ShaderStages::COMPUTE)
@@ -150,7 +150,8 @@ fn built(recording: &Recording, row_len: u32, n: u32, device: Device) -> Vec<Bui
         .collect()
 }
 
-const GPU: Device = Device { buffers: 16, lanes: 128, group: 256 };
+const GPU: Device = Device { buffers: 16, lanes: 128, group: 256, wide: false };
+const SOFTWARE: Device = Device { buffers: 16, lanes: 8, group: 8, wide: true };
 
 #[test]
 fn built_shaders_are_valid_and_translate_for_every_backend() {
@@ -158,7 +159,10 @@ fn built_shaders_are_valid_and_translate_for_every_backend() {
     let mut texts = HashSet::new();
     for (dtype, seen) in types.into_iter().flat_map(|dtype| [(dtype, false), (dtype, true)]) {
         for (row_len, n, experts) in [(4096, 8192, 3), (4096, 4099, 1), (173, 173 * 3, 2), (3, 12, 0)] {
-            for built in built(&all_quads(dtype, experts, seen), row_len, n, GPU) {
+            let list = all_quads(dtype, experts, seen);
+            let hardware = built(&list, row_len, n, GPU);
+            assert!(hardware.iter().all(|built| !built.text.contains("u64")), "not every device has them");
+            for built in hardware.into_iter().chain(built(&list, row_len, n, SOFTWARE)) {
                 assert!(built.bindings() <= GPU.buffers, "{}", built.label);
                 if texts.insert(built.text.clone()) {
                     let (module, info) = parse_text(&built.label, &built.text);

@@ -51,12 +51,14 @@ impl Device {
         } else {
             (wgpu::Features::empty(), wgpu::ExperimentalFeatures::disabled())
         };
-        // Elsewhere such buffers are slow.
-        let shares = matches!(adapter.get_info().device_type, DeviceType::Cpu | DeviceType::IntegratedGpu);
-        let shared = if shares { SHARED } else { wgpu::Features::empty() };
+        let own = match adapter.get_info().device_type {
+            DeviceType::Cpu => SHARED | wgpu::Features::SHADER_INT64,
+            DeviceType::IntegratedGpu => SHARED,
+            _ => wgpu::Features::empty(), // such buffers are slow
+        };
         let desc = wgpu::DeviceDescriptor {
             label: Some("magic"),
-            required_features: adapter.features() & (clock | shared) | matrices,
+            required_features: adapter.features() & (clock | own) | matrices,
             required_limits: adapter.limits(),
             experimental_features,
             memory_hints: wgpu::MemoryHints::MemoryUsage,

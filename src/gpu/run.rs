@@ -137,11 +137,14 @@ pub struct Program<'a> {
 impl<'a> Program<'a> {
     /// The launches for a block; see [`shader::program`].
     pub fn new(gpu: &Gpu, recording: &'a Recording, extent: &Extent, apart: usize) -> Self {
-        let limits = gpu.core.device.raw.limits();
-        let (lanes, group) =
-            if gpu.adapter().is_software() { (SOFTWARE_LANES, SOFTWARE_LANES) } else { (LANES, GROUP) };
-        let buffers = limits.max_storage_buffers_per_shader_stage as usize;
-        let device = shader::Device { buffers, lanes, group };
+        let raw = &gpu.core.device.raw;
+        let (software, wide) = (gpu.adapter().is_software(), raw.features().contains(wgpu::Features::SHADER_INT64));
+        let device = shader::Device {
+            buffers: raw.limits().max_storage_buffers_per_shader_stage as usize,
+            lanes: if software { SOFTWARE_LANES } else { LANES },
+            group: if software { SOFTWARE_LANES } else { GROUP },
+            wide: software && wide,
+        };
         let launches = shader::program(recording, extent, device, apart);
         let bindings = launches.iter().map(|launch| match &launch.run {
             Run::Kernel(call) => (call.args.clone(), call.kernel.bindings.to_vec()),

@@ -58,6 +58,9 @@ pub const COMMON: &str = include_str!("../../shaders/common.wgsl");
 /// Four elements at a time: what those shaders start with that are built around [`Form::Quad`] and [`Form::Rows`].
 pub const QUAD: &str = include_str!("../../shaders/quad.wgsl");
 
+/// In front of them where the device takes numbers of 64 bits.
+pub const WIDE: &str = include_str!("../../shaders/wide.wgsl");
+
 /// All kernels; tests, benches and shader validation go through this list.
 pub static ALL: &[&Kernel] = &[
     &delta::DELTA,
@@ -113,7 +116,7 @@ pub static ALL: &[&Kernel] = &[
 /// SHA-256 of the WGSL of all kernels, and of what they share.
 pub fn wgsl_sha256() -> String {
     let own = ALL.iter().map(|kernel| format!("{} {}\n", kernel.name, kernel.wgsl_sha256()));
-    sha256([COMMON, QUAD].into_iter().map(str::to_owned).chain(own).collect::<String>())
+    sha256([COMMON, QUAD, WIDE].into_iter().map(str::to_owned).chain(own).collect::<String>())
 }
 
 /// The whole shader of `kernel`: [`COMMON`] before its own text, and before both what that enables.

@@ -330,19 +330,22 @@ impl Quad for Site<'_, '_> {
         if !self.body.first(&names[0]) {
             return names;
         }
-        let pairs = self.body.text.frame.pairs;
-        let (from, own) = (self.body.bind(buf, words_of(dtype, pairs), Access::Read), buf.0);
+        let Frame { pairs, wide, .. } = self.body.text.frame;
+        let wide = wide && matches!((dtype.size(), pairs), (4, _) | (2, true));
+        let ty = if wide { "vec2<u64>" } else { words_of(dtype, pairs) };
+        let (from, own) = (self.body.bind(buf, ty, Access::Read), buf.0);
+        let load = |at: &str| if wide { format!("words_of({from}[{at}])") } else { format!("{from}[{at}]") };
         match dtype.size() {
             8 => {
                 self.body.line(&format!("let d{own} = array<vec4<u32>, 2>({from}[i >> 1u], {from}[(i >> 1u) + 1u]);"));
                 self.body.line(&format!("let e{own} = vec4<u32>(d{own}[0].xz, d{own}[1].xz);"));
                 self.body.line(&format!("let h{own} = vec4<u32>(d{own}[0].yw, d{own}[1].yw);"));
             }
-            4 => self.body.line(&format!("let e{own} = {from}[i >> 2u];")),
+            4 => self.body.line(&format!("let e{own} = {};", load("i >> 2u"))),
             size => {
                 let (parts, [low, high]) = if size == 2 { ("halves", ["xy", "zw"]) } else { ("bytes", ["x", "y"]) };
                 if pairs {
-                    self.body.load(&format!("let pair{own} = {from}[j >> 3u];"));
+                    self.body.load(&format!("let pair{own} = {};", load("j >> 3u")));
                     let half = |half: &str| format!("let e{own} = {parts}(pair{own}.{half});");
                     self.body.lines(&half(low), &half(high));
                 } else {

@@ -1,9 +1,9 @@
 //! The loop around what calls do: over elements, or over rows with a sum at the end.
 
 use super::body::Text;
-use super::program::Built;
+use super::program::{Built, Device};
 use crate::kernel::Access;
-use crate::kernels::{COMMON, QUAD};
+use crate::kernels::{COMMON, QUAD, WIDE};
 use crate::recording::{Buf, Extent};
 
 /// Elements of a workgroup that goes over elements.
@@ -24,23 +24,25 @@ pub struct Frame {
     pub whole: bool,
     /// Invocations take two quads at a time, of which both exist: small elements are then loaded 16 bytes at a time.
     pub pairs: bool,
+    /// Four words are loaded as two numbers.
+    pub wide: bool,
 }
 
 impl Frame {
-    /// Over elements, by workgroups of `size` invocations, a power of two.
-    pub fn elements(extent: &Extent, size: u32) -> Self {
+    /// Over elements.
+    pub fn elements(extent: &Extent, device: Device) -> Self {
         let aligned = extent.row_len.is_multiple_of(4);
         let [whole, pairs] = [4, 8].map(|elements| extent.n.is_multiple_of(elements));
-        Self { size, row: None, words: true, aligned, whole, pairs }
+        Self { size: device.group, row: None, words: true, aligned, whole, pairs, wide: device.wide }
     }
 
-    /// Over rows, each by at most `lanes` invocations, a power of two.
-    pub fn rows(extent: &Extent, lanes: u32) -> Self {
+    /// Over rows.
+    pub fn rows(extent: &Extent, Device { lanes, wide, .. }: Device) -> Self {
         let [aligned, whole, pairs] = {
             let all = |elements| extent.row_len.is_multiple_of(elements) && extent.n.is_multiple_of(elements);
             [extent.row_len.is_multiple_of(4), all(4), all(8)]
         };
-        let frame = Self { size: lanes, row: None, words: aligned, aligned, whole, pairs };
+        let frame = Self { size: lanes, row: None, words: aligned, aligned, whole, pairs, wide };
         let shared = extent.row_len.div_ceil(frame.width()).next_power_of_two().min(lanes);
         Self { row: Some(shared), ..frame }
     }
@@ -83,13 +85,14 @@ pub fn build(text: Text, planes: u32) -> Built {
             (code, extent.rows.div_ceil(size / lanes))
         }
     };
+    let own = if frame.wide { WIDE } else { "" };
     let text = format!(
         "{COMMON}
 const PLANES = {planes}u;
 const EXPERTS = {experts}u;
 const WEIGHTS = {}u;
 {QUAD}
-{}
+{own}{}
 struct Params {{
     dims: Dims,
     words: array<vec4<u32>, {words}>,

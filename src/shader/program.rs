@@ -15,10 +15,12 @@ use crate::recording::{Buf, Buffer, Call, Extent, Recording, Role, Size};
 pub struct Device {
     /// Storage buffers that a shader can see.
     pub buffers: usize,
-    /// Invocations that share a row.
+    /// Invocations that share a row, at most; a power of two.
     pub lanes: u32,
-    /// Invocations of a workgroup that goes over elements.
+    /// Invocations of a workgroup that goes over elements; a power of two.
     pub group: u32,
+    /// Whether it takes a step for each number that it loads, and has numbers of 64 bits.
+    pub wide: bool,
 }
 
 /// A launch of one shader.
@@ -200,7 +202,7 @@ fn body<'a>(
     let of_row = |buf: &Buf| matches!(recording.buffers[buf.0].size, Size::Rows(_));
     let by_row = extent.row_len.is_multiple_of(4) && last.grid.is_none() && last.args.iter().any(of_row);
     let rows = by_row || matches!(last.kernel.form, Form::Rows(_));
-    let frame = if rows { Frame::rows(&extent, device.lanes) } else { Frame::elements(&extent, device.group) };
+    let frame = if rows { Frame::rows(&extent, device) } else { Frame::elements(&extent, device) };
     let mut body = Body::new(recording, unseen, slots, extent, frame);
     which.into_iter().for_each(|call| body.call(call));
     body
