@@ -13,7 +13,7 @@ use crate::recording::Read;
 const PIECE: usize = 128 << 10;
 
 thread_local! {
-    /// Mapped memory can only be written, so that readers get this instead.
+    /// A GPU's memory can only be written, so that readers get this instead.
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -62,14 +62,25 @@ fn write(gpu: &Gpu, bytes: &[usize], buffers: &[Lease], sample: &mut Sample, rea
             }
             let mut done = 0;
             while done < len {
-                let (read, padded) = piece((model, len, done), PIECE, scratch, sample, read)?;
-                if !gpu.has(Fault::SkipUpload) {
-                    let range = done as u64..(done + padded.len()) as u64;
-                    let view = buffer.get_mapped_range_mut(range);
-                    let cannot = |e| gpu.core.device.error(format!("cannot write to an input: {e}"));
-                    view.map_err(cannot)?.copy_from_slice(padded);
+                let place = (model, len, done);
+                if gpu.has(Fault::SkipUpload) {
+                    done += piece(place, PIECE, scratch, sample, read)?.0;
+                    continue;
                 }
-                done += read;
+                let range = done as u64..(done + PIECE).min(len.next_multiple_of(4)) as u64;
+                let view = buffer.get_mapped_range_mut(range);
+                let cannot = |e| gpu.core.device.error(format!("cannot write to an input: {e}"));
+                let mut view = view.map_err(cannot)?;
+                done += if gpu.adapter().is_software() {
+                    // SAFETY: what computes on the CPU has ordinary memory, all of it set before, and this view of it is the
+                    // only one.
+                    let memory = unsafe { view.slice(..).as_raw_ptr().as_mut() };
+                    piece(place, PIECE, memory, sample, read)?.0
+                } else {
+                    let (read, padded) = piece(place, PIECE, scratch, sample, read)?;
+                    view.copy_from_slice(padded);
+                    read
+                };
             }
             buffer.unmap();
         }
