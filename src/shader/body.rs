@@ -209,6 +209,18 @@ impl<'a> Body<'a> {
         self.held.extend((0..end).map(|plane| (buf, plane)));
     }
 
+    /// What a buffer of stored elements is an array of, where four are read at a time, or eight of the small ones; and
+    /// whether that is two numbers instead of four words.
+    fn words_of(&self, dtype: Dtype) -> (&'static str, bool) {
+        let Frame { pairs, wide, .. } = self.text.frame;
+        match (dtype.size(), pairs) {
+            (1, false) => ("u32", false),
+            (1, true) | (2, false) => ("vec2<u32>", false),
+            (2 | 4, _) if wide => ("vec2<u64>", true),
+            _ => ("vec4<u32>", false),
+        }
+    }
+
     /// Parameter word `i` of the uniform, read once.
     fn word(&mut self, i: usize) -> String {
         let name = format!("word{i}");
@@ -330,9 +342,7 @@ impl Quad for Site<'_, '_> {
         if !self.body.first(&names[0]) {
             return names;
         }
-        let Frame { pairs, wide, .. } = self.body.text.frame;
-        let wide = wide && matches!((dtype.size(), pairs), (4, _) | (2, true));
-        let ty = if wide { "vec2<u64>" } else { words_of(dtype, pairs) };
+        let (pairs, (ty, wide)) = (self.body.text.frame.pairs, self.body.words_of(dtype));
         let (from, own) = (self.body.bind(buf, ty, Access::Read), buf.0);
         let load = |at: &str| if wide { format!("words_of({from}[{at}])") } else { format!("{from}[{at}]") };
         match dtype.size() {
@@ -400,8 +410,9 @@ impl Quad for Site<'_, '_> {
     fn store(&mut self, binding: usize, values: &[String]) {
         let buf = self.buf(binding);
         let dtype = self.dtype(buf);
-        let pairs = self.body.text.frame.pairs;
-        let to = self.body.bind(buf, words_of(dtype, pairs), Access::Write);
+        let (pairs, (words, wide)) = (self.body.text.frame.pairs, self.body.words_of(dtype));
+        let to = self.body.bind(buf, words, Access::Write);
+        let four = |words: &str| if wide { format!("numbers_of({words})") } else { words.to_owned() };
         // Words are whole: what is beyond the last element is zero.
         let clean = |value: &String| match self.body.text.frame.whole {
             true => value.clone(),
@@ -422,7 +433,7 @@ impl Quad for Site<'_, '_> {
                 ("2u * i", [of(&s, &quad), of(&t, &quad)].concat())
             }
             4 => {
-                self.body.line(&format!("let {s} = {}; {to}[i >> 2u] = {s};", values[0]));
+                self.body.line(&format!("let {s} = {}; {to}[i >> 2u] = {};", values[0], four(&s)));
                 ("i", of(&s, &quad))
             }
             size => {
@@ -433,8 +444,9 @@ impl Quad for Site<'_, '_> {
                 let own = format!("let {s} = {join}({});", values[0]);
                 if pairs {
                     self.body.load(&format!("var {t}: {ty};"));
-                    let second = format!("{to}[j >> 3u] = {}({t}, {s});", words_of(dtype, true));
-                    self.body.lines(&format!("{own} {t} = {s};"), &format!("{own} {second}"));
+                    let both =
+                        if size == 2 { four(&format!("vec4<u32>({t}, {s})")) } else { format!("vec2<u32>({t}, {s})") };
+                    self.body.lines(&format!("{own} {t} = {s};"), &format!("{own} {to}[j >> 3u] = {both};"));
                 } else {
                     self.body.line(&format!("{own} {to}[i >> 2u] = {s};"));
                 }
@@ -559,14 +571,5 @@ impl Quad for Site<'_, '_> {
         let buf = self.buf(binding);
         let from = self.body.bind(buf, if wide { "vec4<f32>" } else { "f32" }, Access::Read);
         format!("{from}[{place}]")
-    }
-}
-
-/// What a buffer of stored elements is an array of, where four are read at a time, or eight of the small ones.
-fn words_of(dtype: Dtype, pairs: bool) -> &'static str {
-    match (dtype.size(), pairs) {
-        (1, false) => "u32",
-        (1, true) | (2, false) => "vec2<u32>",
-        _ => "vec4<u32>",
     }
 }
