@@ -190,6 +190,8 @@ fn a_merge_never_has_its_stack_in_memory() {
     let labels = |shaders: &[Built]| shaders.iter().map(|built| built.label.clone()).collect::<Vec<_>>();
     let shaders = built(&list, 1024, 4096, GPU);
     assert_eq!(labels(&shaders), ["delta+combine+norms+rescale"]);
+    // The checksum is of what is stored there.
+    assert_eq!(shaders[0].proved, [out]);
     // Rows of odd length begin within words.
     let odd = built(&list, 1023, 1023 * 4, GPU);
     assert_eq!(labels(&odd), ["delta+combine+norms", "delta+combine+rescale"]);

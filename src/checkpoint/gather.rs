@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
@@ -137,7 +138,10 @@ impl Shared {
             // After a failure nothing can be made good, and whoever waits shall learn of it soon.
             let failed = state.failed.is_some();
             drop(state);
-            let done = if failed { Ok(()) } else { run.write(write) };
+            // Others wait for this thread, whatever becomes of it.
+            let written = || catch_unwind(AssertUnwindSafe(|| run.write(write)));
+            let panicked = |_| Err(Error::output("a thread that wrote the output ended in a panic"));
+            let done = if failed { Ok(()) } else { written().unwrap_or_else(panicked) };
             state = self.lock();
             state.writing.retain(|place| *place != run.place());
             state.spare.push(run.memory);
@@ -358,5 +362,17 @@ mod tests {
         assert_eq!(of(gather.settle()), "the disk is broken");
         assert_eq!(of(gather.add(0, &[0; 8], 8)), "the disk is broken");
         assert_eq!(of(gather.settle()), "the disk is broken");
+    }
+
+    #[test]
+    fn nobody_waits_for_a_writer_that_panicked() {
+        let gather = Gather::new(Arc::new(|_, _: &[u8], offset| match offset {
+            0 => panic!("on purpose"),
+            _ => Ok(()),
+        }));
+        for run in 0..2 * MOST as u64 {
+            let _ = gather.add(0, &[0; RUN], run * RUN as u64);
+        }
+        assert!(gather.settle().unwrap_err().to_string().contains("panic"));
     }
 }
