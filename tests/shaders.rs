@@ -26,23 +26,24 @@ fn whole() -> impl Iterator<Item = &'static Kernel> {
 }
 
 fn parse(kernel: &Kernel) -> (Module, ModuleInfo) {
-    parse_text(kernel.name, &source(kernel))
+    parse_text(kernel.name, &source(kernel), Capabilities::empty())
 }
 
-fn parse_text(name: &str, text: &str) -> (Module, ModuleInfo) {
+/// `own` is what the shader may use beside what every device has.
+fn parse_text(name: &str, text: &str, own: Capabilities) -> (Module, ModuleInfo) {
     let module = naga::front::wgsl::parse_str(text)
         .unwrap_or_else(|e| panic!("{name}: {}\n{text}", e.emit_to_string_with_path(text, name)));
-    let info = validate(name, &module);
+    let info = validate(name, &module, own);
     (module, info)
 }
 
-fn validate(name: &str, module: &Module) -> ModuleInfo {
+fn validate(name: &str, module: &Module, own: Capabilities) -> ModuleInfo {
     let capabilities = if cooperative(name) {
         Capabilities::COOPERATIVE_MATRIX | Capabilities::SHADER_FLOAT16 | Capabilities::SUBGROUP
     } else {
-        Capabilities::SHADER_INT64
+        Capabilities::empty()
     };
-    Validator::new(ValidationFlags::all(), capabilities)
+    Validator::new(ValidationFlags::all(), capabilities | own)
         .subgroup_stages(naga::valid::ShaderStages::COMPUTE)
         .subgroup_operations(naga::valid::SubgroupOperationSet::all())
         .validate(module)
@@ -85,7 +86,7 @@ fn shaders_are_valid_and_translate_for_every_backend() {
     for kernel in whole().chain([&COPY]) {
         for value in [0.0, 1.0, 3.0] {
             let (module, info) = specialise(kernel, value);
-            validate(kernel.name, &module);
+            validate(kernel.name, &module, Capabilities::empty());
             translate(kernel.name, &module, &info);
         }
     }
@@ -162,10 +163,13 @@ fn built_shaders_are_valid_and_translate_for_every_backend() {
             let list = all_quads(dtype, experts, seen);
             let hardware = built(&list, row_len, n, GPU);
             assert!(hardware.iter().all(|built| !built.text.contains("u64")), "not every device has them");
-            for built in hardware.into_iter().chain(built(&list, row_len, n, SOFTWARE)) {
+            let hardware = hardware.into_iter().map(|built| (built, Capabilities::empty()));
+            let software =
+                built(&list, row_len, n, SOFTWARE).into_iter().map(|built| (built, Capabilities::SHADER_INT64));
+            for (built, own) in hardware.chain(software) {
                 assert!(built.bindings() <= GPU.buffers, "{}", built.label);
                 if texts.insert(built.text.clone()) {
-                    let (module, info) = parse_text(&built.label, &built.text);
+                    let (module, info) = parse_text(&built.label, &built.text, own);
                     translate(&built.label, &module, &info);
                 }
             }
