@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Time calibration in feature space: `magic merge --calibrate fsc`, and the same pass in PyTorch.
 
-    python3 benches/features.py [--scale 0.5B] [-n 2] [--work FOLDER] [--json OUT.json]
+    python3 benches/features.py [--scale 0.5B] [-n 2] [--device cpu] [--work FOLDER] [--json OUT.json]
 
 Makes a base and three experts with the shapes of Qwen2 (benches/synth.py) and, for each expert, ten
 samples of 128 random tokens. Then, in turn and `-n` times:
@@ -140,6 +140,8 @@ def main():
     p.add_argument("-n", type=int, default=2, help="rounds (default %(default)s)")
     p.add_argument("--work", type=Path, help="folder for the set and the outputs, kept; a temporary one if not given")
     p.add_argument("--magic", type=Path, default=HERE.parent / "target/release/magic")
+    p.add_argument("--device", default="cpu", help="of magic (default %(default)s)")
+    p.add_argument("--fast-gemm", action="store_true", help="products by the GPU's matrix units")
     p.add_argument("--calibrate", default="fsc", choices=["fsc", "dsc"])
     p.add_argument("--skip-torch", action="store_true")
     p.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"], help="of the rival")
@@ -159,8 +161,9 @@ def main():
             subprocess.run([str(x) for x in synth], check=True)
         for k in range(EXPERTS):
             samples(work / f"data{k}.safetensors", k, np)
-        command = [a.magic, "merge", "--base", work / "set/base", "--method", "linear", "--device", "cpu", "-v"]
+        command = [a.magic, "merge", "--base", work / "set/base", "--method", "linear", "--device", a.device, "-v"]
         command += ["--calibrate", a.calibrate, "--out", work / "magic-out", "--overwrite"]
+        command += ["--fast-gemm"] if a.fast_gemm else []
         for k in range(EXPERTS):
             command += ["--model", work / f"set/expert{k}", "--data", work / f"data{k}.safetensors"]
         ours, rival, spent, passes, theirs = [], [], [], [], {}

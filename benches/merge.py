@@ -13,9 +13,11 @@ Rows
   floor+sync     the same, and the copy forced to disk; `magic` forces its output, mergekit does not
   floor/slerp    the floor of a merge of two models (and floor/slerp+sync)
   mergekit/...   `mergekit-yaml RECIPE OUT` with its own defaults, on the CPU
+  mergekit@cuda/...  the same with its `--cuda`, where `--cuda` asks for it
   mergekit/start the part of each mergekit row that is Python and its imports (`--help`)
   magic/...      `magic merge RECIPE --out OUT --device cpu --overwrite`; `+wsc` adds `--calibrate wsc`
-  magic@gpu/...  the same with `--device gpu`, where `--device cpu,gpu` asks for it
+  magic@gpu/...  the same with `--device gpu`, where `--device cpu,gpu` asks for it; held against
+                 mergekit@cuda where that is run
 
 Method. Both tools read the same recipe file. All rows run together, one after the other, and
 the whole round is repeated (A B C A B C), so that a slow minute of the machine hits every row. The
@@ -137,14 +139,17 @@ def make_rows(a, base, experts):
         for method in METHODS:
             command = [a.mergekit, str(recipes[method]), str(a.out), *a.mergekit_arg]
             rows.append(Row(f"mergekit/{method}", command, used(method)))
+            if a.cuda:
+                rows.append(Row(f"mergekit@cuda/{method}", [*command, "--cuda"], used(method)))
     if not a.skip_magic:
         for place, device in enumerate(a.device.split(",")):
             tool = f"magic@{device}" if place else "magic"
+            rival = "mergekit@cuda" if place and a.cuda else "mergekit"
             for name in MAGIC_ROWS:
                 method, _, calibrate = name.partition("+")
                 command = [a.magic, "merge", str(recipes[method]), "--out", str(a.out), "--device", device, "--overwrite"]
                 command += (["--calibrate", calibrate] if calibrate else []) + a.magic_arg
-                rows.append(Row(f"{tool}/{name}", command, used(method), rival=f"mergekit/{method}"))
+                rows.append(Row(f"{tool}/{name}", command, used(method), rival=f"{rival}/{method}"))
     if a.only:
         want = [p.strip() for p in a.only.split(",")]
         rows = [r for r in rows if any(fnmatch.fnmatch(r.name, p) for p in want)]
@@ -321,6 +326,7 @@ def main():
     p.add_argument("models", type=Path, metavar="MODELS", help="folder with base/ and expert*/, from benches/synth.py")
     p.add_argument("--magic", default=str(root / "target/release/magic"), metavar="PATH")
     p.add_argument("--mergekit", default="mergekit-yaml", metavar="PATH", help="the mergekit-yaml executable")
+    p.add_argument("--cuda", action="store_true", help="rows of mergekit with --cuda, too")
     p.add_argument("--device", default="cpu", metavar="NAME", help="--device of magic (default %(default)s); after a comma more of them, whose rows are magic@NAME/...")
     p.add_argument("-n", "--repeat", type=int, default=3, metavar="N", help="repetitions (default %(default)s)")
     p.add_argument("--arithmetic", choices=["own", "float32"], default="own", help="own (default): dtype of the base")

@@ -11,11 +11,13 @@ struct Params {
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
         @builtin(local_invocation_index) lane: u32) {
-    let start = flat_group(group, groups) * WORKGROUP * 4u;
+    let own = own_four(flat_group(group, groups), lane);
+    // All are on their way before the first is needed.
+    let at = min(own, vec4<u32>(p.dims.n - 1u));
+    let values = vec4<f32>(x[at.x], x[at.y], x[at.z], x[at.w]);
     for (var j = 0u; j < 4u; j++) {
-        let i = start + j * WORKGROUP + lane;
-        if i < p.dims.n {
-            out[i] = act(x[i]);
+        if own[j] < p.dims.n {
+            out[own[j]] = act(values[j]);
         }
     }
 }

@@ -42,7 +42,12 @@ fn sigmoid(x: f32) -> f32 {
     return 1.0 / (1.0 + exp(clamp(-x, -87.0, 87.0)));
 }
 
+// Minima and maxima may lose NaN.
 fn act(x: f32) -> f32 {
+    return select(curve(x), x, (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u);
+}
+
+fn curve(x: f32) -> f32 {
     switch ACT {
         case 0u: { return 0.5 * x * (1.0 + erf(x * 0.70710678118)); }
         case 1u: { return 0.5 * x * (1.0 + tangent(0.79788456080 * (x + 0.044715 * x * x * x))); }

@@ -28,6 +28,11 @@ fn flat_group(group: vec3<u32>, groups: vec3<u32>) -> u32 {
     return group.y * groups.x + group.x;
 }
 
+// The four elements of an invocation, of 1024 for each workgroup: neighbours have neighbours at every step.
+fn own_four(group: u32, lane: u32) -> vec4<u32> {
+    return vec4<u32>(group * 4u * WORKGROUP + lane) + WORKGROUP * vec4<u32>(0u, 1u, 2u, 3u);
+}
+
 // What a word of a buffer adds to the buffer's checksum.
 fn mix(word: u32, index: u32, epoch: u32) -> u32 {
     let first = (word ^ (index * 0x9e3779b1u + epoch)) * 0x85ebca6bu;

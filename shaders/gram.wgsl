@@ -9,8 +9,9 @@ struct Params {
 @group(0) @binding(1) var<storage, read> tau: array<f32>;          // [planes, n]
 @group(0) @binding(2) var<storage, read_write> gram: array<f32>;   // [n / unit, pairs]: (0,0), (0,1) …, (1,1), (1,2) …
 
-// Runs that are shorter are too short to be shared by the invocations of a workgroup.
+// Runs that are shorter are too short to be shared by invocations, and by those of a whole workgroup.
 const SHARED = 128u;
+const LONG = 8192u;
 
 var<workgroup> partial: array<f32, 256>;
 
@@ -46,8 +47,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         }
         return;
     }
-    // One workgroup a run and pair, and then another.
-    for (var at = flat_group(group, groups); at < runs * pairs; at += groups.x * groups.y) {
+    // One team of invocations a run and pair, and then another.
+    let team = select(WORKGROUP, 32u, p.unit < LONG);
+    let teams = WORKGROUP / team;
+    let member = lane % team;
+    for (var first = flat_group(group, groups) * teams; first < runs * pairs; first += groups.x * groups.y * teams) {
+        let at = min(first + lane / team, runs * pairs - 1u);
         var i = 0u;
         var j = at % pairs;
         while j >= planes - i { // to row i of the triangle
@@ -58,18 +63,18 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         let start = at / pairs * p.unit;
         let end = min(start + p.unit, n);
         var sum = 0.0;
-        for (var e = start + lane; e < end; e += WORKGROUP) {
+        for (var e = start + member; e < end; e += team) {
             sum += tau[i * n + e] * tau[j * n + e];
         }
         partial[lane] = sum;
-        for (var half = WORKGROUP / 2u; half > 0u; half >>= 1u) {
+        for (var half = team / 2u; half > 0u; half >>= 1u) {
             workgroupBarrier();
-            if lane < half {
+            if member < half {
                 partial[lane] += partial[lane + half];
             }
         }
-        if lane == 0u {
-            gram[at] = partial[0];
+        if member == 0u {
+            gram[at] = partial[lane];
         }
         workgroupBarrier();
     }

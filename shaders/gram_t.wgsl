@@ -11,6 +11,19 @@ struct Params {
 @group(0) @binding(1) var<storage, read> tau: array<f32>;          // [planes, rows, row_len]
 @group(0) @binding(2) var<storage, read_write> gram: array<f32>;   // [row groups, pairs, row_len]
 
+// Sixteen elements of a column, `step` apart from `at` on, of which `count` exist.
+fn column(at: u32, step: u32, count: u32) -> mat4x4<f32> {
+    return mat4x4<f32>(four(at, step, count, 0u), four(at, step, count, 4u), four(at, step, count, 8u),
+                       four(at, step, count, 12u));
+}
+
+fn four(at: u32, step: u32, count: u32, first: u32) -> vec4<f32> {
+    let rows = min(vec4<u32>(first, first + 1u, first + 2u, first + 3u), vec4<u32>(count - 1u));
+    let places = vec4<u32>(at) + rows * step;
+    let exist = vec4<u32>(first, first + 1u, first + 2u, first + 3u) < vec4<u32>(count);
+    return select(vec4<f32>(), vec4<f32>(tau[places.x], tau[places.y], tau[places.z], tau[places.w]), exist);
+}
+
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
         @builtin(local_invocation_index) lane: u32) {
@@ -26,13 +39,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         return;
     }
     var place = at / per_row * pairs * len + c;
+    let start = first * len + c;
+    let count = min(GROUP_ROWS, p.dims.rows - first);
     for (var i = 0u; i < planes; i++) {
+        let own = column(i * n + start, len, count);
         for (var j = i; j < planes; j++) {
-            var sum = 0.0;
-            for (var row = first; row < min(first + GROUP_ROWS, p.dims.rows); row++) {
-                sum += tau[i * n + row * len + c] * tau[j * n + row * len + c];
-            }
-            gram[place] = sum;
+            let other = column(j * n + start, len, count);
+            gram[place] = dot(own[0], other[0]) + dot(own[1], other[1]) + dot(own[2], other[2]) + dot(own[3], other[3]);
             place += len;
         }
     }

@@ -1,41 +1,46 @@
-// What matmul.wgsl computes, by cooperative matrices of SIDE × SIDE: inputs are scaled row by row and rounded to f16 on the
-// way to workgroup memory, sums are f32. A workgroup computes a tile of 64 × 128; each subgroup takes blocks of 2 × 2
-// matrices of it. How many subgroups there are is known here alone, so that the blocks are dealt out in turns.
+// What matmul.wgsl computes, of rows that narrow_rows.wgsl made f16, by cooperative matrices of SIDE × SIDE with sums in
+// f32. A workgroup computes a tile of four blocks of 4 × 4 matrices, a subgroup one block at a time. While a step is
+// multiplied, the columns of the next are on their way.
 // In front of this come `Left`, `Right` and `Sum`, the types of the matrices, and SIDE.
 
 struct Params {
     dims: Dims,        // rows and columns of the product
-    depth: u32,
-    first: u32,        // of the weight, in its buffer
+    depth: u32,        // of the rows as they are stored, in groups of eight
+    first: u32,        // not used
     has_bias: u32,
     bias_first: u32,
     stride: u32,       // of a row of out
     column: u32,       // of out, where the product begins
 }
 
+struct Eight {
+    low: vec4<f16>,
+    high: vec4<f16>,
+}
+
+override LANES: u32;   // of a subgroup, at most
+
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> x: array<f32>;                // [rows, depth]
-@group(0) @binding(2) var<storage, read> w: array<f32>;                // [cols, depth] from `first`
+@group(0) @binding(1) var<storage, read> x: array<Eight>;              // [rows, depth]
+@group(0) @binding(2) var<storage, read> w: array<Eight>;              // [cols, depth]
 @group(0) @binding(3) var<storage, read> bias: array<f32>;             // [cols] from `bias_first`
 @group(0) @binding(4) var<storage, read> x_scales: array<vec2<f32>>;   // [rows]: scale, its inverse
 @group(0) @binding(5) var<storage, read> w_scales: array<vec2<f32>>;   // [cols]
 @group(0) @binding(6) var<storage, read_write> out: array<f32>;        // [rows, stride]
 
-const HEIGHT = 64u;  // of a tile
-const WIDTH = 128u;
-const DEPTH = 32u;   // columns of a step
-const PITCH = 40u;   // of a row in workgroup memory: whole 16 bytes, which loads of matrices want, off the banks' period
-
-const ACROSS = WIDTH / (2u * SIDE);               // blocks of a tile in a row
-const BLOCKS = HEIGHT / (2u * SIDE) * ACROSS;
+const SIZE = 128u;          // invocations of a workgroup
+const HALF = 4u * SIDE;     // side of a block
+const TILE = 8u * SIDE;     // of a tile, two blocks by two
+const BLOCKS = 4u;
+const DEPTH = 32u;          // columns of a step
+const PITCH = 40u;          // of a row in workgroup memory: whole 16 bytes, which loads of matrices want, off the banks' period
 const AREA = SIDE * SIDE;
-const SUMS = 2048u;                               // BLOCKS * AREA for either side
+const LOADS = TILE / 32u;   // rows that an invocation loads
 
 // What begins at 16 bytes comes first.
-var<workgroup> sums: array<f32, 2048>;      // [BLOCKS, SIDE, SIDE]
-var<workgroup> left: array<f16, 2560>;      // [HEIGHT, PITCH]
-var<workgroup> right: array<f16, 5120>;     // [WIDTH, PITCH]
-var<workgroup> subgroups: u32;
+var<workgroup> sums: array<f32, BLOCKS * AREA>;      // a matrix of each block
+var<workgroup> left: array<f16, TILE * PITCH>;
+var<workgroup> right: array<f16, TILE * PITCH>;
 
 // Rows of a panel: workgroups that run at the same time share what they read.
 const PANEL = 8u;
@@ -48,27 +53,35 @@ fn tile(at: u32, down: u32, across: u32) -> vec2<u32> {
     return vec2<u32>(panel * PANEL + within % height, within / height);
 }
 
-fn take_x(row: u32, k: u32) -> f16 {
-    if row < p.dims.rows && k < p.depth {
-        return f16(x[row * p.depth + k] * x_scales[row].x);
-    }
-    return 0.0h;
+fn put_left(at: u32, e: Eight) {
+    left[at] = e.low.x;
+    left[at + 1u] = e.low.y;
+    left[at + 2u] = e.low.z;
+    left[at + 3u] = e.low.w;
+    left[at + 4u] = e.high.x;
+    left[at + 5u] = e.high.y;
+    left[at + 6u] = e.high.z;
+    left[at + 7u] = e.high.w;
 }
 
-fn take_w(row: u32, k: u32) -> f16 {
-    if row < p.dims.row_len && k < p.depth {
-        return f16(w[p.first + row * p.depth + k] * w_scales[row].x);
-    }
-    return 0.0h;
+fn put_right(at: u32, e: Eight) {
+    right[at] = e.low.x;
+    right[at + 1u] = e.low.y;
+    right[at + 2u] = e.low.z;
+    right[at + 3u] = e.low.w;
+    right[at + 4u] = e.high.x;
+    right[at + 5u] = e.high.y;
+    right[at + 6u] = e.high.z;
+    right[at + 7u] = e.high.w;
 }
 
-// Writes one matrix of each block of a turn, at `offset` in its block.
-fn give(place: vec2<u32>, offset: vec2<u32>, turn: u32, count: u32, lane: u32) {
-    for (var i = lane; i < SUMS; i += WORKGROUP) {
+// Scales and writes one matrix of each block of a turn, which `at` is the first element of.
+fn give(at: vec2<u32>, turn: u32, count: u32, lane: u32) {
+    for (var i = lane; i < count * AREA; i += SIZE) {
         let block = turn + i / AREA;
-        let row = place.x + block / ACROSS * 2u * SIDE + offset.x + i % AREA / SIDE;
-        let col = place.y + block % ACROSS * 2u * SIDE + offset.y + i % SIDE;
-        if i / AREA < count && block < BLOCKS && row < p.dims.rows && col < p.dims.row_len {
+        let row = at.x + block / 2u * HALF + i % AREA / SIDE;
+        let col = at.y + block % 2u * HALF + i % SIDE;
+        if row < p.dims.rows && col < p.dims.row_len {
             var y = sums[i] * x_scales[row].y * w_scales[col].y;
             if p.has_bias != 0u {
                 y += bias[p.bias_first + col];
@@ -78,75 +91,147 @@ fn give(place: vec2<u32>, offset: vec2<u32>, turn: u32, count: u32, lane: u32) {
     }
 }
 
-@compute @workgroup_size(256)
+fn finish(sum: Sum, mine: u32, at: vec2<u32>, turn: u32, count: u32, lane: u32) {
+    coopStoreT(sum, &sums[mine], SIDE);
+    workgroupBarrier();
+    give(at, turn, count, lane);
+    workgroupBarrier();
+}
+
+@compute @workgroup_size(128)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
-        @builtin(local_invocation_index) lane: u32,
-        @builtin(subgroup_id) own: u32, @builtin(num_subgroups) all: u32) {
+        @builtin(local_invocation_index) lane: u32, @builtin(subgroup_id) own: u32) {
     // As flat_group; what functions return does not count as uniform, and matrices need uniform control flow.
     let at = group.y * groups.x + group.x;
-    let tiles_down = (p.dims.rows + HEIGHT - 1u) / HEIGHT;
-    let tiles_across = (p.dims.row_len + WIDTH - 1u) / WIDTH;
+    let tiles_down = (p.dims.rows + TILE - 1u) / TILE;
+    let tiles_across = (p.dims.row_len + TILE - 1u) / TILE;
     if at >= tiles_down * tiles_across {
         return;
     }
-    let place = tile(at, tiles_down, tiles_across) * vec2<u32>(HEIGHT, WIDTH);
-    if lane == 0u {
-        subgroups = all;
-    }
-    let count = workgroupUniformLoad(&subgroups);
-    // What it loads: a column, every eighth row.
-    let k = lane % DEPTH;
-    let row = lane / DEPTH;
+    let place = tile(at, tiles_down, tiles_across) * TILE;
+    // What it loads: eight columns of every 32nd row; behind the last row it is there again, and of no effect.
+    let k = lane % 4u;
+    let row = lane / 4u;
+    let x0 = min(place.x + row, p.dims.rows - 1u) * p.depth + k;
+    let x1 = min(place.x + row + 32u, p.dims.rows - 1u) * p.depth + k;
+    let x2 = min(place.x + row + 64u, p.dims.rows - 1u) * p.depth + k;
+    let x3 = min(place.x + row + 96u, p.dims.rows - 1u) * p.depth + k;
+    let w0 = min(place.y + row, p.dims.row_len - 1u) * p.depth + k;
+    let w1 = min(place.y + row + 32u, p.dims.row_len - 1u) * p.depth + k;
+    let w2 = min(place.y + row + 64u, p.dims.row_len - 1u) * p.depth + k;
+    let w3 = min(place.y + row + 96u, p.dims.row_len - 1u) * p.depth + k;
+    let to = row * PITCH + 8u * k;
+    let count = min(SIZE / max(LANES, 1u), BLOCKS);
     for (var turn = 0u; turn < BLOCKS; turn += count) {
         // Subgroups without a block of their own compute one that another has too.
         let block = (turn + own) % BLOCKS;
-        let down = block / ACROSS * 2u * SIDE;
-        let across = block % ACROSS * 2u * SIDE;
+        let down = block / 2u * HALF * PITCH;
+        let across = block % 2u * HALF * PITCH;
         let mine = own % BLOCKS * AREA;
-        for (var i = lane; i < SUMS; i += WORKGROUP) {
+        for (var i = lane; i < BLOCKS * AREA; i += SIZE) {
             sums[i] = 0.0;
         }
         workgroupBarrier();
-        var a = coopLoadT<Sum>(&sums[mine], SIDE);
-        var b = a;
-        var c = a;
-        var d = a;
-        for (var start = 0u; start < p.depth; start += DEPTH) {
-            for (var r = row; r < HEIGHT; r += 8u) {
-                left[r * PITCH + k] = take_x(place.x + r, start + k);
-            }
-            for (var r = row; r < WIDTH; r += 8u) {
-                right[r * PITCH + k] = take_w(place.y + r, start + k);
+        // Matrices have names, since compilers leave indexed ones in memory.
+        let zero = coopLoadT<Sum>(&sums[mine], SIDE);
+        var s00 = zero;
+        var s01 = zero;
+        var s02 = zero;
+        var s03 = zero;
+        var s10 = zero;
+        var s11 = zero;
+        var s12 = zero;
+        var s13 = zero;
+        var s20 = zero;
+        var s21 = zero;
+        var s22 = zero;
+        var s23 = zero;
+        var s30 = zero;
+        var s31 = zero;
+        var s32 = zero;
+        var s33 = zero;
+        var a0 = x[x0];
+        var a1 = x[x1];
+        var b0 = w[w0];
+        var b1 = w[w1];
+        var a2: Eight;
+        var a3: Eight;
+        var b2: Eight;
+        var b3: Eight;
+        if LOADS == 4u {
+            a2 = x[x2];
+            a3 = x[x3];
+            b2 = w[w2];
+            b3 = w[w3];
+        }
+        for (var next = DEPTH / 8u; next < p.depth + DEPTH / 8u; next += DEPTH / 8u) {
+            put_left(to, a0);
+            put_left(to + 32u * PITCH, a1);
+            put_right(to, b0);
+            put_right(to + 32u * PITCH, b1);
+            if LOADS == 4u {
+                put_left(to + 64u * PITCH, a2);
+                put_left(to + 96u * PITCH, a3);
+                put_right(to + 64u * PITCH, b2);
+                put_right(to + 96u * PITCH, b3);
             }
             workgroupBarrier();
+            if next < p.depth {
+                a0 = x[x0 + next];
+                a1 = x[x1 + next];
+                b0 = w[w0 + next];
+                b1 = w[w1 + next];
+                if LOADS == 4u {
+                    a2 = x[x2 + next];
+                    a3 = x[x3 + next];
+                    b2 = w[w2 + next];
+                    b3 = w[w3 + next];
+                }
+            }
             for (var j = 0u; j < DEPTH; j += SIDE) {
-                let l0 = coopLoadT<Left>(&left[down * PITCH + j], PITCH);
-                let l1 = coopLoadT<Left>(&left[(down + SIDE) * PITCH + j], PITCH);
+                let l0 = coopLoadT<Left>(&left[down + j], PITCH);
+                let l1 = coopLoadT<Left>(&left[down + SIDE * PITCH + j], PITCH);
+                let l2 = coopLoadT<Left>(&left[down + 2u * SIDE * PITCH + j], PITCH);
+                let l3 = coopLoadT<Left>(&left[down + 3u * SIDE * PITCH + j], PITCH);
                 // Rows of w are the columns of the right matrix.
-                let r0 = coopLoad<Right>(&right[across * PITCH + j], PITCH);
-                let r1 = coopLoad<Right>(&right[(across + SIDE) * PITCH + j], PITCH);
-                a = coopMultiplyAdd(l0, r0, a);
-                b = coopMultiplyAdd(l0, r1, b);
-                c = coopMultiplyAdd(l1, r0, c);
-                d = coopMultiplyAdd(l1, r1, d);
+                let r0 = coopLoad<Right>(&right[across + j], PITCH);
+                let r1 = coopLoad<Right>(&right[across + SIDE * PITCH + j], PITCH);
+                let r2 = coopLoad<Right>(&right[across + 2u * SIDE * PITCH + j], PITCH);
+                let r3 = coopLoad<Right>(&right[across + 3u * SIDE * PITCH + j], PITCH);
+                s00 = coopMultiplyAdd(l0, r0, s00);
+                s01 = coopMultiplyAdd(l0, r1, s01);
+                s02 = coopMultiplyAdd(l0, r2, s02);
+                s03 = coopMultiplyAdd(l0, r3, s03);
+                s10 = coopMultiplyAdd(l1, r0, s10);
+                s11 = coopMultiplyAdd(l1, r1, s11);
+                s12 = coopMultiplyAdd(l1, r2, s12);
+                s13 = coopMultiplyAdd(l1, r3, s13);
+                s20 = coopMultiplyAdd(l2, r0, s20);
+                s21 = coopMultiplyAdd(l2, r1, s21);
+                s22 = coopMultiplyAdd(l2, r2, s22);
+                s23 = coopMultiplyAdd(l2, r3, s23);
+                s30 = coopMultiplyAdd(l3, r0, s30);
+                s31 = coopMultiplyAdd(l3, r1, s31);
+                s32 = coopMultiplyAdd(l3, r2, s32);
+                s33 = coopMultiplyAdd(l3, r3, s33);
             }
             workgroupBarrier();
         }
-        coopStoreT(a, &sums[mine], SIDE);
-        workgroupBarrier();
-        give(place, vec2<u32>(0u, 0u), turn, count, lane);
-        workgroupBarrier();
-        coopStoreT(b, &sums[mine], SIDE);
-        workgroupBarrier();
-        give(place, vec2<u32>(0u, SIDE), turn, count, lane);
-        workgroupBarrier();
-        coopStoreT(c, &sums[mine], SIDE);
-        workgroupBarrier();
-        give(place, vec2<u32>(SIDE, 0u), turn, count, lane);
-        workgroupBarrier();
-        coopStoreT(d, &sums[mine], SIDE);
-        workgroupBarrier();
-        give(place, vec2<u32>(SIDE, SIDE), turn, count, lane);
-        workgroupBarrier();
+        finish(s00, mine, place, turn, count, lane);
+        finish(s01, mine, place + SIDE * vec2<u32>(0u, 1u), turn, count, lane);
+        finish(s02, mine, place + SIDE * vec2<u32>(0u, 2u), turn, count, lane);
+        finish(s03, mine, place + SIDE * vec2<u32>(0u, 3u), turn, count, lane);
+        finish(s10, mine, place + SIDE * vec2<u32>(1u, 0u), turn, count, lane);
+        finish(s11, mine, place + SIDE * vec2<u32>(1u, 1u), turn, count, lane);
+        finish(s12, mine, place + SIDE * vec2<u32>(1u, 2u), turn, count, lane);
+        finish(s13, mine, place + SIDE * vec2<u32>(1u, 3u), turn, count, lane);
+        finish(s20, mine, place + SIDE * vec2<u32>(2u, 0u), turn, count, lane);
+        finish(s21, mine, place + SIDE * vec2<u32>(2u, 1u), turn, count, lane);
+        finish(s22, mine, place + SIDE * vec2<u32>(2u, 2u), turn, count, lane);
+        finish(s23, mine, place + SIDE * vec2<u32>(2u, 3u), turn, count, lane);
+        finish(s30, mine, place + SIDE * vec2<u32>(3u, 0u), turn, count, lane);
+        finish(s31, mine, place + SIDE * vec2<u32>(3u, 1u), turn, count, lane);
+        finish(s32, mine, place + SIDE * vec2<u32>(3u, 2u), turn, count, lane);
+        finish(s33, mine, place + SIDE * vec2<u32>(3u, 3u), turn, count, lane);
     }
 }

@@ -54,11 +54,19 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         let r5 = begin(5u);
         let r6 = begin(6u);
         let r7 = begin(7u);
-        for (var k = lane % 32u; k < p.depth; k += 32u) {
-            let weight = vec4<f32>(w[row + k]);
-            a = fma(weight, vec4<f32>(x[k], x[r1 + k], x[r2 + k], x[r3 + k]), a);
-            if p.dims.rows > 4u {
-                b = fma(weight, vec4<f32>(x[r4 + k], x[r5 + k], x[r6 + k], x[r7 + k]), b);
+        for (var k = lane % 32u; k < p.depth; k += 128u) {
+            // Four columns are on their way at a time; behind the last, it is there again, and weighs nothing.
+            let places = vec4<u32>(k, k + 32u, k + 64u, k + 96u);
+            let at = min(places, vec4<u32>(p.depth - 1u));
+            let all = vec4<f32>(w[row + at.x], w[row + at.y], w[row + at.z], w[row + at.w]);
+            let weights = select(vec4<f32>(), all, places < vec4<u32>(p.depth));
+            for (var j = 0u; j < 4u; j++) {
+                let c = at[j];
+                let weight = vec4<f32>(weights[j]);
+                a = fma(weight, vec4<f32>(x[c], x[r1 + c], x[r2 + c], x[r3 + c]), a);
+                if p.dims.rows > 4u {
+                    b = fma(weight, vec4<f32>(x[r4 + c], x[r5 + c], x[r6 + c], x[r7 + c]), b);
+                }
             }
         }
     }

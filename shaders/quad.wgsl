@@ -116,6 +116,11 @@ fn widen_to_f64(bits: u32) -> vec2<u32> {
     return vec2<u32>(mantissa << 29u, sign | (exponent << 20u) | (mantissa >> 3u));
 }
 
+// Its argument, which no compiler knows: there are few planes. A product in it is rounded by itself and not fused with a sum.
+fn apart(dims: Dims, x: vec4<f32>) -> vec4<f32> {
+    return bitcast<vec4<f32>>(bitcast<vec4<u32>>(x) ^ vec4<u32>(dims.planes >> 31u));
+}
+
 fn is_zero(x: vec4<f32>) -> vec4<bool> {
     return (bitcast<vec4<u32>>(x) & MAGNITUDE) == vec4<u32>();
 }

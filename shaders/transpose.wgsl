@@ -1,4 +1,4 @@
-// out[j, i] = x[i, j], in tiles of 16 × 16 that go through workgroup memory: both sides are read and written in rows.
+// out[j, i] = x[i, j], in tiles of 32 × 32 that go through workgroup memory: both sides are read and written in rows.
 
 struct Params {
     dims: Dims,   // rows and columns of x
@@ -8,10 +8,10 @@ struct Params {
 @group(0) @binding(1) var<storage, read> x: array<f32>;            // [rows, row_len]
 @group(0) @binding(2) var<storage, read_write> out: array<f32>;    // [row_len, rows]
 
-const SIDE = 16u;
-const PITCH = 17u;   // one more than a row, so that columns spread over the banks
+const SIDE = 32u;
+const PITCH = 33u;   // one more than a row, so that columns spread over the banks
 
-var<workgroup> tile: array<f32, 272>;
+var<workgroup> tile: array<f32, 1056>;
 
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
@@ -24,15 +24,19 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let first = vec2<u32>(at / across, at % across) * SIDE;
     let down = lane / SIDE;
     let right = lane % SIDE;
-    let row = first.x + down;
-    let col = first.y + right;
-    if row < p.dims.rows && col < p.dims.row_len {
-        tile[down * PITCH + right] = x[row * p.dims.row_len + col];
+    for (var j = down; j < SIDE; j += WORKGROUP / SIDE) {
+        let row = first.x + j;
+        let col = first.y + right;
+        if row < p.dims.rows && col < p.dims.row_len {
+            tile[j * PITCH + right] = x[row * p.dims.row_len + col];
+        }
     }
     workgroupBarrier();
-    let turned_row = first.y + down;
-    let turned_col = first.x + right;
-    if turned_row < p.dims.row_len && turned_col < p.dims.rows {
-        out[turned_row * p.dims.rows + turned_col] = tile[right * PITCH + down];
+    for (var j = down; j < SIDE; j += WORKGROUP / SIDE) {
+        let row = first.y + j;
+        let col = first.x + right;
+        if row < p.dims.row_len && col < p.dims.rows {
+            out[row * p.dims.rows + col] = tile[right * PITCH + j];
+        }
     }
 }

@@ -174,6 +174,9 @@ impl Kernel {
 /// Invocations of a workgroup, in every kernel.
 pub const WORKGROUP: u32 = 256;
 
+/// The constant that no call knows: the most invocations of a subgroup. Executors put the device's own value there.
+pub const LANES: &str = "LANES";
+
 /// A buffer as a twin sees it.
 #[derive(Default)]
 pub enum Slot<'a> {

@@ -177,7 +177,7 @@ fn wrong_usage_says_what_to_do() {
     for (args, code, phrases) in [
         (&["bench", "--filter", "nroms"][..], 2, &["contains `nroms`", "did you mean `norms`?", "there are copy"][..]),
         (&["bench", "--elements", "1000"], 2, &["not a multiple of 32768", "--elements 32768"]),
-        (&["bench", "--elements", "99999744"], 2, &["up to 8388608"]),
+        (&["bench", "--elements", "99999744"], 2, &["up to 67108864"]),
         (&["bench", "--all", "--device", "cpu"], 2, &["contradict"]),
         (&["bench", "--threads", "0", "--device", "cpu"], 2, &["at least 1"]),
         (&["bench", "--compare", "absent.json"], 2, &["`absent.json` does not exist"]),
@@ -252,10 +252,11 @@ fn judged(target: &Target, oracle: &Oracle, mut device: Device) {
 
 #[test]
 fn what_computes_wrongly_is_not_timed_and_fails_the_run() {
-    let oracle = Oracle::new(32 << 10);
+    let oracle = Oracle::new(64 << 10);
     let cpu = Target::cpu(&oracle, 2).unwrap();
     judged(&cpu, &oracle, Device::cpu(&host::Host::ask(), 2));
     let Some(gpu) = gpu() else { return };
     let device = Device::gpu(&gpu);
-    judged(&Target::gpu(&oracle, gpu).unwrap(), &oracle, device);
+    // What is timed is larger, and no multiple of what is checked.
+    judged(&Target::gpu(&oracle, 96 << 10, gpu).unwrap(), &oracle, device);
 }

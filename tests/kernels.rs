@@ -20,8 +20,8 @@ mod sphere;
 use case::{Case, HALF_ULP, Wanted, check, flat, grids, planes_for, special_stack, stack, tall, tame};
 use common::{SPECIAL, extent, gpu, run_cpu, special_values, store, values, words};
 use forward::{
-    activate, add, affine, attention, deviation, gate, gather, loss, matmul, matmul_coop8, matmul_coop16,
-    matmul_skinny, matmul_small, normalize, patches, rope, row_scale, shaped,
+    activate, add, affine, attention, deviation, gate, gather, loss, matmul, matmul_coop8, matmul_coop16, matmul_large,
+    matmul_skinny, matmul_small, narrow_rows, normalize, patches, rope, shaped,
 };
 use magic_merge::checkpoint::Dtype;
 use magic_merge::kernels::attention::Heads;
@@ -33,7 +33,7 @@ use magic_merge::kernels::trim::Threshold;
 use magic_merge::kernels::{
     ALL, Kernel, activate, add, affine, attention, between, blend, clip, combine, consensus, delta, deviation, drop,
     drop_l1, drop_ranked, elect, factor, gate, gather, gram, gram_t, histogram, loss, mask, matmul, matmul_coop,
-    matvec, matvec_t, normalize, patches, rank, rescale, residual, rope, row_scale, scale, transpose, trim, variance,
+    matvec, matvec_t, narrow_rows, normalize, patches, rank, rescale, residual, rope, scale, transpose, trim, variance,
     widen, witness,
 };
 use magic_merge::recording::{Buf, Buffer, Extent, GROUP_ROWS, Role, Size};
@@ -435,7 +435,7 @@ macro_rules! tests {
 
 tests! {
     delta widen histogram between witness trim drop drop_l1 rank drop_ranked combine elect variance mask consensus clip gram gram_rows gram_t blend norms statistics residual factor matvec matvec_t rescale scale transpose checksum canary gather
-    patches normalize affine matmul matmul_small matmul_skinny row_scale matmul_coop16 matmul_coop8 rope attention activate gate add loss deviation
+    patches normalize affine matmul matmul_large matmul_small matmul_skinny narrow_rows matmul_coop16 matmul_coop8 rope attention activate gate add loss deviation
 }
 
 #[test]

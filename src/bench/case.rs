@@ -3,7 +3,6 @@
 use super::check::Expect;
 use super::values::extent;
 use crate::checkpoint::Dtype;
-use crate::gpu::MAX_BINDING;
 use crate::kernels::widen;
 use crate::recording::{Buf, Extent, Recording, Size};
 
@@ -95,16 +94,16 @@ pub struct Rounds {
 }
 
 impl Case {
-    /// The case for planes of `n` elements, or of fewer where one of its buffers would be more than a kernel can see.
-    pub fn record(&self, n: u32) -> Rounds {
+    /// The case for planes of `n` elements, or of fewer where one of its buffers would have more than `most` bytes.
+    pub fn record(&self, n: u32, most: u64) -> Rounds {
         let mut setup = Setup::new(n);
         let round = (self.setup)(&mut setup);
         let first = setup.list.calls.len();
         round(&mut setup.list);
         let rounds = Rounds { list: setup.list, first, extent: extent(n, self.row_len) };
         let largest = rounds.list.buffers.iter().map(|buffer| buffer.size.words(&rounds.extent)).max();
-        if n > STEP && largest.is_some_and(|words| 4 * words as u64 > MAX_BINDING) {
-            return self.record(n / 2 / STEP * STEP);
+        if n > STEP && largest.is_some_and(|words| 4 * words as u64 > most) {
+            return self.record(n / 2 / STEP * STEP, most);
         }
         rounds
     }

@@ -114,8 +114,11 @@ pub struct Row {
     pub wgsl_sha256: String,
     /// What is special about it, or nothing.
     pub case: String,
-    /// Elements of a plane.
+    /// Elements of a plane that is timed.
     pub n: u32,
+    /// Elements of a plane that was checked, the same values; 0 where none was.
+    #[serde(default)]
+    pub checked: u32,
     /// Blocks of that size in work at a time.
     pub blocks: usize,
     /// Elements of a row.

@@ -32,11 +32,17 @@ use self::host::Host;
 use self::target::Prepared;
 use self::time::{Figures, Sample};
 use crate::error::{Error, Kind, Result, nearest};
-use crate::gpu::{self, Choice, Gpu, Matrices, adapter};
+use crate::gpu::{self, Choice, Class, Gpu, Matrices, adapter};
 use crate::kernels::{ALL, matmul_coop};
 
-/// Planes of more elements are larger than a binding of 128 MiB that holds all of them.
-const MOST: u32 = 8 << 20;
+/// Elements of the planes that hardware is timed on: a launch over one of them reads and writes 256 MiB and more.
+const MOST: u32 = 64 << 20;
+
+/// Elements of the planes that a GPU is checked on, at most: the twin computes them all.
+const CHECKED: u32 = 2 << 20;
+
+/// Elements that the threads of the CPU share out of their caches.
+const LARGE: u32 = 4 << 20;
 
 /// What to measure.
 #[derive(Clone, Debug, Default)]
@@ -139,18 +145,21 @@ impl Settings {
         if self.quick { Effort::QUICK } else { Effort::FULL }
     }
 
-    /// One GPU. Hardware gets planes that fit no cache: 256 MiB for a copy to move.
+    /// One GPU. Hardware gets planes that fit no cache, and are worth more than the launch itself.
     fn gpu(&self, gpu: Gpu, cases: &[&Case], watch: &mut Watch<'_>) -> Result<Device> {
         let mut device = Device::gpu(&gpu);
-        let most = (gpu.limits().max_binding_bytes / (4 * u64::from(PLANES))) as u32 / STEP * STEP;
-        let default = match (gpu.adapter().is_software(), self.quick) {
-            (true, true) => 64 << 10,
-            (true, false) => 128 << 10,
-            (false, true) => 2 << 20,
-            (false, false) => MOST,
+        let most = (gpu.adapter().max_binding_bytes / (4 * u64::from(PLANES))) as u32 / STEP * STEP;
+        let default = match (gpu.adapter().class, self.quick) {
+            (Class::Software, true) => 64 << 10,
+            (Class::Software, false) => 128 << 10,
+            (_, true) => 2 << 20,
+            // Others have less memory to themselves.
+            (Class::Discrete, false) => MOST,
+            (_, false) => 16 << 20,
         };
-        let oracle = Oracle::new(self.elements.unwrap_or(default).min(most));
-        let target = Target::gpu(&oracle, gpu)?;
+        let n = self.elements.unwrap_or(default).min(most);
+        let oracle = Oracle::new(n.min(CHECKED));
+        let target = Target::gpu(&oracle, n, gpu)?;
         device.results = rows(&target, &oracle, cases, &self.effort(), &mut |case| watch(&device, case))?;
         Ok(device)
     }
@@ -162,7 +171,7 @@ impl Settings {
         for threads in if all == 1 { vec![1] } else { vec![1, all] } {
             let mut device = Device::cpu(host, threads);
             // Out of cache all threads together have as much as one alone.
-            let large = ((MOST / 2 / threads as u32) / STEP * STEP).max(STEP);
+            let large = ((LARGE / threads as u32) / STEP * STEP).max(STEP);
             let mut sizes = match (self.elements, self.quick) {
                 (Some(n), _) => vec![n],
                 (None, true) => vec![STEP],
@@ -232,6 +241,7 @@ impl Row {
             wgsl_sha256: wgsl(case.kernel),
             case: case.note.to_owned(),
             n,
+            checked: 0,
             blocks,
             row_len: case.row_len,
             status: Status::Ok,
@@ -262,17 +272,18 @@ impl Row {
     ) -> Result<()> {
         let prepared = target.prepare(case)?;
         let (n, blocks) = (prepared.rounds.extent.n, target.blocks() as f64);
-        self.n = n;
+        let small = target.small(case, oracle);
+        (self.n, self.checked) = (n, small.extent.n);
         self.bytes = (case.bytes > 0.0).then(|| case.bytes * f64::from(n) * blocks);
         self.flop = case.work.map(|work| work(n) * blocks);
-        if let Err(what) = target.check(&prepared.rounds, case.expect, &oracle.run(&prepared.rounds))? {
+        if let Err(what) = target.check(&small, case.expect, &oracle.run(&small))? {
             self.status = Status::Wrong;
             self.reason = what;
             return Ok(());
         }
         if matmul_coop::side(case.kernel).is_some() {
-            let exact = cases::SQUARE.record(target.n);
-            self.from_f32 = target.distance(&prepared.rounds, &oracle.run(&exact))?;
+            let exact = target.small(&cases::SQUARE, oracle);
+            self.from_f32 = target.distance(&small, &oracle.run(&exact))?;
         }
         self.rounds = time::rounds(effort, &mut |count| prepared.look(count))?;
         let (mut own, mut other) = (|| prepared.look(self.rounds), || copy.look(copies));

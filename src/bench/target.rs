@@ -10,7 +10,7 @@ use super::values::{store, values};
 use crate::checkpoint::Dtype;
 use crate::cpu::Cpu;
 use crate::error::{Error, Result};
-use crate::gpu::{DeviceInputs, Gpu, Timer};
+use crate::gpu::{DeviceInputs, Gpu, MAX_BINDING, Timer};
 use crate::recording::Results;
 
 /// Stored models of `n` elements: each plane in bf16, then each in f32. `n` is even.
@@ -41,8 +41,17 @@ impl Oracle {
 }
 
 enum Engine {
-    Cpu { cpu: Cpu, workers: Vec<Worker> },
-    Gpu { gpu: Box<Gpu>, inputs: DeviceInputs },
+    Cpu {
+        cpu: Cpu,
+        workers: Vec<Worker>,
+    },
+    Gpu {
+        gpu: Box<Gpu>,
+        /// Planes that are timed.
+        inputs: DeviceInputs,
+        /// Planes that are checked.
+        small: DeviceInputs,
+    },
 }
 
 /// A thread with a block of its own. In a pool of one, a twin that would share its work out has nobody to wait for; in one
@@ -71,8 +80,10 @@ fn each<T: Send>(workers: &[Worker], work: impl Fn(&mut Block) -> T + Sync) -> V
 
 /// A device with models loaded.
 pub struct Target {
-    /// Elements of a plane.
+    /// Elements of a plane that is timed.
     pub n: u32,
+    /// Bytes of the largest buffer that a kernel sees.
+    most: u64,
     engine: Engine,
 }
 
@@ -86,20 +97,29 @@ impl Target {
             Ok(Worker { pool, block: Mutex::new(block) })
         };
         let workers = (0..threads).map(worker).collect::<Result<_>>()?;
-        Ok(Self { n: oracle.n, engine: Engine::Cpu { cpu: Cpu::default(), workers } })
+        Ok(Self { n: oracle.n, most: MAX_BINDING, engine: Engine::Cpu { cpu: Cpu::default(), workers } })
     }
 
-    /// A GPU.
-    pub fn gpu(oracle: &Oracle, gpu: Gpu) -> Result<Self> {
-        // 3 bytes more: unlike sizes keep the executor from computing samples of each block again.
-        let sizes: Vec<usize> = oracle.models.iter().map(|words| 4 * words.len()).chain([3]).collect();
-        let inputs = gpu.load(&sizes, &mut |model, offset, out| {
-            if let Some(words) = oracle.models.get(model) {
-                out.copy_from_slice(&bytemuck::cast_slice(words)[offset as usize..][..out.len()]);
-            }
-            Ok(())
-        })?;
-        Ok(Self { n: oracle.n, engine: Engine::Gpu { gpu: Box::new(gpu), inputs } })
+    /// A GPU, where planes of `n` elements are timed: those of the oracle, again and again.
+    pub fn gpu(oracle: &Oracle, n: u32, gpu: Gpu) -> Result<Self> {
+        let load = |n: u32| {
+            let bytes = |words: &Vec<u32>| 4 * words.len() * n as usize / oracle.n as usize;
+            // 3 bytes more: unlike sizes keep the executor from computing samples of each block again.
+            let sizes: Vec<usize> = oracle.models.iter().map(bytes).chain([3]).collect();
+            gpu.load(&sizes, &mut |model, offset, out| {
+                let Some(words) = oracle.models.get(model) else { return Ok(()) };
+                repeat(bytemuck::cast_slice(words), offset as usize, out);
+                Ok(())
+            })
+        };
+        let (inputs, small) = (load(n)?, load(oracle.n)?);
+        let most = gpu.adapter().max_binding_bytes;
+        Ok(Self { n, most, engine: Engine::Gpu { gpu: Box::new(gpu), inputs, small } })
+    }
+
+    /// A case as it is checked.
+    pub fn small(&self, case: &Case, oracle: &Oracle) -> Rounds {
+        case.record(oracle.n, self.most)
     }
 
     /// Blocks that are in work at a time.
@@ -152,9 +172,9 @@ impl Target {
                 });
                 Ok(outcomes.into_iter().collect())
             }
-            Engine::Gpu { gpu, inputs } => {
+            Engine::Gpu { gpu, small, .. } => {
                 let mut found = Results::default();
-                gpu.run(&rounds.list, &rounds.extent, inputs, &mut found)?;
+                gpu.run(&rounds.list, &rounds.extent, small, &mut found)?;
                 Ok(compare(&found, expect))
             }
         }
@@ -162,9 +182,9 @@ impl Target {
 
     /// ‖a − b‖ / ‖b‖ of the first result of one round on a GPU and `other`.
     pub fn distance(&self, rounds: &Rounds, other: &Results) -> Result<Option<f64>> {
-        let Engine::Gpu { gpu, inputs } = &self.engine else { return Ok(None) };
+        let Engine::Gpu { gpu, small, .. } = &self.engine else { return Ok(None) };
         let mut found = Results::default();
-        gpu.run(&rounds.list, &rounds.extent, inputs, &mut found)?;
+        gpu.run(&rounds.list, &rounds.extent, small, &mut found)?;
         let pairs = || found.floats(0).iter().zip(other.floats(0)).map(|(a, b)| (f64::from(*a), f64::from(*b)));
         let (off, size): (f64, f64) = (pairs().map(|(a, b)| (a - b).powi(2)).sum(), pairs().map(|(_, b)| b * b).sum());
         Ok(Some((off / size).sqrt()))
@@ -172,12 +192,22 @@ impl Target {
 
     /// Makes a case ready to be timed.
     pub fn prepare(&self, case: &Case) -> Result<Prepared<'_>> {
-        let rounds = case.record(self.n);
+        let rounds = case.record(self.n, self.most);
         let timer = match &self.engine {
             Engine::Cpu { .. } => None,
-            Engine::Gpu { gpu, inputs } => Some(gpu.timer(&rounds.list, &rounds.extent, inputs, rounds.first)?),
+            Engine::Gpu { gpu, inputs, .. } => Some(gpu.timer(&rounds.list, &rounds.extent, inputs, rounds.first)?),
         };
         Ok(Prepared { target: self, rounds, timer })
+    }
+}
+
+/// What stands at `offset` of `bytes` that are repeated for ever.
+fn repeat(bytes: &[u8], offset: usize, out: &mut [u8]) {
+    let (mut from, mut filled) = (offset % bytes.len(), 0);
+    while filled < out.len() {
+        let len = (bytes.len() - from).min(out.len() - filled);
+        out[filled..][..len].copy_from_slice(&bytes[from..][..len]);
+        (from, filled) = (0, filled + len);
     }
 }
 

@@ -1,5 +1,7 @@
 //! Which GPUs there are, and which one the user means.
 
+use std::sync::OnceLock;
+
 use serde::Serialize;
 
 use crate::error::{Error, Result};
@@ -163,8 +165,10 @@ pub(super) fn enumerate() -> Vec<(Adapter, wgpu::Adapter)> {
     desc.flags = wgpu::InstanceFlags::empty().with_env();
     // Where the driver knows its budget, running out of memory is an error and not a crawl.
     desc.memory_budget_thresholds.for_resource_creation = Some(95);
+    // It stays: drivers that are unloaded are still called by threads that end later, and crash.
+    static INSTANCE: OnceLock<wgpu::Instance> = OnceLock::new();
     let backends = desc.backends;
-    let instance = wgpu::Instance::new(desc);
+    let instance = INSTANCE.get_or_init(|| wgpu::Instance::new(desc));
     let handles = pollster::block_on(instance.enumerate_adapters(backends));
     handles.into_iter().enumerate().map(|(index, handle)| (describe(index, &handle), handle)).collect()
 }

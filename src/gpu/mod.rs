@@ -33,7 +33,7 @@ use crate::fast_gemm::{self, FastGemm};
 use crate::recording::Read;
 use crate::recording::{Extent, Recording, Results};
 
-/// Largest buffer that a kernel sees, on any device: what every adapter can do.
+/// Largest buffer that a kernel sees in a merge, on any device: what every adapter can do.
 pub const MAX_BINDING: u64 = 128 << 20;
 
 /// How to open a device.
@@ -147,7 +147,8 @@ impl Core {
         let matrices = options.matrices != Matrices::Unused && there;
         let device = device::Device::open(&handles.swap_remove(index), &adapter.name, options.timestamps, matrices)?;
         log::info!("device: {} ({}, {}, {})", adapter.name, adapter.backend, adapter.class.name(), adapter.driver);
-        Ok(Some(Self { adapter, device, pipelines: pipeline::Pipelines::new(options.checks), matrices }))
+        let pipelines = pipeline::Pipelines::new(options.checks, adapter.subgroup[1]);
+        Ok(Some(Self { adapter, device, pipelines, matrices }))
     }
 }
 
@@ -275,7 +276,7 @@ impl Gpu {
 
     /// An error if a buffer called `label` of `bytes` is more than a kernel can see.
     fn check_binding(&self, label: &str, bytes: u64) -> Result<()> {
-        let most = self.limits().max_binding_bytes;
+        let most = self.core.adapter.max_binding_bytes;
         if bytes <= most {
             return Ok(());
         }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::device::Device;
 use crate::error::Result;
-use crate::kernels::{Access, Kernel, source};
+use crate::kernels::{Access, Kernel, LANES, source};
 
 /// What a launch runs.
 #[derive(Clone, Copy)]
@@ -47,6 +47,8 @@ type Made = HashMap<String, Vec<(Vec<u32>, Arc<Pipeline>)>>;
 /// All pipelines of a device.
 pub struct Pipelines {
     checked: bool,
+    /// Of a subgroup, at most.
+    lanes: u32,
     made: RwLock<Made>,
     /// Held while a pipeline is made, so that no two threads make the same one.
     modules: Mutex<HashMap<&'static str, wgpu::ShaderModule>>,
@@ -54,8 +56,9 @@ pub struct Pipelines {
 
 impl Pipelines {
     /// An empty cache; `checked` shaders have their bounds checked by the driver as well.
-    pub fn new(checked: bool) -> Self {
-        Self { checked, made: RwLock::default(), modules: Mutex::default() }
+    /// Subgroups have up to `lanes` invocations.
+    pub fn new(checked: bool, lanes: u32) -> Self {
+        Self { checked, lanes, made: RwLock::default(), modules: Mutex::default() }
     }
 
     fn find(&self, key: &str, constants: &[u32]) -> Option<Arc<Pipeline>> {
@@ -81,7 +84,8 @@ impl Pipelines {
             Shader::Kernel(kernel, constants) => {
                 let compile = || self.module(raw, source(kernel), &label);
                 let module = modules.entry(kernel.name).or_insert_with(compile);
-                let named: Vec<_> = kernel.constants.iter().zip(constants).map(|(n, v)| (*n, f64::from(*v))).collect();
+                let value = |name, value| f64::from(if name == LANES { self.lanes } else { value });
+                let named: Vec<_> = kernel.constants.iter().zip(constants).map(|(n, v)| (*n, value(*n, *v))).collect();
                 Arc::new(make(raw, kernel.bindings, &named, module, &label))
             }
             Shader::Built { text, bindings, .. } => {

@@ -31,7 +31,7 @@ pub static BETWEEN: Kernel = Kernel {
     wgsl: include_str!("../../shaders/between.wgsl"),
     constants: &[],
     bindings: &[Access::Read, Access::Write],
-    form: Form::Shader(|dims| u64::from(dims.n).div_ceil(4096)),
+    form: Form::Shader(|dims| u64::from(dims.n).div_ceil(16384)),
     twin,
 };
 

@@ -37,7 +37,7 @@ pub static HISTOGRAM: Kernel = Kernel {
     wgsl: include_str!("../../shaders/histogram.wgsl"),
     constants: &[],
     bindings: &[Access::Read, Access::Write],
-    form: Form::Shader(|dims| u64::from(dims.n).div_ceil(4096)),
+    form: Form::Shader(|dims| u64::from(dims.n).div_ceil(16384)),
     twin,
 };
 

@@ -1,4 +1,4 @@
-//! `out = x · wᵀ + bias`: every linear layer, in tiles of three shapes.
+//! `out = x · wᵀ + bias`: every linear layer, in tiles of four shapes.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -90,6 +90,14 @@ pub static MATMUL: Kernel = Kernel {
     twin,
 };
 
+/// [`MATMUL`] in tiles of 128 × 128, which read less for each sum, where there are enough of them for every core.
+pub static MATMUL_LARGE: Kernel = Kernel {
+    name: "matmul_large",
+    wgsl: include_str!("../../shaders/matmul_large.wgsl"),
+    form: Form::Shader(|dims| tiles(dims, 128)),
+    ..MATMUL
+};
+
 /// [`MATMUL`] in tiles of 32 × 32, for products that are too small to give every core a larger one.
 pub static MATMUL_SMALL: Kernel = Kernel {
     name: "matmul_small",
@@ -109,25 +117,31 @@ pub static MATMUL_SKINNY: Kernel = Kernel {
 /// Most rows that [`MATMUL_SKINNY`] takes.
 pub const SKINNY: u32 = 8;
 
-/// Large tiles below which smaller ones keep more of a GPU busy.
+/// Tiles below which smaller ones keep more of a GPU busy.
 const FEW: u64 = 96;
 
-fn tiles(dims: &Dims, side: u32) -> u64 {
-    u64::from(dims.rows.div_ceil(side)) * u64::from(dims.row_len.div_ceil(side))
+/// Tiles of a product.
+pub(super) fn tiles(dims: &Dims, side: u32) -> u64 {
+    tiles_of(dims.rows, dims.row_len, side)
+}
+
+fn tiles_of(rows: u32, cols: u32, side: u32) -> u64 {
+    u64::from(rows.div_ceil(side)) * u64::from(cols.div_ceil(side))
 }
 
 /// Appends `out[r, column + c] = Σ_k x[r, k] · w[c, k] + bias[c]`.
 pub fn record(list: &mut Recording, shape: Shape, x: Buf, w: Weight, bias: Option<Weight>, out: Place) {
-    let large = u64::from(shape.rows.div_ceil(64)) * u64::from(shape.cols.div_ceil(64));
+    let enough = |side| tiles_of(shape.rows, shape.cols, side) >= FEW;
     let kernel = match shape.rows {
         0..=SKINNY => &MATMUL_SKINNY,
-        _ if large < FEW => &MATMUL_SMALL,
-        _ => &MATMUL,
+        _ if enough(128) => &MATMUL_LARGE,
+        _ if enough(64) => &MATMUL,
+        _ => &MATMUL_SMALL,
     };
     record_with(list, kernel, shape, x, w, bias, out);
 }
 
-/// [`record`] by one of the three kernels.
+/// [`record`] by one of the four kernels.
 pub fn record_with(
     list: &mut Recording,
     kernel: &'static Kernel,

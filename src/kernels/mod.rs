@@ -32,6 +32,7 @@ pub mod matmul;
 pub mod matmul_coop;
 pub mod matvec;
 pub mod matvec_t;
+pub mod narrow_rows;
 pub mod normalize;
 pub mod norms;
 pub mod patches;
@@ -39,7 +40,6 @@ pub mod rank;
 pub mod rescale;
 pub mod residual;
 pub mod rope;
-pub mod row_scale;
 pub mod scale;
 pub mod transpose;
 pub mod trim;
@@ -49,7 +49,7 @@ pub mod widen;
 pub mod witness;
 
 use crate::checkpoint::sha256;
-pub use crate::kernel::{Access, Args, Dims, Form, Kernel, Quad, Slot, WORKGROUP};
+pub use crate::kernel::{Access, Args, Dims, Form, Kernel, LANES, Quad, Slot, WORKGROUP};
 use crate::recording::{Buf, Recording, Size};
 
 /// Declarations and helpers that every shader starts with.
@@ -99,9 +99,10 @@ pub static ALL: &[&Kernel] = &[
     &normalize::NORMALIZE,
     &affine::AFFINE,
     &matmul::MATMUL,
+    &matmul::MATMUL_LARGE,
     &matmul::MATMUL_SMALL,
     &matmul::MATMUL_SKINNY,
-    &row_scale::ROW_SCALE,
+    &narrow_rows::NARROW_ROWS,
     &matmul_coop::MATMUL_COOP16,
     &matmul_coop::MATMUL_COOP8,
     &rope::ROPE,

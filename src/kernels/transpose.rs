@@ -4,13 +4,16 @@ use super::vector::each_large;
 use super::{Access, Args, Dims, Form, Kernel, holds};
 use crate::recording::{Buf, Recording};
 
+/// Side of a tile.
+const SIDE: u32 = 32;
+
 /// Bindings: x (`[rows, row_len]`), out (`[row_len, rows]`).
 pub static TRANSPOSE: Kernel = Kernel {
     name: "transpose",
     wgsl: include_str!("../../shaders/transpose.wgsl"),
     constants: &[],
     bindings: &[Access::Read, Access::Write],
-    form: Form::Shader(|dims: &Dims| u64::from(dims.rows.div_ceil(16)) * u64::from(dims.row_len.div_ceil(16))),
+    form: Form::Shader(|dims: &Dims| u64::from(dims.rows.div_ceil(SIDE)) * u64::from(dims.row_len.div_ceil(SIDE))),
     twin,
 };
 

@@ -21,7 +21,7 @@ pub fn record(list: &mut Recording, tau: Buf, out: Buf) {
 
 fn emit(q: &mut dyn Quad) {
     let tau = q.stack(0, q.planes() - 1);
-    q.set(1, 0, &format!("variance({tau})"));
+    q.set(1, 0, &format!("variance(p.dims, {tau})"));
 }
 
 fn twin(args: &mut Args<'_>) {
@@ -36,9 +36,9 @@ fn twin(args: &mut Args<'_>) {
         let first = plane(0);
         mean.fill(0.0);
         (1..experts).for_each(|k| add_difference(mean, plane(k), first));
-        begin(out, mean, experts as f32);
+        begin(out, mean, 1.0 / experts as f32);
         (1..experts).for_each(|k| add_square(out, plane(k), first, mean));
-        divide(out, experts as f32);
+        scale(out, 1.0 / experts as f32);
     }
 }
 
@@ -50,9 +50,9 @@ fn add_difference(mean: &mut [f32], x: &[f32], first: &[f32]) {
 }
 
 #[multiversion::multiversion(targets = "simd")]
-fn begin(out: &mut [f32], mean: &mut [f32], experts: f32) {
+fn begin(out: &mut [f32], mean: &mut [f32], share: f32) {
     for (out, mean) in out.iter_mut().zip(mean) {
-        *mean /= experts;
+        *mean *= share;
         *out = *mean * *mean;
     }
 }
@@ -66,6 +66,6 @@ fn add_square(out: &mut [f32], x: &[f32], first: &[f32], mean: &[f32]) {
 }
 
 #[multiversion::multiversion(targets = "simd")]
-fn divide(out: &mut [f32], experts: f32) {
-    out.iter_mut().for_each(|out| *out /= experts);
+fn scale(out: &mut [f32], share: f32) {
+    out.iter_mut().for_each(|out| *out *= share);
 }

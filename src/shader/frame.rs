@@ -9,6 +9,9 @@ use crate::recording::{Buf, Extent};
 /// Elements of a workgroup that goes over elements.
 const ELEMENTS: u32 = 4096;
 
+/// Sums that are joined at a time, of each row.
+pub const JOINED: u32 = 4;
+
 /// How a shader goes over its extent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame {
@@ -29,19 +32,18 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// Over elements.
-    pub fn elements(extent: &Extent, device: Device) -> Self {
+    /// Over elements; by two quads at a time if `pairs` will do.
+    pub fn elements(extent: &Extent, device: Device, pairs: bool) -> Self {
         let aligned = extent.row_len.is_multiple_of(4);
-        let [whole, pairs] = [4, 8].map(|elements| extent.n.is_multiple_of(elements));
+        let [whole, even] = [4, 8].map(|elements| extent.n.is_multiple_of(elements));
+        let pairs = pairs && even;
         Self { size: device.group, row: None, words: true, aligned, whole, pairs, wide: device.wide }
     }
 
-    /// Over rows.
-    pub fn rows(extent: &Extent, Device { lanes, wide, .. }: Device) -> Self {
-        let [aligned, whole, pairs] = {
-            let all = |elements| extent.row_len.is_multiple_of(elements) && extent.n.is_multiple_of(elements);
-            [extent.row_len.is_multiple_of(4), all(4), all(8)]
-        };
+    /// Over rows, likewise.
+    pub fn rows(extent: &Extent, Device { lanes, wide, .. }: Device, pairs: bool) -> Self {
+        let all = |elements| extent.row_len.is_multiple_of(elements) && extent.n.is_multiple_of(elements);
+        let (aligned, whole, pairs) = (extent.row_len.is_multiple_of(4), all(4), pairs && all(8));
         let frame = Self { size: lanes, row: None, words: aligned, aligned, whole, pairs, wide };
         let shared = extent.row_len.div_ceil(frame.width()).next_power_of_two().min(lanes);
         Self { row: Some(shared), ..frame }
@@ -85,6 +87,10 @@ pub fn build(text: Text, planes: u32) -> Built {
             (code, extent.rows.div_ceil(size / lanes))
         }
     };
+    let partial = match frame.in_rows() {
+        true => format!("var<workgroup> partial: array<vec4<f32>, {}>;\n", JOINED * size),
+        false => String::new(),
+    };
     let own = if frame.wide { WIDE } else { "" };
     let text = format!(
         "{COMMON}
@@ -100,8 +106,8 @@ struct Params {{
 
 @group(0) @binding(0) var<uniform> p: Params;
 {bindings}
-var<workgroup> partial: array<vec4<f32>, {size}>;
-{sums}
+const SIZE = {size}u;
+{partial}{sums}
 @compute @workgroup_size({size})
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
         @builtin(local_invocation_index) lane: u32) {{

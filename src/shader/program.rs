@@ -202,7 +202,10 @@ fn body<'a>(
     let of_row = |buf: &Buf| matches!(recording.buffers[buf.0].size, Size::Rows(_));
     let by_row = extent.row_len.is_multiple_of(4) && last.grid.is_none() && last.args.iter().any(of_row);
     let rows = by_row || matches!(last.kernel.form, Form::Rows(_));
-    let frame = if rows { Frame::rows(&extent, device) } else { Frame::elements(&extent, device) };
+    // Hardware would write every other quad of a plane, and then those between, half a sector of memory at a time.
+    let planes = |buf: Buf| matches!(recording.buffers[buf.0].size, Size::Planes(_)) && !unseen[buf.0];
+    let pairs = device.wide || !which.iter().any(|call| written(call).any(planes));
+    let frame = if rows { Frame::rows(&extent, device, pairs) } else { Frame::elements(&extent, device, pairs) };
     let mut body = Body::new(recording, unseen, slots, extent, frame);
     which.into_iter().for_each(|call| body.call(call));
     body

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::body::{Body, MANY, spread};
+use super::frame::JOINED;
 use crate::checkpoint::Dtype;
 use crate::kernel::{Access, Form, Quad};
 use crate::recording::{Buf, Call, Size};
@@ -302,27 +303,30 @@ impl Quad for Site<'_, '_> {
         };
         let to = self.body.bind(buf, ty, Access::Write);
         let after = &mut self.body.text.after;
-        // A loop over what sums themselves are in would keep these out of registers from the first quad on.
-        let _ = writeln!(after, "    var all_{to}: array<vec4<f32>, {count}>;");
-        for k in 0..count {
-            let _ = writeln!(after, "    all_{to}[{k}] = {value}[{k}];");
-        }
-        let _ = writeln!(
-            after,
-            "    for (var k = 0u; k < {count}u; k++) {{
+        // As many at a time as there is room for; by constants, since a loop would keep them out of registers.
+        for first in (0..count).step_by(JOINED as usize) {
+            let some = JOINED.min(count - first);
+            let _ = writeln!(after, "    workgroupBarrier();");
+            for k in 0..some {
+                let _ = writeln!(after, "    partial[{k}u * SIZE + lane] = {value}[{}];", first + k);
+            }
+            let _ = writeln!(
+                after,
+                "    for (var half = LANES / 2u; half > 0u; half >>= 1u) {{
         workgroupBarrier();
-        partial[lane] = all_{to}[k];
-        for (var half = LANES / 2u; half > 0u; half >>= 1u) {{
-            workgroupBarrier();
-            if lane % LANES < half {{
-                partial[lane] = {join}(partial[lane], partial[lane + half]);
+        if lane % LANES < half {{
+            for (var k = lane; k < {some}u * SIZE; k += SIZE) {{
+                partial[k] = {join}(partial[k], partial[k + half]);
             }}
         }}
-        if lane % LANES == 0u && row < p.dims.rows {{
-            {to}[row * {count}u + k] = partial[lane]{part};
+    }}
+    if lane % LANES == 0u && row < p.dims.rows {{
+        for (var k = 0u; k < {some}u; k++) {{
+            {to}[row * {count}u + {first}u + k] = partial[k * SIZE + lane]{part};
         }}
     }}"
-        );
+            );
+        }
     }
 
     fn row_value(&mut self, binding: usize, place: &str, wide: bool) -> String {

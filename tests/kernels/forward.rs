@@ -1,5 +1,8 @@
 //! Kernels of the forward pass: products, norms, attention and what lies between; and what features deviate by.
 
+use std::cmp::Ordering;
+use std::sync::LazyLock;
+
 use magic_merge::kernels::activate::Act;
 use magic_merge::kernels::normalize::Kind;
 use magic_merge::kernels::patches::Image;
@@ -85,6 +88,14 @@ pub fn matmul(check: &dyn Fn(&Case)) {
     product(check, None, (1100, 400, 5), 1);
 }
 
+pub fn matmul_large(check: &dyn Fn(&Case)) {
+    for shape in SHAPES {
+        (0..3).for_each(|variant| product(check, Some(&matmul::MATMUL_LARGE), shape, variant));
+    }
+    // By its own choice, as above.
+    product(check, None, (1300, 1170, 19), 1);
+}
+
 pub fn matmul_small(check: &dyn Fn(&Case)) {
     for shape in SHAPES {
         (0..3).for_each(|variant| product(check, Some(&matmul::MATMUL_SMALL), shape, variant));
@@ -112,24 +123,54 @@ pub fn matmul_coop8(check: &dyn Fn(&Case)) {
     }
 }
 
-pub fn row_scale(check: &dyn Fn(&Case)) {
-    for (rows, len, from) in [(1, 1, 0), (3, 5001, 7), (65, 33, 1), (300, 3, 0)] {
+/// The f16 that is nearest to `x`, of equals the even one; by the distances of the two about it.
+fn nearest_half(x: f64) -> u16 {
+    static ALL: LazyLock<Vec<f64>> =
+        LazyLock::new(|| (0..0x7c00).map(|bits| half::f16::from_bits(bits).to_f64()).chain([65536.0]).collect());
+    let above = ALL.partition_point(|value| *value < x.abs()).min(0x7c00);
+    let below = above.saturating_sub(1);
+    let off = |bits: usize| (ALL[bits] - x.abs()).abs();
+    let nearest = match off(below).total_cmp(&off(above)) {
+        Ordering::Less => below,
+        Ordering::Greater => above,
+        Ordering::Equal => [below, above][below % 2],
+    };
+    (if x.is_sign_negative() { 0x8000 } else { 0 }) | nearest as u16
+}
+
+pub fn narrow_rows(check: &dyn Fn(&Case)) {
+    for (rows, len, from) in [(1, 1, 0), (3, 5001, 7), (65, 33, 1), (300, 3, 0), (14, 64, 2)] {
         let mut x = values(from + rows * len, 1.0, 37);
         for (r, row) in x[from..].chunks_mut(len).enumerate() {
             row.iter_mut().for_each(|x| *x *= [1.0, 0.0, 1e-30, 3e30, f32::NAN, 65536.0, f32::INFINITY][r % 7]);
         }
-        let mut wanted = Vec::new();
+        // About where f16 ends, and where it has no more digits.
+        if len == 64 {
+            let edges = [65504.0, 65519.9, 65520.0, -65536.0, 6.1e-5, 6.0e-8, 2.98e-8, 2.9802322e-8, -8.94e-8, 1e-20];
+            let plain = [f32::INFINITY, f32::NAN, f32::NEG_INFINITY].into_iter().chain(edges);
+            x[from..].chunks_mut(len).for_each(|row| row.iter_mut().zip(plain.clone()).for_each(|(x, edge)| *x = edge));
+        }
+        let (mut wanted, mut narrow) = (Vec::new(), Vec::new());
         for row in x[from..].chunks(len) {
             let most =
                 row.iter().fold(0.0f64, |most, x| if x.is_finite() { most.max(f64::from(x.abs())) } else { most });
             let plain = most == 0.0 || row.iter().any(|x| !x.is_finite());
             let up = if plain { 1.0 } else { 2f64.powi((14 - most.log2().floor() as i32).min(113)) };
             wanted.extend([(up as f32).to_bits(), (1.0 / up as f32).to_bits()]);
+            let half = |x: &f32| match x.is_nan() {
+                true => half::f16::from_f32(*x).to_bits(),
+                false => nearest_half(f64::from(*x) * up),
+            };
+            let mut halves: Vec<u16> = row.iter().map(half).collect();
+            halves.resize(len.next_multiple_of(32), 0);
+            narrow.extend(halves.chunks(2).map(|pair| u32::from(pair[0]) | u32::from(pair[1]) << 16));
         }
         let mut case = shaped();
         let x = case.list.floats("x", &x);
-        let scales = case.result(Size::Fixed(2 * rows as u32), Wanted::Words(wanted));
-        row_scale::record(&mut case.list, (rows as u32, len as u32), x, from as u32, scales);
+        let [size, of_scales] = narrow_rows::sizes(rows as u32, len as u32);
+        let out = case.result(size, Wanted::Words(narrow));
+        let scales = case.result(of_scales, Wanted::Words(wanted));
+        narrow_rows::record(&mut case.list, (rows as u32, len as u32), x, from as u32, [out, scales]);
         check(&case);
     }
 }
