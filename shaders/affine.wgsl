@@ -16,19 +16,18 @@ struct Params {
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
         @builtin(local_invocation_index) lane: u32) {
-    let own = own_four(flat_group(group, groups), lane);
     // All are on their way before the first is needed.
+    let own = own_four(flat_group(group, groups), lane);
     let at = min(own, vec4<u32>(p.dims.n - 1u));
-    let values = vec4<f32>(x[at.x], x[at.y], x[at.z], x[at.w]);
+    let c = p.first + at % p.dims.row_len;
+    var values = vec4<f32>(x[at.x], x[at.y], x[at.z], x[at.w]) * vec4<f32>(w[c.x], w[c.y], w[c.z], w[c.w]);
+    if p.has_bias != 0u {
+        let b = p.bias_first + at % p.dims.row_len;
+        values += vec4<f32>(bias[b.x], bias[b.y], bias[b.z], bias[b.w]);
+    }
     for (var j = 0u; j < 4u; j++) {
-        let i = own[j];
-        if i < p.dims.n {
-            let c = i % p.dims.row_len;
-            var y = values[j] * w[p.first + c];
-            if p.has_bias != 0u {
-                y += bias[p.bias_first + c];
-            }
-            out[i] = y;
+        if own[j] < p.dims.n {
+            out[own[j]] = values[j];
         }
     }
 }

@@ -16,19 +16,20 @@ struct Params {
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
         @builtin(local_invocation_index) lane: u32) {
     let len = p.dims.row_len;
-    let start = flat_group(group, groups) * WORKGROUP * 4u;
+    // All are on their way before the first is needed.
+    let own = own_four(flat_group(group, groups), lane);
+    let at = min(own, vec4<u32>(p.dims.n - 1u));
+    let rows = at / len;
+    let from_rows = vec4<u32>(index[rows.x], index[rows.y], index[rows.z], index[rows.w]);
+    let exist = from_rows < vec4<u32>((arrayLength(&table) - p.first) / len);
+    let places = p.first + select(vec4<u32>(), from_rows * len + at % len, exist);
+    var values = select(vec4<f32>(), vec4<f32>(table[places.x], table[places.y], table[places.z], table[places.w]), exist);
+    if p.more != 0u {
+        values += vec4<f32>(onto[at.x], onto[at.y], onto[at.z], onto[at.w]);
+    }
     for (var j = 0u; j < 4u; j++) {
-        let i = start + j * WORKGROUP + lane;
-        if i < p.dims.n {
-            let row = index[i / len];
-            var y = 0.0;
-            if row < (arrayLength(&table) - p.first) / len {
-                y = table[p.first + row * len + i % len];
-            }
-            if p.more != 0u {
-                y += onto[i];
-            }
-            out[i] = y;
+        if own[j] < p.dims.n {
+            out[own[j]] = values[j];
         }
     }
 }

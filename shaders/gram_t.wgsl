@@ -44,7 +44,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     for (var i = 0u; i < planes; i++) {
         let own = column(i * n + start, len, count);
         for (var j = i; j < planes; j++) {
-            let other = column(j * n + start, len, count);
+            var other = own;
+            if j > i {
+                other = column(j * n + start, len, count);
+            }
             gram[place] = dot(own[0], other[0]) + dot(own[1], other[1]) + dot(own[2], other[2]) + dot(own[3], other[3]);
             place += len;
         }

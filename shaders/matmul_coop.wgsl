@@ -121,7 +121,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let w2 = min(place.y + row + 64u, p.dims.row_len - 1u) * p.depth + k;
     let w3 = min(place.y + row + 96u, p.dims.row_len - 1u) * p.depth + k;
     let to = row * PITCH + 8u * k;
-    let count = min(SIZE / max(LANES, 1u), BLOCKS);
+    let count = clamp(SIZE / max(LANES, 1u), 1u, BLOCKS);
     for (var turn = 0u; turn < BLOCKS; turn += count) {
         // Subgroups without a block of their own compute one that another has too.
         let block = (turn + own) % BLOCKS;

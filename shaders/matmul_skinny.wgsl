@@ -55,13 +55,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         let r6 = begin(6u);
         let r7 = begin(7u);
         for (var k = lane % 32u; k < p.depth; k += 128u) {
-            // Four columns are on their way at a time; behind the last, it is there again, and weighs nothing.
+            // Four columns are on their way at a time; behind the last, it is loaded again.
             let places = vec4<u32>(k, k + 32u, k + 64u, k + 96u);
-            let at = min(places, vec4<u32>(p.depth - 1u));
-            let all = vec4<f32>(w[row + at.x], w[row + at.y], w[row + at.z], w[row + at.w]);
-            let weights = select(vec4<f32>(), all, places < vec4<u32>(p.depth));
-            for (var j = 0u; j < 4u; j++) {
-                let c = at[j];
+            let at = row + min(places, vec4<u32>(p.depth - 1u));
+            let weights = vec4<f32>(w[at.x], w[at.y], w[at.z], w[at.w]);
+            for (var j = 0u; j < 4u && places[j] < p.depth; j++) {
+                let c = places[j];
                 let weight = vec4<f32>(weights[j]);
                 a = fma(weight, vec4<f32>(x[c], x[r1 + c], x[r2 + c], x[r3 + c]), a);
                 if p.dims.rows > 4u {

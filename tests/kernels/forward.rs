@@ -84,6 +84,7 @@ pub fn matmul(check: &dyn Fn(&Case)) {
     for shape in SHAPES {
         (0..3).for_each(|variant| product(check, Some(&matmul::MATMUL), shape, variant));
     }
+    infinite(check, &matmul::MATMUL);
     // By its own choice: more tiles than a panel is high, the last panel lower.
     product(check, None, (1100, 400, 5), 1);
 }
@@ -92,6 +93,7 @@ pub fn matmul_large(check: &dyn Fn(&Case)) {
     for shape in SHAPES {
         (0..3).for_each(|variant| product(check, Some(&matmul::MATMUL_LARGE), shape, variant));
     }
+    infinite(check, &matmul::MATMUL_LARGE);
     // By its own choice, as above.
     product(check, None, (1300, 1170, 19), 1);
 }
@@ -100,10 +102,26 @@ pub fn matmul_small(check: &dyn Fn(&Case)) {
     for shape in SHAPES {
         (0..3).for_each(|variant| product(check, Some(&matmul::MATMUL_SMALL), shape, variant));
     }
+    infinite(check, &matmul::MATMUL_SMALL);
     product(check, None, (9, 40, 64), 1);
 }
 
+/// Infinity in the last column, which what fills up a step may not turn into NaN.
+fn infinite(check: &dyn Fn(&Case), kernel: &'static Kernel) {
+    let (rows, cols, depth) = (3u32, 9u32, 33u32);
+    let x: Vec<f32> = (1..=rows * depth).map(|i| if i % depth == 0 { f32::INFINITY } else { 1.0 }).collect();
+    let mut case = shaped();
+    let (x, w) = (case.list.floats("x", &x), case.list.floats("w", &vec![0.5; (cols * depth) as usize]));
+    let wanted = vec![f32::INFINITY.to_bits(); (rows * cols) as usize];
+    let buf = case.result(Size::Fixed(rows * cols), Wanted::Words(wanted));
+    let place = Place { buf, stride: cols, column: 0 };
+    let shape = matmul::Shape { rows, cols, depth };
+    matmul::record_with(&mut case.list, kernel, shape, x, Weight { buf: w, from: 0 }, None, place);
+    check(&case);
+}
+
 pub fn matmul_skinny(check: &dyn Fn(&Case)) {
+    infinite(check, &matmul::MATMUL_SKINNY);
     for rows in [1, 3, 4, 5, 8] {
         for (cols, depth) in [(1, 1), (7, 31), (9, 33), (130, 257)] {
             (0..3).for_each(|variant| product(check, None, (rows, cols, depth), variant));

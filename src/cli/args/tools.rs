@@ -162,7 +162,7 @@ pub struct Bench {
     /// Smaller planes and fewer samples: a first look
     #[arg(long)]
     pub quick: bool,
-    /// Elements of a plane [default: 8388608 on GPUs, 4194304 and 32768 on the CPU]
+    /// Elements of a plane [default: 67108864 on discrete GPUs, 4194304 and 32768 on the CPU]
     #[arg(long, value_name = "N")]
     pub elements: Option<u32>,
     /// Document of an earlier run, `magic bench --json > OLD.json`, to compare with
