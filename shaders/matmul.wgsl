@@ -1,41 +1,12 @@
-// out[r, c] = Σ_k x[r, k] · w[c, k] + bias[c], in tiles of 64 × 64 of which every invocation has 4 × 4. Both sides go
+// A product in tiles of 64 × 64 of which every invocation has 4 × 4. Both sides go
 // through workgroup memory 16 columns at a time, with the columns turned to rows: an invocation's four are then one
 // vector. Accumulators have names, since compilers leave indexed ones in memory.
-
-struct Params {
-    dims: Dims,        // rows and columns of the product
-    depth: u32,
-    first: u32,        // of the weight, in its buffer
-    has_bias: u32,
-    bias_first: u32,
-    stride: u32,       // of a row of out
-    column: u32,       // of out, where the product begins
-}
-
-@group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> x: array<f32>;            // [rows, depth]
-@group(0) @binding(2) var<storage, read> w: array<f32>;            // [cols, depth] from `first`
-@group(0) @binding(3) var<storage, read> bias: array<f32>;         // [cols] from `bias_first`
-@group(0) @binding(4) var<storage, read_write> out: array<f32>;    // [rows, stride]
 
 const DEPTH = 16u;   // columns of a step
 const QUADS = 17u;   // vectors of four rows, and one that spreads them over the banks of the memory
 
 var<workgroup> left: array<vec4<f32>, 272>;    // [DEPTH, QUADS]
 var<workgroup> right: array<vec4<f32>, 272>;
-
-// Rows of a panel: workgroups that run at the same time share what they read.
-const PANEL = 8u;
-
-// Tile of a workgroup: panel by panel, in each column by column.
-fn tile(at: u32) -> vec2<u32> {
-    let down = (p.dims.rows + 63u) / 64u;
-    let across = (p.dims.row_len + 63u) / 64u;
-    let panel = at / (PANEL * across);
-    let height = min(PANEL, down - panel * PANEL);
-    let within = at - panel * PANEL * across;
-    return vec2<u32>(panel * PANEL + within % height, within / height);
-}
 
 fn take_x(row: u32, k: u32) -> f32 {
     if row < p.dims.rows && k < p.depth {
@@ -51,31 +22,15 @@ fn take_w(row: u32, k: u32) -> f32 {
     return 0.0;
 }
 
-fn give(row: u32, col: u32, sum: f32) {
-    if row < p.dims.rows && col < p.dims.row_len {
-        var y = sum;
-        if p.has_bias != 0u {
-            y += bias[p.bias_first + col];
-        }
-        out[row * p.stride + p.column + col] = y;
-    }
-}
-
-fn give_row(row: u32, col: u32, sum: vec4<f32>) {
-    give(row, col, sum.x);
-    give(row, col + 1u, sum.y);
-    give(row, col + 2u, sum.z);
-    give(row, col + 3u, sum.w);
-}
-
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
         @builtin(local_invocation_index) lane: u32) {
     let at = flat_group(group, groups);
-    if at >= ((p.dims.rows + 63u) / 64u) * ((p.dims.row_len + 63u) / 64u) {
+    let all = tiles(64u);
+    if at >= all.x * all.y {
         return;
     }
-    let place = tile(at) * 64u;
+    let place = tile(at, all) * 64u;
     // What it loads: four rows of one column.
     let k = lane % DEPTH;
     let quad = lane / DEPTH;

@@ -1,41 +1,12 @@
 // What matmul.wgsl computes, in tiles of 128 × 128 of which every invocation has 8 × 8: four squares, half a tile apart.
 // While a step is multiplied, the columns of the next are on their way.
 
-struct Params {
-    dims: Dims,        // rows and columns of the product
-    depth: u32,
-    first: u32,        // of the weight, in its buffer
-    has_bias: u32,
-    bias_first: u32,
-    stride: u32,       // of a row of out
-    column: u32,       // of out, where the product begins
-}
-
-@group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> x: array<f32>;            // [rows, depth]
-@group(0) @binding(2) var<storage, read> w: array<f32>;            // [cols, depth] from `first`
-@group(0) @binding(3) var<storage, read> bias: array<f32>;         // [cols] from `bias_first`
-@group(0) @binding(4) var<storage, read_write> out: array<f32>;    // [rows, stride]
-
 const SIDE = 128u;   // of a tile
 const DEPTH = 16u;   // columns of a step
 const QUADS = 33u;   // vectors of four rows, and one that spreads them over the banks of the memory
 
 var<workgroup> left: array<vec4<f32>, 528>;    // [DEPTH, QUADS]
 var<workgroup> right: array<vec4<f32>, 528>;
-
-// Rows of a panel: workgroups that run at the same time share what they read.
-const PANEL = 8u;
-
-// Tile of a workgroup: panel by panel, in each column by column.
-fn tile(at: u32) -> vec2<u32> {
-    let down = (p.dims.rows + SIDE - 1u) / SIDE;
-    let across = (p.dims.row_len + SIDE - 1u) / SIDE;
-    let panel = at / (PANEL * across);
-    let height = min(PANEL, down - panel * PANEL);
-    let within = at - panel * PANEL * across;
-    return vec2<u32>(panel * PANEL + within % height, within / height);
-}
 
 // Where four rows begin; behind the last row it is there again, and of no effect.
 fn rows_from(row: u32, count: u32) -> vec4<u32> {
@@ -83,23 +54,6 @@ fn add(sums: Sums, j: u32, down: u32, across: u32) -> Sums {
     return Sums(outer(l0, r0, sums.a), outer(l0, r1, sums.b), outer(l1, r0, sums.c), outer(l1, r1, sums.d));
 }
 
-fn give(row: u32, col: u32, sum: f32) {
-    if row < p.dims.rows && col < p.dims.row_len {
-        var y = sum;
-        if p.has_bias != 0u {
-            y += bias[p.bias_first + col];
-        }
-        out[row * p.stride + p.column + col] = y;
-    }
-}
-
-fn give_row(row: u32, col: u32, sum: vec4<f32>) {
-    give(row, col, sum.x);
-    give(row, col + 1u, sum.y);
-    give(row, col + 2u, sum.z);
-    give(row, col + 3u, sum.w);
-}
-
 fn give_square(row: u32, col: u32, sums: mat4x4<f32>) {
     give_row(row, col, sums[0]);
     give_row(row + 1u, col, sums[1]);
@@ -111,10 +65,11 @@ fn give_square(row: u32, col: u32, sums: mat4x4<f32>) {
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
         @builtin(local_invocation_index) lane: u32) {
     let at = flat_group(group, groups);
-    if at >= ((p.dims.rows + SIDE - 1u) / SIDE) * ((p.dims.row_len + SIDE - 1u) / SIDE) {
+    let all = tiles(SIDE);
+    if at >= all.x * all.y {
         return;
     }
-    let place = tile(at) * SIDE;
+    let place = tile(at, all) * SIDE;
     // What it loads: twice four rows of one column.
     let k = lane % DEPTH;
     let quad = lane / DEPTH;

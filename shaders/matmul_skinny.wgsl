@@ -1,34 +1,8 @@
 // What matmul.wgsl computes, for at most 8 rows: the weight is read once, by 32 invocations for each of its rows, and
 // every invocation has a sum for all rows of x.
 
-struct Params {
-    dims: Dims,        // rows and columns of the product
-    depth: u32,
-    first: u32,        // of the weight, in its buffer
-    has_bias: u32,
-    bias_first: u32,
-    stride: u32,       // of a row of out
-    column: u32,       // of out, where the product begins
-}
-
-@group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> x: array<f32>;            // [rows, depth]
-@group(0) @binding(2) var<storage, read> w: array<f32>;            // [cols, depth] from `first`
-@group(0) @binding(3) var<storage, read> bias: array<f32>;         // [cols] from `bias_first`
-@group(0) @binding(4) var<storage, read_write> out: array<f32>;    // [rows, stride]
-
 var<workgroup> low: array<vec4<f32>, 256>;     // sums for rows 0 to 3
 var<workgroup> high: array<vec4<f32>, 256>;    // and 4 to 7
-
-fn give(row: u32, col: u32, sum: f32) {
-    if row < p.dims.rows {
-        var y = sum;
-        if p.has_bias != 0u {
-            y += bias[p.bias_first + col];
-        }
-        out[row * p.stride + p.column + col] = y;
-    }
-}
 
 // Where row `row` of x begins; of rows that are not there, the last one.
 fn begin(row: u32) -> u32 {

@@ -1,22 +1,6 @@
 // What matmul.wgsl computes, in tiles of 32 × 32: 64 invocations have 4 × 4 each, and four such teams a quarter of the
 // columns of every step, whose sums are added up in the end, in the order of the teams.
 
-struct Params {
-    dims: Dims,        // rows and columns of the product
-    depth: u32,
-    first: u32,        // of the weight, in its buffer
-    has_bias: u32,
-    bias_first: u32,
-    stride: u32,       // of a row of out
-    column: u32,       // of out, where the product begins
-}
-
-@group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> x: array<f32>;            // [rows, depth]
-@group(0) @binding(2) var<storage, read> w: array<f32>;            // [cols, depth] from `first`
-@group(0) @binding(3) var<storage, read> bias: array<f32>;         // [cols] from `bias_first`
-@group(0) @binding(4) var<storage, read_write> out: array<f32>;    // [rows, stride]
-
 const DEPTH = 32u;   // columns of a step
 const QUADS = 9u;    // vectors of four rows, and one that spreads them over the banks of the memory
 
@@ -38,25 +22,15 @@ fn take_w(row: u32, k: u32) -> f32 {
     return 0.0;
 }
 
-fn give(row: u32, col: u32, sum: f32) {
-    if row < p.dims.rows && col < p.dims.row_len {
-        var y = sum;
-        if p.has_bias != 0u {
-            y += bias[p.bias_first + col];
-        }
-        out[row * p.stride + p.column + col] = y;
-    }
-}
-
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
         @builtin(local_invocation_index) lane: u32) {
     let at = flat_group(group, groups);
-    let tiles_down = (p.dims.rows + 31u) / 32u;
-    if at >= tiles_down * ((p.dims.row_len + 31u) / 32u) {
+    let all = tiles(32u);
+    if at >= all.x * all.y {
         return;
     }
-    let place = vec2<u32>(at % tiles_down, at / tiles_down) * 32u;
+    let place = vec2<u32>(at % all.x, at / all.x) * 32u;
     // What it loads: four rows of one column.
     let k = lane % DEPTH;
     let quad = lane / DEPTH;
@@ -114,8 +88,5 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let sum = sums[lane];
     let r = place.x + 4u * down + team;
     let first = place.y + 4u * across;
-    give(r, first, sum.x);
-    give(r, first + 1u, sum.y);
-    give(r, first + 2u, sum.z);
-    give(r, first + 3u, sum.w);
+    give_row(r, first, sum);
 }

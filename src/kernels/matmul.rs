@@ -44,7 +44,7 @@ impl Place {
     }
 }
 
-/// Own parameters; twin of `Params` in `shaders/matmul.wgsl` and its kin.
+/// Own parameters; twin of `Params` in `shaders/product.wgsl`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub(super) struct Params {
@@ -79,11 +79,18 @@ impl Params {
     }
 }
 
+/// A shader with what all of them start with.
+macro_rules! wgsl {
+    ($stem:literal) => {
+        concat!(include_str!("../../shaders/product.wgsl"), include_str!(concat!("../../shaders/", $stem, ".wgsl")))
+    };
+}
+
 /// Bindings: x (`[rows, depth]`), w (`[cols, depth]` from an offset), bias (`[cols]` from an offset), out (`[rows, cols]`
 /// of wider rows). A workgroup computes a tile of 64 × 64.
 pub static MATMUL: Kernel = Kernel {
     name: "matmul",
-    wgsl: include_str!("../../shaders/matmul.wgsl"),
+    wgsl: wgsl!("matmul"),
     constants: &[],
     bindings: &[Access::Read, Access::Read, Access::Read, Access::Write],
     form: Form::Shader(|dims| tiles(dims, 64)),
@@ -93,7 +100,7 @@ pub static MATMUL: Kernel = Kernel {
 /// [`MATMUL`] in tiles of 128 × 128, which read less for each sum, where there are enough of them for every core.
 pub static MATMUL_LARGE: Kernel = Kernel {
     name: "matmul_large",
-    wgsl: include_str!("../../shaders/matmul_large.wgsl"),
+    wgsl: wgsl!("matmul_large"),
     form: Form::Shader(|dims| tiles(dims, 128)),
     ..MATMUL
 };
@@ -101,7 +108,7 @@ pub static MATMUL_LARGE: Kernel = Kernel {
 /// [`MATMUL`] in tiles of 32 × 32, for products that are too small to give every core a larger one.
 pub static MATMUL_SMALL: Kernel = Kernel {
     name: "matmul_small",
-    wgsl: include_str!("../../shaders/matmul_small.wgsl"),
+    wgsl: wgsl!("matmul_small"),
     form: Form::Shader(|dims| tiles(dims, 32)),
     ..MATMUL
 };
@@ -109,7 +116,7 @@ pub static MATMUL_SMALL: Kernel = Kernel {
 /// [`MATMUL`] for at most [`SKINNY`] rows, 8 columns a workgroup.
 pub static MATMUL_SKINNY: Kernel = Kernel {
     name: "matmul_skinny",
-    wgsl: include_str!("../../shaders/matmul_skinny.wgsl"),
+    wgsl: wgsl!("matmul_skinny"),
     form: Form::Shader(|dims| u64::from(dims.row_len).div_ceil(8)),
     ..MATMUL
 };
