@@ -203,6 +203,10 @@ fn a_merge_never_has_its_stack_in_memory() {
     // Where a shader can see too few buffers, the stack is written, and read.
     let shaders = built(&list, 1024, 4096, Device { buffers: 4, ..GPU });
     assert_eq!(labels(&shaders), ["delta", "delta+combine", "norms", "rescale"]);
+    // Two quads at a time, but where hardware would write planes with gaps.
+    let pairs = |shaders: &[Built]| shaders.iter().map(|built| built.text.contains("j + 4u")).collect::<Vec<_>>();
+    assert_eq!(pairs(&shaders), [false, false, true, true]);
+    assert_eq!(pairs(&built(&list, 1024, 4096, Device { buffers: 4, ..SOFTWARE })), [true; 4]);
 }
 
 #[test]
