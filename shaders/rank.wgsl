@@ -1,6 +1,6 @@
 // ranks = place of each element of tau[plane] in its row, by ascending magnitude, of equals the lower index first: a
 // stable radix sort of (magnitude bits, index), one workgroup a row, three bits a pass, each invocation with a run of its
-// own.
+// own. In short rows each element is compared with all others.
 
 struct Params {
     dims: Dims,
@@ -18,9 +18,35 @@ const PASSES = 11u;   // of 31 bits
 var<workgroup> counts: array<u32, 2048>;   // [DIGITS, WORKGROUP]
 var<workgroup> sums: array<u32, 256>;
 
+// Elements of a row that is short.
+const SHORT = 64u;
+
+fn key(i: u32) -> u32 {
+    return bitcast<u32>(tau[p.plane * p.dims.n + i]) & 0x7fffffffu;
+}
+
+// How many of its row come before element `i`.
+fn compared(i: u32) -> u32 {
+    let own = key(i);
+    let first = i / p.dims.row_len * p.dims.row_len;
+    var rank = 0u;
+    for (var j = first; j < min(first + p.dims.row_len, p.dims.n); j++) {
+        let other = key(j);
+        rank += select(0u, 1u, other < own || (other == own && j < i));
+    }
+    return rank;
+}
+
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
         @builtin(local_invocation_index) lane: u32) {
+    if p.dims.row_len <= SHORT {
+        let i = flat_group(group, groups) * WORKGROUP + lane;
+        if i < p.dims.n {
+            ranks[i] = compared(i);
+        }
+        return;
+    }
     let row = flat_group(group, groups);
     if row >= p.dims.rows {
         return;
@@ -32,7 +58,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let start = min(lane * run, len);
     let end = min(start + run, len);
     for (var i = start; i < end; i++) {
-        sorted[first + i] = bitcast<u32>(tau[p.plane * n + first + i]) & 0x7fffffffu;
+        sorted[first + i] = key(first + i);
         sorted[n + first + i] = i;
     }
     for (var pass_ = 0u; pass_ < PASSES; pass_++) {

@@ -75,9 +75,14 @@ impl Findings {
     /// # Errors
     /// A number that is none and that is not the base's own.
     pub fn check(&self, tensor: &Tensor, models: &[&str]) -> Result<()> {
-        let changed = self.changed.iter().zip(models).find_map(|(lost, model)| Some((lost, *model, lost.first?)));
-        if let Some((lost, model, first)) = changed {
-            let what = format!("`{model}` cannot be merged in `{}`: {}", tensor.name, said(lost, first, &tensor.shape));
+        let changed = self.changed.iter().zip(models).enumerate();
+        let changed = changed.filter_map(|(k, (lost, model))| Some((k, lost, *model, lost.first?))).next();
+        if let Some((k, lost, model, first)) = changed {
+            let finite = |k: usize| self.inputs.get(k).is_none_or(|lost| lost.first.is_none());
+            // Of numbers that all are finite, the differences need not be.
+            let differences = if finite(0) && finite(k) { "differences from the base, " } else { "" };
+            let said = said(lost, first, &tensor.shape);
+            let what = format!("`{model}` cannot be merged in `{}`: {differences}{said}", tensor.name);
             return Err(Error::input(what)
                 .hint("`--non-finite base` takes the base's own element there")
                 .hint("`--non-finite propagate` computes with them; `--exclude` copies the tensor from the base"));

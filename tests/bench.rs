@@ -175,7 +175,11 @@ fn wrong_usage_says_what_to_do() {
     sandbox.write("other.json", r#"{"schema": "magic-devices/1"}"#);
     sandbox.write("half.json", r#"{"schema": "magic-bench/1"}"#);
     for (args, code, phrases) in [
-        (&["bench", "--filter", "nroms"][..], 2, &["contains `nroms`", "did you mean `norms`?", "there are copy"][..]),
+        (
+            &["bench", "--filter", "nroms"][..],
+            2,
+            &["contains `nroms`", "did you mean `norms`?", "the kernels are copy"][..],
+        ),
         (&["bench", "--elements", "1000"], 2, &["not a multiple of 32768", "--elements 32768"]),
         (&["bench", "--elements", "99999744"], 2, &["up to 67108864"]),
         (&["bench", "--all", "--device", "cpu"], 2, &["contradict"]),

@@ -158,6 +158,9 @@ impl Settings {
             (_, false) => 16 << 20,
         };
         let n = self.elements.unwrap_or(default).min(most);
+        if self.elements.is_some_and(|wanted| wanted > n) {
+            log::warn!("`{}` takes planes of at most {n} elements", device.name);
+        }
         let oracle = Oracle::new(n.min(CHECKED));
         let target = Target::gpu(&oracle, n, gpu)?;
         device.results = rows(&target, &oracle, cases, &self.effort(), &mut |case| watch(&device, case))?;
@@ -191,14 +194,18 @@ impl Settings {
 }
 
 fn unknown(filter: &str) -> Error {
-    let mut names: Vec<&str> = CASES.iter().map(|case| case.kernel).collect();
-    names.dedup();
+    let mut names: Vec<&str> = Vec::new();
+    for case in CASES {
+        if !names.contains(&case.kernel) {
+            names.push(case.kernel);
+        }
+    }
     let error = Error::usage(format!("no kernel has a name that contains `{filter}`"));
     let error = match nearest(filter, names.iter().copied()) {
         Some(name) => error.hint(format!("did you mean `{name}`?")),
-        None => error.hint(format!("the kernels are {}", names.join(", "))),
+        None => error,
     };
-    error.hint(format!("there are {}", names.join(", ")))
+    error.hint(format!("the kernels are {}", names.join(", ")))
 }
 
 /// Checks and measures each of `cases`. What a device cannot do is a row that says so.

@@ -72,8 +72,9 @@ fn section(device: &Device, compared: bool) -> String {
     text
 }
 
+/// As a cell takes it.
 fn name(row: &Row) -> String {
-    if row.case.is_empty() { row.kernel.clone() } else { format!("{}, {}", row.kernel, row.case) }
+    if row.case.is_empty() { row.kernel.clone() } else { format!("{}, {}", row.kernel, row.case.replace('|', "\\|")) }
 }
 
 fn cells(row: &Row, clock: bool, compared: bool) -> Vec<String> {

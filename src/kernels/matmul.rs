@@ -98,20 +98,12 @@ pub static MATMUL: Kernel = Kernel {
 };
 
 /// [`MATMUL`] in tiles of 128 × 128, which read less for each sum, where there are enough of them for every core.
-pub static MATMUL_LARGE: Kernel = Kernel {
-    name: "matmul_large",
-    wgsl: wgsl!("matmul_large"),
-    form: Form::Shader(|dims| tiles(dims, 128)),
-    ..MATMUL
-};
+pub static MATMUL_LARGE: Kernel =
+    Kernel { name: "matmul_large", wgsl: wgsl!("matmul_large"), form: Form::Shader(|dims| tiles(dims, 128)), ..MATMUL };
 
 /// [`MATMUL`] in tiles of 32 × 32, for products that are too small to give every core a larger one.
-pub static MATMUL_SMALL: Kernel = Kernel {
-    name: "matmul_small",
-    wgsl: wgsl!("matmul_small"),
-    form: Form::Shader(|dims| tiles(dims, 32)),
-    ..MATMUL
-};
+pub static MATMUL_SMALL: Kernel =
+    Kernel { name: "matmul_small", wgsl: wgsl!("matmul_small"), form: Form::Shader(|dims| tiles(dims, 32)), ..MATMUL };
 
 /// [`MATMUL`] for at most [`SKINNY`] rows, 8 columns a workgroup.
 pub static MATMUL_SKINNY: Kernel = Kernel {

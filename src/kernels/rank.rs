@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Access, Args, Form, Kernel, per_row};
+use super::{Access, Args, Form, Kernel, WORKGROUP, per_row};
 use crate::recording::{Buf, Recording, Size};
 
 /// Own parameters; twin of `Params` in `shaders/rank.wgsl`.
@@ -12,13 +12,19 @@ struct Params {
     plane: u32,
 }
 
+/// Elements of a row that the shader need not sort.
+const SHORT: u32 = 64;
+
 /// Bindings: tau (planes), sorted ([`scratch`]), ranks (`[n]`).
 pub static RANK: Kernel = Kernel {
     name: "rank",
     wgsl: include_str!("../../shaders/rank.wgsl"),
     constants: &[],
     bindings: &[Access::Read, Access::Write, Access::Write],
-    form: Form::Shader(per_row),
+    form: Form::Shader(|dims| match dims.row_len {
+        0..=SHORT => u64::from(dims.n).div_ceil(u64::from(WORKGROUP)),
+        _ => per_row(dims),
+    }),
     twin,
 };
 
