@@ -186,6 +186,17 @@ fn a_base_that_holds_no_number_where_experts_differ_is_an_error_too() {
 }
 
 #[test]
+fn finite_numbers_whose_difference_is_not_are_no_fault_of_the_file() {
+    let sandbox = sandbox(Dtype::F32, [Some(3e38), Some(-3e38), None]);
+    for device in devices() {
+        let run = merge(&sandbox, device, METHODS[0], &[]);
+        let message =
+            format!("`a` cannot be merged in `{NAME}`: differences from the base, 2 infinite, the first at {PLACE:?}");
+        assert!(run.code == Some(1) && run.stderr.contains(&message), "{}", run.stderr);
+    }
+}
+
+#[test]
 fn what_is_copied_is_counted_too() {
     for (dtype, value, key) in [(Dtype::F32, f32::NAN, "nan"), (Dtype::BF16, f32::INFINITY, "infinite")] {
         let sandbox = sandbox(dtype, [Some(value), None, None]);
