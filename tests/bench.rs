@@ -264,3 +264,16 @@ fn what_computes_wrongly_is_not_timed_and_fails_the_run() {
     // What is timed is larger, and no multiple of what is checked.
     judged(&Target::gpu(&oracle, 96 << 10, gpu).unwrap(), &oracle, device);
 }
+
+#[test]
+fn planes_that_find_no_room_are_smaller() {
+    let Some(gpu) = gpu() else { return };
+    // A plane of f32 is larger than any buffer that a kernel sees, and a quarter of it is not.
+    let n = (gpu.adapter().max_binding_bytes / 4) as u32 / (128 << 10) * (128 << 10) + (128 << 10);
+    let small = n / 4;
+    if small > 64 << 20 {
+        return; // hardware, which would be kept busy
+    }
+    let target = Target::gpu(&Oracle::new(64 << 10), n, gpu).unwrap();
+    assert_eq!(target.n, small);
+}

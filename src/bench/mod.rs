@@ -279,7 +279,7 @@ impl Row {
     ) -> Result<()> {
         let prepared = target.prepare(case)?;
         let (n, blocks) = (prepared.rounds.extent.n, target.blocks() as f64);
-        let small = target.small(case, oracle);
+        let small = target.small(case);
         (self.n, self.checked) = (n, small.extent.n);
         self.bytes = (case.bytes > 0.0).then(|| case.bytes * f64::from(n) * blocks);
         self.flop = case.work.map(|work| work(n) * blocks);
@@ -289,7 +289,7 @@ impl Row {
             return Ok(());
         }
         if matmul_coop::side(case.kernel).is_some() {
-            let exact = target.small(&cases::SQUARE, oracle);
+            let exact = target.small(&cases::SQUARE);
             self.from_f32 = target.distance(&small, &oracle.run(&exact))?;
         }
         self.rounds = time::rounds(effort, &mut |count| prepared.look(count))?;
@@ -302,7 +302,7 @@ impl Row {
         let [samples, copied] = time::samples(effort, [&mut own, &mut other])?;
         self.gb_per_s = self.bytes.and_then(|bytes| rate(bytes, self.take(&samples)));
         let copied = Figures::new(copied.iter().map(|s| if self.timer == "gpu" { s.best() } else { s.wall }));
-        let bytes = CASES[0].bytes * f64::from(target.n) * blocks;
+        let bytes = CASES[0].bytes * f64::from(copy.rounds.extent.n) * blocks;
         self.copy_gb_per_s = rate(bytes, copied.median_ns);
         self.percent_of_copy = self.gb_per_s.zip(self.copy_gb_per_s).map(|(own, copy)| 100.0 * own / copy);
         Ok(())

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::case::{Case, PLANES, Rounds};
+use super::case::{Case, PLANES, Rounds, STEP};
 use super::check::{Expect, compare};
 use super::time::Sample;
 use super::values::{store, values};
@@ -82,6 +82,8 @@ fn each<T: Send>(workers: &[Worker], work: impl Fn(&mut Block) -> T + Sync) -> V
 pub struct Target {
     /// Elements of a plane that is timed.
     pub n: u32,
+    /// Elements of a plane that is checked.
+    checked: u32,
     /// Bytes of the largest buffer that a kernel sees.
     most: u64,
     engine: Engine,
@@ -97,10 +99,11 @@ impl Target {
             Ok(Worker { pool, block: Mutex::new(block) })
         };
         let workers = (0..threads).map(worker).collect::<Result<_>>()?;
-        Ok(Self { n: oracle.n, most: MAX_BINDING, engine: Engine::Cpu { cpu: Cpu::default(), workers } })
+        let engine = Engine::Cpu { cpu: Cpu::default(), workers };
+        Ok(Self { n: oracle.n, checked: oracle.n, most: MAX_BINDING, engine })
     }
 
-    /// A GPU, where planes of `n` elements are timed: those of the oracle, again and again.
+    /// A GPU, where planes of `n` elements are timed, or of fewer if it has no room: those of the oracle, again and again.
     pub fn gpu(oracle: &Oracle, n: u32, gpu: Gpu) -> Result<Self> {
         let load = |n: u32| {
             let bytes = |words: &Vec<u32>| 4 * words.len() * n as usize / oracle.n as usize;
@@ -112,14 +115,19 @@ impl Target {
                 Ok(())
             })
         };
-        let (inputs, small) = (load(n)?, load(oracle.n)?);
-        let most = gpu.adapter().max_binding_bytes;
-        Ok(Self { n, most, engine: Engine::Gpu { gpu: Box::new(gpu), inputs, small } })
+        let small = load(oracle.n)?;
+        let (mut n, mut inputs) = (n, load(n));
+        while inputs.is_err() && n > oracle.n {
+            n = (n / 4 / STEP * STEP).max(oracle.n);
+            inputs = load(n);
+        }
+        let (checked, most) = (oracle.n, gpu.adapter().max_binding_bytes);
+        Ok(Self { n, checked, most, engine: Engine::Gpu { inputs: inputs?, gpu: Box::new(gpu), small } })
     }
 
     /// A case as it is checked.
-    pub fn small(&self, case: &Case, oracle: &Oracle) -> Rounds {
-        case.record(oracle.n, self.most)
+    pub fn small(&self, case: &Case) -> Rounds {
+        case.record(self.checked, self.most)
     }
 
     /// Blocks that are in work at a time.
@@ -190,14 +198,20 @@ impl Target {
         Ok(Some((off / size).sqrt()))
     }
 
-    /// Makes a case ready to be timed.
+    /// Makes a case ready to be timed; on the planes that are checked, where there is no room for larger ones.
     pub fn prepare(&self, case: &Case) -> Result<Prepared<'_>> {
         let rounds = case.record(self.n, self.most);
-        let timer = match &self.engine {
-            Engine::Cpu { .. } => None,
-            Engine::Gpu { gpu, inputs, .. } => Some(gpu.timer(&rounds.list, &rounds.extent, inputs, rounds.first)?),
+        let Engine::Gpu { gpu, inputs, small } = &self.engine else {
+            return Ok(Prepared { target: self, rounds, timer: None });
         };
-        Ok(Prepared { target: self, rounds, timer })
+        let timer = |rounds: &Rounds, inputs| gpu.timer(&rounds.list, &rounds.extent, inputs, rounds.first).map(Some);
+        match timer(&rounds, inputs) {
+            Err(_) if self.n > self.checked => {
+                let rounds = self.small(case);
+                Ok(Prepared { target: self, timer: timer(&rounds, small)?, rounds })
+            }
+            timer => Ok(Prepared { target: self, timer: timer?, rounds }),
+        }
     }
 }
 
