@@ -1,17 +1,8 @@
 // What matmul.wgsl computes, of rows that narrow_rows.wgsl made f16, by cooperative matrices of SIDE × SIDE with sums in
 // f32. A workgroup computes a tile of four blocks of 4 × 4 matrices, a subgroup one block at a time. While a step is
 // multiplied, the columns of the next are on their way.
-// In front of this come `Left`, `Right` and `Sum`, the types of the matrices, and SIDE.
-
-struct Params {
-    dims: Dims,        // rows and columns of the product
-    depth: u32,        // of the rows as they are stored, in groups of eight
-    first: u32,        // not used
-    has_bias: u32,
-    bias_first: u32,
-    stride: u32,       // of a row of out
-    column: u32,       // of out, where the product begins
-}
+// In front of this come tiles.wgsl, whose `depth` counts groups of eight columns here, `Left`, `Right` and `Sum`, the types
+// of the matrices, and SIDE.
 
 struct Eight {
     low: vec4<f16>,
@@ -20,7 +11,6 @@ struct Eight {
 
 override LANES: u32;   // of a subgroup, at most
 
-@group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<Eight>;              // [rows, depth]
 @group(0) @binding(2) var<storage, read> w: array<Eight>;              // [cols, depth]
 @group(0) @binding(3) var<storage, read> bias: array<f32>;             // [cols] from `bias_first`
@@ -41,17 +31,6 @@ const LOADS = TILE / 32u;   // rows that an invocation loads
 var<workgroup> sums: array<f32, BLOCKS * AREA>;      // a matrix of each block
 var<workgroup> left: array<f16, TILE * PITCH>;
 var<workgroup> right: array<f16, TILE * PITCH>;
-
-// Rows of a panel: workgroups that run at the same time share what they read.
-const PANEL = 8u;
-
-// Tile of a workgroup: panel by panel, in each column by column.
-fn tile(at: u32, down: u32, across: u32) -> vec2<u32> {
-    let panel = at / (PANEL * across);
-    let height = min(PANEL, down - panel * PANEL);
-    let within = at - panel * PANEL * across;
-    return vec2<u32>(panel * PANEL + within % height, within / height);
-}
 
 fn put_left(at: u32, e: Eight) {
     left[at] = e.low.x;
@@ -108,7 +87,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     if at >= tiles_down * tiles_across {
         return;
     }
-    let place = tile(at, tiles_down, tiles_across) * TILE;
+    let place = tile(at, vec2<u32>(tiles_down, tiles_across)) * TILE;
     // What it loads: eight columns of every 32nd row; behind the last row it is there again, and of no effect.
     let k = lane % 4u;
     let row = lane / 4u;

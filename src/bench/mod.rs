@@ -158,11 +158,11 @@ impl Settings {
             (_, false) => 16 << 20,
         };
         let n = self.elements.unwrap_or(default).min(most);
-        if self.elements.is_some_and(|wanted| wanted > n) {
-            log::warn!("`{}` takes planes of at most {n} elements", device.name);
-        }
         let oracle = Oracle::new(n.min(CHECKED));
         let target = Target::gpu(&oracle, n, gpu)?;
+        if self.elements.is_some_and(|wanted| wanted > target.n) {
+            log::warn!("`{}` takes planes of at most {} elements", device.name, target.n);
+        }
         device.results = rows(&target, &oracle, cases, &self.effort(), &mut |case| watch(&device, case))?;
         Ok(device)
     }

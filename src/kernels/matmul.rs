@@ -44,7 +44,7 @@ impl Place {
     }
 }
 
-/// Own parameters; twin of `Params` in `shaders/product.wgsl`.
+/// Own parameters; twin of `Params` in `shaders/tiles.wgsl`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub(super) struct Params {
@@ -82,7 +82,11 @@ impl Params {
 /// A shader with what all of them start with.
 macro_rules! wgsl {
     ($stem:literal) => {
-        concat!(include_str!("../../shaders/product.wgsl"), include_str!(concat!("../../shaders/", $stem, ".wgsl")))
+        concat!(
+            include_str!("../../shaders/tiles.wgsl"),
+            include_str!("../../shaders/product.wgsl"),
+            include_str!(concat!("../../shaders/", $stem, ".wgsl")),
+        )
     };
 }
 

@@ -14,6 +14,7 @@ macro_rules! wgsl {
             concat!("alias Right = ", $matrix, "<f16, B>;\n"),
             concat!("alias Sum = ", $matrix, "<f32, C>;\n"),
             concat!("const SIDE = ", $side, "u;\n"),
+            include_str!("../../shaders/tiles.wgsl"),
             include_str!("../../shaders/matmul_coop.wgsl"),
         )
     };
