@@ -86,7 +86,8 @@ pub enum Form {
     /// Functions of four elements at a time, which stay in registers from call to call. The executor builds shaders around
     /// as many of them as follow each other; this function says what a call of them is.
     Quad(fn(&mut dyn Quad)),
-    /// The same for sums over each row, with which such a shader ends.
+    /// The same for sums over each row, and for values of rows. What comes after them and reads them goes over the row once
+    /// more, in the same shader.
     Rows(fn(&mut dyn Quad)),
 }
 
@@ -143,8 +144,10 @@ pub trait Quad {
     /// Joins what the invocations of a row have in `value`, a variable of type `array<vec4<f32>, count>`, by the function
     /// `join`, and stores `width` words of each result (1, 2 or 4), one after the other, with the row's own.
     fn join(&mut self, binding: usize, value: &str, count: u32, join: &str, width: u32);
-    /// Values that a row has in a buffer of `width` words a row, at `place`: an `f32`, or a `vec4<f32>` if `wide`.
+    /// A value that the row has in a buffer of rows, at `place`: an `f32`, or a `vec4<f32>` if `wide`.
     fn row_value(&mut self, binding: usize, place: &str, wide: bool) -> String;
+    /// Sets the row's own value, an `f32`, before the first quad.
+    fn set_row(&mut self, binding: usize, value: &str);
 }
 
 /// A compute kernel, declared once for both executors.

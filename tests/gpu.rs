@@ -9,7 +9,7 @@ use magic_merge::gpu::{Choice, DeviceInputs, Fault, Gpu, Options};
 use magic_merge::kernels::checksum::{CHECKSUM, Params as ChecksumParams};
 use magic_merge::kernels::factor::{Bounds, Factor, Rule, Strength};
 use magic_merge::kernels::{
-    Access, Args, Form, Kernel, combine, convert, delta, factor, norms, per_row, rescale, residual,
+    Access, Args, Form, Kernel, combine, convert, delta, factor, norms, per_row, rescale, residual, scale,
 };
 use magic_merge::recording::{Extent, Recording, Results, Size};
 
@@ -310,6 +310,8 @@ fn merge(dtype: Dtype) -> Recording {
     let factor = Factor { rule: Rule::Mixed, bounds: Bounds::NONE, strength: Strength::FULL };
     factor::record(&mut list, factor, stats, unexplained, xi);
     rescale::record(&mut list, inputs[0], tau, xi, out, counts);
+    let merged = list.result("merged", Size::Planes(1));
+    scale::record(&mut list, tau, xi, merged);
     list
 }
 
@@ -323,7 +325,7 @@ fn a_merge_is_the_same_and_misses_none_of_its_calls() {
         for (row_len, n) in [(173, 173 * 31), (3000, 3000 * 700)] {
             let block = extent(n, row_len);
             let inputs = models(dtype, n as usize, u64::from(n));
-            check(&gpu, &list, &block, &inputs, &[out, Expect::Bits, near, near]);
+            check(&gpu, &list, &block, &inputs, &[out, Expect::Bits, near, near, near]);
             for call in 0..list.calls.len() as u8 {
                 run_gpu(&gpu, &list, &block, &models(dtype, n as usize, 100 + u64::from(call))).unwrap();
                 gpu.inject(Fault::SkipCall(call));

@@ -31,14 +31,14 @@ use magic_merge::kernels::matmul::{Place, Weight};
 use magic_merge::kernels::norms::{self, Stats};
 use magic_merge::kernels::trim::Threshold;
 use magic_merge::kernels::{
-    ALL, Kernel, activate, add, affine, attention, between, blend, clip, combine, consensus, delta, deviation, drop,
-    drop_l1, drop_ranked, elect, factor, gate, gather, gram, gram_t, histogram, loss, mask, matmul, matmul_coop,
+    ALL, Kernel, activate, add, affine, attention, between, blend, clip, combine, consensus, cross, delta, deviation,
+    drop, drop_l1, drop_ranked, elect, factor, gate, gather, gram, gram_t, histogram, loss, mask, matmul, matmul_coop,
     matvec, matvec_t, narrow_rows, normalize, patches, rank, rescale, residual, rope, scale, transpose, trim, variance,
     widen, witness,
 };
 use magic_merge::recording::{Buf, Buffer, Extent, GROUP_ROWS, Role, Size};
 use proof::{canary, checksum};
-use rows::{SUMS, factor, matvec, matvec_t, norms, residual, statistics, sums_of};
+use rows::{SUMS, cross, factor, matvec, matvec_t, norms, residual, statistics, sums_of};
 use selection::{between, clip, consensus, drop_ranked, mask, rank, trim, variance, witness};
 use sphere::{blend, gram, gram_rows, gram_t};
 
@@ -434,7 +434,7 @@ macro_rules! tests {
 }
 
 tests! {
-    delta widen histogram between witness trim drop drop_l1 rank drop_ranked combine elect variance mask consensus clip gram gram_rows gram_t blend norms statistics residual factor matvec matvec_t rescale scale transpose checksum canary gather
+    delta widen histogram between witness trim drop drop_l1 rank drop_ranked combine elect variance mask consensus clip gram gram_rows gram_t blend norms statistics cross residual factor matvec matvec_t rescale scale transpose checksum canary gather
     patches normalize affine matmul matmul_large matmul_small matmul_skinny narrow_rows matmul_coop16 matmul_coop8 rope attention activate gate add loss deviation
 }
 

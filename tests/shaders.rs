@@ -151,8 +151,8 @@ fn built(recording: &Recording, row_len: u32, n: u32, device: Device) -> Vec<Bui
         .collect()
 }
 
-const GPU: Device = Device { buffers: 16, lanes: 128, group: 256, wide: false };
-const SOFTWARE: Device = Device { buffers: 16, lanes: 8, group: 8, wide: true };
+const GPU: Device = Device { buffers: 16, lanes: 128, alone: 0, group: 256, wide: false };
+const SOFTWARE: Device = Device { buffers: 16, lanes: 8, alone: 2048, group: 8, wide: true };
 
 #[test]
 fn built_shaders_are_valid_and_translate_for_every_backend() {
@@ -207,6 +207,42 @@ fn a_merge_never_has_its_stack_in_memory() {
     let pairs = |shaders: &[Built]| shaders.iter().map(|built| built.text.contains("j + 4u")).collect::<Vec<_>>();
     assert_eq!(pairs(&shaders), [false, false, true, true]);
     assert_eq!(pairs(&built(&list, 1024, 4096, Device { buffers: 4, ..SOFTWARE })), [true; 4]);
+}
+
+#[test]
+fn a_calibrated_merge_is_one_launch() {
+    let mut list = Recording::new(4);
+    let inputs: Vec<_> = (0..4).map(|model| list.input("model", model, Dtype::BF16)).collect();
+    let tau = list.scratch("tau", Size::Planes(4));
+    (0..3).for_each(|k| delta::record(&mut list, inputs[0], inputs[k as usize + 1], tau, k));
+    let weights = list.floats("weights", &[0.5; 3]);
+    combine::record(&mut list, inputs[0], weights, 0.0, tau);
+    let (out, counts) = (list.result("out", Size::Stored(Dtype::BF16)), list.result("counts", Size::Fixed(3)));
+    let stats = list.result("stats", norms::size(4));
+    let (unexplained, xi) = (list.scratch("residual", Size::Rows(1)), list.result("xi", Size::Rows(1)));
+    norms::record(&mut list, tau, stats);
+    residual::record(&mut list, tau, stats, unexplained);
+    let rule = Factor { rule: Rule::Mixed, bounds: Bounds::NONE, strength: Strength::FULL };
+    factor::record(&mut list, rule, stats, unexplained, xi);
+    rescale::record(&mut list, inputs[0], tau, xi, out, counts);
+    let launches = |list: &Recording, row_len, device| {
+        let shaders = built(list, row_len, row_len * 4, device);
+        shaders.into_iter().map(|built| built.label).collect::<Vec<_>>()
+    };
+    for device in [GPU, SOFTWARE] {
+        assert_eq!(launches(&list, 1024, device), ["delta+combine+norms+cross+residual+factor+rescale"]);
+        // Rows of odd length begin within words.
+        let odd = ["delta+combine+norms+cross+residual+factor", "delta+combine+rescale"];
+        assert_eq!(launches(&list, 1023, device), odd);
+    }
+    // Who shares a row waits for the others; who has it alone does not.
+    let waits = |device| built(&list, 1024, 4096, device)[0].text.contains("storageBarrier");
+    assert_eq!([waits(GPU), waits(SOFTWARE)], [true, false]);
+    // Planes that hardware is to write are gone over quad by quad.
+    let merged = list.result("merged", Size::Planes(1));
+    scale::record(&mut list, tau, xi, merged);
+    assert_eq!(launches(&list, 1024, GPU).last().unwrap(), "delta+combine+scale");
+    assert_eq!(launches(&list, 1024, SOFTWARE), ["delta+combine+norms+cross+residual+factor+rescale+scale"]);
 }
 
 #[test]

@@ -19,7 +19,7 @@ use crate::kernels::matmul::{Place, Shape, Weight};
 use crate::kernels::patches::Image;
 use crate::kernels::trim::Threshold;
 use crate::kernels::{
-    Kernel, activate, add, affine, attention, between, blend, clip, combine, consensus, delta, deviation, drop,
+    Kernel, activate, add, affine, attention, between, blend, clip, combine, consensus, cross, delta, deviation, drop,
     drop_l1, drop_ranked, elect, factor, gate, gather, gram, gram_t, histogram, loss, mask, matmul, matmul_coop,
     matvec, matvec_t, narrow_rows, normalize, norms, patches, rank, rescale, residual, rope, scale, transpose, trim,
     variance, widen, witness,
@@ -187,6 +187,10 @@ pub static CASES: &[Case] = &[
             Box::new(move |list| norms::record(list, tau, stats))
         })
     },
+    case("cross", 12.0, NEAR, |s| {
+        let (tau, out) = (s.tau(false), s.out(Size::Rows(cross::width(EXPERTS))));
+        Box::new(move |list| cross::record(list, tau, out))
+    }),
     case("residual", 16.0, NEAR, |s| {
         let (tau, stats) = (s.tau(false), s.list.scratch("stats", norms::size(PLANES)));
         norms::record(&mut s.list, tau, stats);

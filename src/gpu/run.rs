@@ -20,6 +20,9 @@ const LANES: u32 = 128;
 /// The same where a subgroup computes on one core's vectors: one, which has no others to wait for.
 const SOFTWARE_LANES: u32 = 8;
 
+/// Elements of a row that one of them takes alone there: a sum of so many is as near as that of a longer row by all.
+const SOFTWARE_ALONE: u32 = 2048;
+
 /// Bytes of a buffer that holds too few values for a sample to tell whose they are.
 const FEW: u64 = 64 << 10;
 
@@ -142,6 +145,7 @@ impl<'a> Program<'a> {
         let device = shader::Device {
             buffers: raw.limits().max_storage_buffers_per_shader_stage as usize,
             lanes: if software { SOFTWARE_LANES } else { LANES },
+            alone: if software { SOFTWARE_ALONE } else { 0 },
             group: if software { SOFTWARE_LANES } else { GROUP },
             wide: software && wide,
         };

@@ -4,23 +4,23 @@ use bytemuck::{Pod, Zeroable};
 
 use super::norms::Stats;
 use super::residual::alpha;
-use super::{Access, Args, Form, Kernel, WORKGROUP};
+use super::{Access, Args, Form, Kernel, Quad};
 use crate::recording::{Buf, Recording};
 
 /// How rows are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
-    /// 1 / √(Σα_k² + ‖c‖² / n̄²).
-    Mixed,
     /// mean ‖x_k‖₁ / ‖m‖₁.
-    SphereL1,
+    SphereL1 = 0,
     /// The same with the Euclidean norm.
-    SphereL2,
+    SphereL2 = 1,
     /// The same with the largest magnitude.
-    SphereLinf,
+    SphereLinf = 2,
+    /// 1 / √(Σα_k² + ‖c‖² / n̄²).
+    Mixed = 3,
 }
 
-/// Own parameters; twin of `Params` in `shaders/factor.wgsl`.
+/// Own parameters.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 struct Params {
@@ -67,13 +67,13 @@ impl Bounds {
     pub const ENLARGE: Self = Self { least: 1.0, most: f32::MAX };
 }
 
-/// Bindings: stats (`[rows, planes]`), residual (`[rows]`), xi (`[rows]`). Constants: which rule.
+/// Bindings: stats (`[rows, planes]`), residual (`[rows]`), xi (`[rows]`). Constant: which rule.
 pub static FACTOR: Kernel = Kernel {
     name: "factor",
     wgsl: include_str!("../../shaders/factor.wgsl"),
-    constants: &["MIXED", "NORM"],
+    constants: &["RULE"],
     bindings: &[Access::Read, Access::Read, Access::Write],
-    form: Form::Shader(|dims| u64::from(dims.rows).div_ceil(u64::from(WORKGROUP))),
+    form: Form::Rows(emit),
     twin,
 };
 
@@ -91,24 +91,34 @@ pub struct Factor {
 /// Appends: `xi[row]` by `factor`. `residual` is read by [`Rule::Mixed`] alone.
 pub fn record(list: &mut Recording, factor: Factor, stats: Buf, residual: Buf, xi: Buf) {
     let Factor { rule, bounds, strength } = factor;
-    let constants = match rule {
-        Rule::Mixed => [1, 1],
-        Rule::SphereL1 => [0, 0],
-        Rule::SphereL2 => [0, 1],
-        Rule::SphereLinf => [0, 2],
-    };
-    list.call(&FACTOR, &constants, &Params { bounds, strength }, &[stats, residual, xi]);
+    list.call(&FACTOR, &[rule as u32], &Params { bounds, strength }, &[stats, residual, xi]);
+}
+
+fn emit(q: &mut dyn Quad) {
+    let (rule, sums, xi) = (q.constant(0), q.name("sums"), q.name("xi"));
+    let [least, most, shift, times] = [0, 1, 2, 3].map(|i| q.float(i));
+    let stats = q.row_value(0, "row * PLANES + k", true);
+    let merged = q.row_value(0, "row * PLANES + EXPERTS", true);
+    let residual = if rule == Rule::Mixed as u32 { q.row_value(1, "row", false) } else { "0.0".to_owned() };
+    q.before(&format!("var {xi} = 0.0;"));
+    q.before("if lane % LANES == 0u && row < p.dims.rows {");
+    q.before(&format!("    var {sums} = vec2<f32>();"));
+    q.before(&format!("    for (var k = 0u; k < EXPERTS; k++) {{ {sums} += terms_of({rule}u, {stats}); }}"));
+    q.before(&format!("    let own = factor({rule}u, {sums}, {merged}, {residual});"));
+    q.before(&format!("    {xi} = {shift} + {times} * clamp(own, {least}, {most});"));
+    q.before("}");
+    q.set_row(2, &xi);
 }
 
 fn twin(args: &mut Args<'_>) {
     let planes = args.dims.planes as usize;
     let Params { bounds, strength } = args.params();
-    let (mixed, norm) = (args.constants[0] == 1, args.constants[1]);
+    let rule = args.constants[0];
     let (stats, residual) = (args.read::<Stats>(0), args.read::<f32>(1));
-    let norm = |s: &Stats| match norm {
+    let norm = |s: &Stats| match rule {
         0 => s.l1,
-        1 => s.square.sqrt(),
-        _ => s.largest,
+        2 => s.largest,
+        _ => s.square.sqrt(),
     };
     for (row, xi) in args.write::<f32>(2).iter_mut().enumerate() {
         let (experts, merged) = stats[row * planes..][..planes].split_at(planes - 1);
@@ -116,7 +126,7 @@ fn twin(args: &mut Args<'_>) {
         let mean = experts.iter().map(norm).sum::<f32>() / experts.len() as f32;
         let mut factor = 1.0;
         if merged.square > 0.0 && mean > 0.0 {
-            factor = if mixed {
+            factor = if rule == Rule::Mixed as u32 {
                 let squares = experts.iter().map(|s| alpha(s) * alpha(s)).sum::<f32>();
                 let unexplained = residual[row].sqrt() / mean;
                 1.0 / (squares + unexplained * unexplained).sqrt()

@@ -78,6 +78,7 @@ fn twin(args: &mut Args<'_>) {
     }
 }
 
-fn inner(x: &[f32], y: &[f32]) -> f32 {
+/// ⟨x, y⟩.
+pub(super) fn inner(x: &[f32], y: &[f32]) -> f32 {
     x.chunks(SPAN).zip(y.chunks(SPAN)).map(|(x, y)| f64::from(dot(x, y))).sum::<f64>() as f32
 }

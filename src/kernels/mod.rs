@@ -14,6 +14,7 @@ pub mod clip;
 pub mod combine;
 pub mod consensus;
 pub mod convert;
+pub mod cross;
 pub mod delta;
 pub mod deviation;
 pub mod drop;
@@ -85,6 +86,7 @@ pub static ALL: &[&Kernel] = &[
     &blend::BLEND,
     &norms::NORMS,
     &norms::STATISTICS,
+    &cross::CROSS,
     &residual::RESIDUAL,
     &factor::FACTOR,
     &matvec::MATVEC,

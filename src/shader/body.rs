@@ -14,13 +14,9 @@ pub const MANY: u32 = 17;
 /// Most values that go into the uniform.
 const FEW: u32 = 64;
 
-/// The parts of a shader.
-#[derive(Clone)]
-pub struct Text {
-    /// Names of the kernels.
-    pub label: String,
-    /// Texts of the kernels.
-    pub functions: Vec<&'static str>,
+/// What is done with each element in turn. A later phase sees what an earlier one has stored of the same row.
+#[derive(Clone, Default)]
+pub struct Phase {
     /// For each two quads, before them.
     pub loads: String,
     /// For the first of two quads, or for each where they do not go in pairs; and for the second.
@@ -29,6 +25,19 @@ pub struct Text {
     pub before: String,
     /// After the last.
     pub after: String,
+    /// How many sums of results are of phases before.
+    pub proved: usize,
+}
+
+/// The parts of a shader.
+#[derive(Clone)]
+pub struct Text {
+    /// Names of the kernels.
+    pub label: String,
+    /// Texts of the kernels.
+    pub functions: Vec<&'static str>,
+    /// One for each time it goes over its extent.
+    pub phases: Vec<Phase>,
     /// Storage buffers, and what they are arrays of.
     pub buffers: Vec<(Buf, Access, &'static str)>,
     /// Words of the uniform.
@@ -42,6 +51,11 @@ pub struct Text {
 }
 
 impl Text {
+    /// The phase in the making.
+    pub fn phase(&mut self) -> &mut Phase {
+        self.phases.last_mut().expect("there is one from the start")
+    }
+
     /// Storage buffers that the shader sees.
     pub fn bindings(&self) -> usize {
         self.buffers.len() + usize::from(!self.proved.is_empty())
@@ -67,6 +81,8 @@ pub struct Body<'a> {
     pub changed: BTreeSet<(Buf, u32)>,
     /// Calls so far.
     pub calls: usize,
+    /// Whether rows are seen that others may have stored.
+    pub far: bool,
 }
 
 impl<'a> Body<'a> {
@@ -81,10 +97,7 @@ impl<'a> Body<'a> {
         let text = Text {
             label: String::new(),
             functions: Vec::new(),
-            loads: String::new(),
-            lines: Default::default(),
-            before: String::new(),
-            after: String::new(),
+            phases: vec![Phase::default()],
             buffers: Vec::new(),
             params: Vec::new(),
             proved: Vec::new(),
@@ -92,11 +105,25 @@ impl<'a> Body<'a> {
             frame,
         };
         let (known, held, changed) = Default::default();
-        Self { recording, unseen, slots, text, known, held, changed, calls: 0 }
+        Self { recording, unseen, slots, text, known, held, changed, calls: 0, far: false }
     }
 
     /// The text, with what is to be in memory put there.
     pub fn finish(mut self) -> Text {
+        self.keep();
+        self.text
+    }
+
+    /// Begins the next phase.
+    pub fn turn(&mut self) {
+        self.keep();
+        self.known.clear();
+        self.held.clear();
+        self.text.phases.push(Phase { proved: self.text.proved.len(), ..Phase::default() });
+    }
+
+    /// Puts what is to be in memory there.
+    fn keep(&mut self) {
         for (buf, plane) in std::mem::take(&mut self.changed) {
             if self.unseen[buf.0] {
                 continue;
@@ -110,7 +137,6 @@ impl<'a> Body<'a> {
                 }
             }
         }
-        self.text
     }
 
     /// A line for each quad.
@@ -120,14 +146,14 @@ impl<'a> Body<'a> {
 
     /// A line for each of two quads.
     pub fn lines(&mut self, first: &str, second: &str) {
-        for (lines, line) in self.text.lines.iter_mut().zip([first, second]) {
+        for (lines, line) in self.text.phase().lines.iter_mut().zip([first, second]) {
             let _ = writeln!(lines, "            {line}");
         }
     }
 
     /// A line before two quads.
     pub fn load(&mut self, line: &str) {
-        let _ = writeln!(self.text.loads, "            {line}");
+        let _ = writeln!(self.text.phase().loads, "            {line}");
     }
 
     /// True the first time.
@@ -212,7 +238,8 @@ impl<'a> Body<'a> {
     pub fn word(&mut self, i: usize) -> String {
         let name = format!("word{i}");
         if self.first(&name) {
-            let _ = writeln!(self.text.before, "    let {name} = p.words[{}].{};", i / 4, ["x", "y", "z", "w"][i % 4]);
+            let word = ["x", "y", "z", "w"][i % 4];
+            let _ = writeln!(self.text.phase().before, "    let {name} = p.words[{}].{word};", i / 4);
         }
         name
     }
@@ -223,7 +250,7 @@ impl<'a> Body<'a> {
         let sum = format!("sum{}", buf.0);
         if self.first(&sum) {
             self.text.proved.push((buf, slot));
-            let _ = writeln!(self.text.before, "    var {sum} = 0u;");
+            let _ = writeln!(self.text.phase().before, "    var {sum} = 0u;");
         }
         let all = match dtype.size() {
             8 => "2u * p.dims.n",

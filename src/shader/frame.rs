@@ -1,6 +1,8 @@
 //! The loop around what calls do: over elements, or over rows with a sum at the end.
 
-use super::body::Text;
+use std::fmt::Write as _;
+
+use super::body::{Phase, Text};
 use super::program::{Built, Device};
 use crate::kernel::Access;
 use crate::kernels::{COMMON, QUAD, WIDE};
@@ -41,17 +43,22 @@ impl Frame {
     }
 
     /// Over rows, likewise.
-    pub fn rows(extent: &Extent, Device { lanes, wide, .. }: Device, pairs: bool) -> Self {
+    pub fn rows(extent: &Extent, Device { lanes, alone, wide, .. }: Device, pairs: bool) -> Self {
         let all = |elements| extent.row_len.is_multiple_of(elements) && extent.n.is_multiple_of(elements);
         let (aligned, whole, pairs) = (extent.row_len.is_multiple_of(4), all(4), pairs && all(8));
         let frame = Self { size: lanes, row: None, words: aligned, aligned, whole, pairs, wide };
-        let shared = extent.row_len.div_ceil(frame.width()).next_power_of_two().min(lanes);
+        let shared = extent.row_len.div_ceil(alone.max(frame.width())).next_power_of_two().min(lanes);
         Self { row: Some(shared), ..frame }
     }
 
-    /// True if invocations share rows.
+    /// True if rows are gone over one by one.
     pub fn in_rows(&self) -> bool {
         self.row.is_some()
+    }
+
+    /// True if invocations share rows.
+    pub fn shared(&self) -> bool {
+        self.row.is_some_and(|lanes| lanes > 1)
     }
 
     /// Elements that an invocation takes at a time.
@@ -62,7 +69,7 @@ impl Frame {
 
 /// The shader around `text`, for a stack of `planes`.
 pub fn build(text: Text, planes: u32) -> Built {
-    let Text { label, functions, loads, lines, before, after, buffers, mut params, proved, extent, frame } = text;
+    let Text { label, functions, phases, buffers, mut params, proved, extent, frame } = text;
     params.resize(params.len().div_ceil(4).max(1) * 4, 0);
     let (experts, words, size) = (planes.saturating_sub(1), params.len() / 4, frame.size);
     let mut bindings = Vec::new();
@@ -70,35 +77,31 @@ pub fn build(text: Text, planes: u32) -> Built {
         let access = if *access == Access::Write { "read_write" } else { "read" };
         bindings.push(format!("var<storage, {access}> b{}: array<{ty}>;", buf.0));
     }
-    let [mut before, mut after, mut sums] = [before, after, String::new()];
+    let mut own = String::new();
     if !proved.is_empty() {
         bindings.push("var<storage, read_write> trailer: array<atomic<u32>>;".to_owned());
-        before.insert_str(0, "    let epoch = p.dims.epoch;\n");
-        sums = format!("var<workgroup> sums: array<atomic<u32>, {}>;\n", proved.len());
-        after += &totals(&proved);
+        own += &format!("var<workgroup> sums: array<atomic<u32>, {}>;\n", proved.len());
+    }
+    if frame.shared() {
+        own += &format!("var<workgroup> partial: array<vec4<f32>, {}>;\n", JOINED * size);
     }
     let bindings: String = (1..).zip(bindings).map(|(i, b)| format!("@group(0) @binding({i}) {b}\n")).collect();
-    let (code, groups) = match frame.row {
-        None => {
-            (elements(frame, &before, &after, &quads(frame, &loads, &lines, "p.dims.n")), extent.n.div_ceil(ELEMENTS))
-        }
-        Some(lanes) => {
-            let code = rows_of(frame, lanes, &before, &after, &quads(frame, &loads, &lines, "end"));
-            (code, extent.rows.div_ceil(size / lanes))
-        }
+    let ends = phases.iter().skip(1).map(|phase| phase.proved).chain([proved.len()]);
+    let code: Vec<String> = phases.iter().zip(ends).map(|(phase, end)| walk(frame, phase, &proved[..end])).collect();
+    // Who has a row to itself has stored what it needs.
+    let code = code.join(if frame.shared() { "    storageBarrier();\n    workgroupBarrier();\n" } else { "" });
+    let (head, groups) = match frame.row {
+        None => (String::new(), extent.n.div_ceil(ELEMENTS)),
+        Some(lanes) => (rows_of(frame, lanes), extent.rows.div_ceil(size / lanes)),
     };
-    let partial = match frame.in_rows() {
-        true => format!("var<workgroup> partial: array<vec4<f32>, {}>;\n", JOINED * size),
-        false => String::new(),
-    };
-    let own = if frame.wide { WIDE } else { "" };
+    let wide = if frame.wide { WIDE } else { "" };
     let text = format!(
         "{COMMON}
 const PLANES = {planes}u;
 const EXPERTS = {experts}u;
 const WEIGHTS = {}u;
 {QUAD}
-{own}{}
+{wide}{}
 struct Params {{
     dims: Dims,
     words: array<vec4<u32>, {words}>,
@@ -107,11 +110,12 @@ struct Params {{
 @group(0) @binding(0) var<uniform> p: Params;
 {bindings}
 const SIZE = {size}u;
-{partial}{sums}
+{own}
 @compute @workgroup_size({size})
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
         @builtin(local_invocation_index) lane: u32) {{
-{code}}}
+    let epoch = p.dims.epoch;
+{head}{code}}}
 ",
         experts.max(1),
         functions.concat(),
@@ -119,6 +123,40 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let buffers = buffers.into_iter().map(|(buf, access, _)| (buf, access)).collect();
     let proved = proved.into_iter().map(|(buf, _)| buf).collect();
     Built { label, text, buffers, proved, params, extent, groups: u64::from(groups) }
+}
+
+/// A phase; the last of the sums `proved` are its own.
+fn walk(frame: Frame, phase: &Phase, proved: &[(Buf, u32)]) -> String {
+    let Phase { loads, lines, before, after, proved: first } = phase;
+    let (size, width) = (frame.size, frame.width());
+    let (start, walk) = match frame.row {
+        None => {
+            let (quads, share) = (quads(frame, loads, lines, "p.dims.n"), ELEMENTS / width);
+            let start = format!("    let start = flat_group(group, groups) * {share}u + lane;\n");
+            let walk = format!(
+                "    for (var k = 0u; k < {share}u; k += {size}u) {{
+        let j = (start + k) * {width}u;
+        if j < p.dims.n {{
+{quads}        }}
+    }}
+"
+            );
+            (start, walk)
+        }
+        Some(_) => {
+            let quads = quads(frame, loads, lines, "end");
+            let start = "    var end = min((row + 1u) * p.dims.row_len, p.dims.n);\n".to_owned();
+            let first = format!("row * p.dims.row_len + (lane % LANES) * {width}u");
+            (start, format!("    for (var j = {first}; j < end; j += LANES * {width}u) {{\n{quads}    }}\n"))
+        }
+    };
+    let walk = if lines[0].is_empty() { "" } else { &walk };
+    format!("    {{\n{start}{before}{walk}{after}{}    }}\n", totals(proved, *first))
+}
+
+fn rows_of(frame: Frame, lanes: u32) -> String {
+    let rows = frame.size / lanes;
+    format!("    const LANES = {lanes}u;\n    let row = flat_group(group, groups) * {rows}u + lane / LANES;\n")
 }
 
 /// What is done with the elements from `j` on; there are none from `end` on.
@@ -141,40 +179,16 @@ fn quads(frame: Frame, loads: &str, [first, second]: &[String; 2], end: &str) ->
     }
 }
 
-fn elements(frame: Frame, before: &str, after: &str, quads: &str) -> String {
-    let (size, width) = (frame.size, frame.width());
-    let share = ELEMENTS / width;
-    format!(
-        "    let start = flat_group(group, groups) * {share}u + lane;
-{before}    for (var k = 0u; k < {share}u; k += {size}u) {{
-        let j = (start + k) * {width}u;
-        if j < p.dims.n {{
-{quads}        }}
-    }}
-{after}"
-    )
-}
-
-fn rows_of(frame: Frame, lanes: u32, before: &str, after: &str, quads: &str) -> String {
-    let (rows, width) = (frame.size / lanes, frame.width());
-    format!(
-        "    const LANES = {lanes}u;
-    let row = flat_group(group, groups) * {rows}u + lane / LANES;
-    let end = min((row + 1u) * p.dims.row_len, p.dims.n);
-{before}    for (var j = row * p.dims.row_len + (lane % LANES) * {width}u; j < end; j += LANES * {width}u) {{
-{quads}    }}
-{after}"
-    )
-}
-
-/// Adds what the invocations have of the sums of results to the trailer of the proof.
-fn totals(proved: &[(Buf, u32)]) -> String {
-    let own = |(i, (buf, _)): (usize, &(Buf, u32))| format!("    atomicAdd(&sums[{i}], sum{});\n", buf.0);
-    let all = |(i, (_, slot)): (usize, &(Buf, u32))| {
-        format!("        atomicAdd(&trailer[{slot}], atomicLoad(&sums[{i}]));\n")
-    };
-    let [own, all]: [String; 2] =
-        [proved.iter().enumerate().map(own).collect(), proved.iter().enumerate().map(all).collect()];
+/// Adds what the invocations have of the sums of results, from the `first` on, to the trailer of the proof.
+fn totals(proved: &[(Buf, u32)], first: usize) -> String {
+    let (mut own, mut all) = (String::new(), String::new());
+    for (i, (buf, slot)) in proved.iter().enumerate().skip(first) {
+        let _ = writeln!(own, "    atomicAdd(&sums[{i}], sum{});", buf.0);
+        let _ = writeln!(all, "        atomicAdd(&trailer[{slot}], atomicLoad(&sums[{i}]));");
+    }
+    if own.is_empty() {
+        return own;
+    }
     format!(
         "{own}    workgroupBarrier();
     if lane == 0u {{

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::body::{Body, MANY};
+use super::body::{Body, MANY, Text};
 use super::frame::{self, Frame};
 use crate::kernel::{Access, Form};
 use crate::recording::{Buf, Buffer, Call, Extent, Recording, Role, Size};
@@ -17,6 +17,8 @@ pub struct Device {
     pub buffers: usize,
     /// Invocations that share a row, at most; a power of two.
     pub lanes: u32,
+    /// Elements of a row that an invocation takes before it shares the row with others.
+    pub alone: u32,
     /// Invocations of a workgroup that goes over elements; a power of two.
     pub group: u32,
     /// Whether it takes a step for each number that it loads, and has numbers of 64 bits.
@@ -70,69 +72,130 @@ impl Built {
 /// The launches of `recording` over `extent`. Calls from `apart` on share nothing with those before: these are not launched
 /// again with them.
 pub fn program<'a>(recording: &'a Recording, extent: &Extent, device: Device, apart: usize) -> Vec<Launch<'a>> {
-    let launches = cut(recording, extent, device, apart, &unseen(recording, apart));
+    let unseen = unseen(recording, apart);
+    let cut = Cut { recording, extent, device, apart, unseen: &unseen, slots: &slots(recording) };
+    let launches = cut.launches();
     let most = |launch: &Launch| matches!(&launch.run, Run::Built(built) if built.bindings() > device.buffers);
     if !launches.iter().any(most) {
         return launches;
     }
     // Too many models for one shader: the stack goes to memory.
-    cut(recording, extent, device, apart, &vec![false; recording.buffers.len()])
+    Cut { unseen: &vec![false; unseen.len()], ..cut }.launches()
 }
 
-fn cut<'a>(
+/// A recording that is cut into launches.
+struct Cut<'a, 'b> {
     recording: &'a Recording,
-    extent: &Extent,
+    extent: &'b Extent,
     device: Device,
     apart: usize,
-    unseen: &[bool],
-) -> Vec<Launch<'a>> {
-    let calls = &recording.calls;
-    let within = |range: &Range<usize>, call: usize| (call < apart) == (range.start < apart);
-    let slots = slots(recording);
-    let body = |which: &mut dyn Iterator<Item = usize>| body(recording, extent, unseen, &slots, device, which);
-    // Calls that only change what is never in memory; those that need it do them again.
-    let mut chain: Vec<usize> = Vec::new();
-    let mut launches = Vec::new();
-    let mut next = 0;
-    while next < calls.len() {
-        let call = &calls[next];
-        let only_unseen = written(call).all(|buf| unseen[buf.0]);
-        match call.kernel.form {
-            Form::Shader(_) => {
-                launches.push(Launch { calls: next..next + 1, run: Run::Kernel(call) });
-                next += 1;
-            }
-            Form::Quad(_) if only_unseen => {
-                chain.push(next);
-                next += 1;
-            }
-            Form::Quad(_) | Form::Rows(_) => {
-                // As many as follow; after a sum, elements are gone over in rows, which have to be whole words.
-                let words = matches!(call.kernel.form, Form::Quad(_)) || extent.row_len.is_multiple_of(4);
-                let mut range = next..next + 1;
-                let mut body = body(&mut chain.iter().copied().chain([next]));
-                while let Some(call) = calls.get(range.end).filter(|_| within(&range, range.end)) {
-                    let few = range.len() < MANY as usize || recording.planes <= MANY;
-                    let more =
-                        few && words && matches!(call.kernel.form, Form::Quad(_)) && call.grid == calls[next].grid;
-                    let seen = !written(call).all(|buf| unseen[buf.0]);
-                    if !more || !seen || !apart_from(recording, call, &calls[range.clone()]) {
-                        break;
-                    }
-                    let mut longer = body.clone();
-                    longer.call(call);
-                    if longer.clone().finish().bindings() > device.buffers {
-                        break;
-                    }
-                    (range.end, body) = (range.end + 1, longer);
+    /// Buffers that are never in memory.
+    unseen: &'b [bool],
+    slots: &'b [Option<u32>],
+}
+
+impl<'a> Cut<'a, '_> {
+    fn launches(&self) -> Vec<Launch<'a>> {
+        let calls = &self.recording.calls;
+        // Calls that only change what is never in memory; those that need it do them again.
+        let mut chain: Vec<usize> = Vec::new();
+        let mut launches = Vec::new();
+        let mut next = 0;
+        while let Some(call) = calls.get(next) {
+            let range = match call.kernel.form {
+                Form::Shader(_) => {
+                    launches.push(Launch { calls: next..next + 1, run: Run::Kernel(call) });
+                    next..next + 1
                 }
-                let built = frame::build(body.finish(), recording.planes);
-                next = range.end;
-                launches.push(Launch { calls: range, run: Run::Built(built) });
-            }
+                Form::Quad(_) if written(call).all(|buf| self.unseen[buf.0]) => {
+                    chain.push(next);
+                    next..next + 1
+                }
+                Form::Quad(_) | Form::Rows(_) => {
+                    let (range, text) = self.longest(&chain, next);
+                    let built = frame::build(text, self.recording.planes);
+                    launches.push(Launch { calls: range.clone(), run: Run::Built(built) });
+                    range
+                }
+            };
+            next = range.end;
         }
+        launches
     }
-    launches
+
+    /// As many calls from `next` on as go into one shader.
+    fn longest(&self, chain: &[usize], next: usize) -> (Range<usize>, Text) {
+        let Self { recording, device, .. } = *self;
+        let calls = &recording.calls;
+        let first = &calls[next];
+        let (mut range, mut phase, mut chained) = (next..next + 1, next, self.needs_elements(first));
+        let mut body = self.body(chain.iter().copied().filter(|_| chained).chain([next]));
+        while let Some(call) = calls.get(range.end).filter(|call| self.follows(first, call, range.clone(), &body)) {
+            let mut longer = body.clone();
+            // What it needs of its row is not known before the end of the row.
+            if !apart_from(recording, call, &calls[phase..range.end]) {
+                if !matches!(first.kernel.form, Form::Rows(_)) {
+                    break;
+                }
+                longer.turn();
+                (phase, chained) = (range.end, false);
+            }
+            if self.needs_elements(call) && !chained {
+                chain.iter().for_each(|call| longer.call(&calls[*call]));
+                chained = true;
+            }
+            longer.call(call);
+            if longer.far || longer.clone().finish().bindings() > device.buffers {
+                break;
+            }
+            (range.end, body) = (range.end + 1, longer);
+        }
+        (range, body.finish())
+    }
+
+    /// Whether `call` may go into the shader of the calls `range`, as far as it matters how that goes over its extent.
+    fn follows(&self, first: &Call, call: &Call, range: Range<usize>, body: &Body<'_>) -> bool {
+        let in_rows = matches!(first.kernel.form, Form::Rows(_));
+        let few = range.len() < MANY as usize || self.recording.planes <= MANY;
+        let within = (range.end < self.apart) == (range.start < self.apart);
+        let fits = match call.kernel.form {
+            // After a sum, elements are gone over in rows, which have to be whole words.
+            Form::Quad(_) => !in_rows || self.extent.row_len.is_multiple_of(4),
+            Form::Rows(_) => in_rows,
+            Form::Shader(_) => false,
+        };
+        let seen = !written(call).all(|buf| self.unseen[buf.0]);
+        few && within && fits && seen && call.grid == first.grid && body.text.frame.pairs <= self.pairs([call])
+    }
+
+    /// Whether `call` is of more than values of rows.
+    fn needs_elements(&self, call: &Call) -> bool {
+        call.args.iter().any(|buf| !matches!(self.recording.buffers[buf.0].size, Size::Rows(_)))
+    }
+
+    /// Whether `calls` may take two quads at a time.
+    fn pairs<'c>(&self, calls: impl IntoIterator<Item = &'c Call>) -> bool {
+        // Hardware would write every other quad of a plane, and then those between, half a sector of memory at a time.
+        let planes = |buf: Buf| matches!(self.recording.buffers[buf.0].size, Size::Planes(_)) && !self.unseen[buf.0];
+        self.device.wide || !calls.into_iter().any(|call| written(call).any(planes))
+    }
+
+    /// What the calls `which` do, over the extent of the last.
+    fn body(&self, which: impl Iterator<Item = usize>) -> Body<'_> {
+        let Self { recording, device, .. } = *self;
+        let which: Vec<&Call> = which.map(|call| &recording.calls[call]).collect();
+        let last = which.last().expect("a launch is of a call");
+        let extent = last.grid.unwrap_or(*self.extent);
+        // Values of rows are loaded once where rows are gone over one by one.
+        let of_row = |buf: &Buf| matches!(recording.buffers[buf.0].size, Size::Rows(_));
+        let by_row = extent.row_len.is_multiple_of(4) && last.grid.is_none() && last.args.iter().any(of_row);
+        let rows = by_row || matches!(last.kernel.form, Form::Rows(_));
+        let pairs = self.pairs(which.iter().copied());
+        let frame = if rows { Frame::rows(&extent, device, pairs) } else { Frame::elements(&extent, device, pairs) };
+        let mut body = Body::new(recording, self.unseen, self.slots, extent, frame);
+        which.into_iter().for_each(|call| body.call(call));
+        body
+    }
 }
 
 /// What the buffers that a call writes are.
@@ -184,29 +247,4 @@ fn slots(recording: &Recording) -> Vec<Option<u32>> {
         slots[buf.0] = Some(slot).filter(|_| once && matches!(buffer.size, Size::Stored(_)));
     }
     slots
-}
-
-/// What the calls `which` do, over the extent of the last.
-fn body<'a>(
-    recording: &'a Recording,
-    extent: &Extent,
-    unseen: &'a [bool],
-    slots: &'a [Option<u32>],
-    device: Device,
-    which: &mut dyn Iterator<Item = usize>,
-) -> Body<'a> {
-    let which: Vec<&Call> = which.map(|call| &recording.calls[call]).collect();
-    let last = which.last().expect("a launch is of a call");
-    let extent = last.grid.unwrap_or(*extent);
-    // Values of rows are loaded once where rows are gone over one by one.
-    let of_row = |buf: &Buf| matches!(recording.buffers[buf.0].size, Size::Rows(_));
-    let by_row = extent.row_len.is_multiple_of(4) && last.grid.is_none() && last.args.iter().any(of_row);
-    let rows = by_row || matches!(last.kernel.form, Form::Rows(_));
-    // Hardware would write every other quad of a plane, and then those between, half a sector of memory at a time.
-    let planes = |buf: Buf| matches!(recording.buffers[buf.0].size, Size::Planes(_)) && !unseen[buf.0];
-    let pairs = device.wide || !which.iter().any(|call| written(call).any(planes));
-    let frame = if rows { Frame::rows(&extent, device, pairs) } else { Frame::elements(&extent, device, pairs) };
-    let mut body = Body::new(recording, unseen, slots, extent, frame);
-    which.into_iter().for_each(|call| body.call(call));
-    body
 }

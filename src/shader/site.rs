@@ -259,6 +259,7 @@ impl Quad for Site<'_, '_> {
 
     fn at(&mut self, binding: usize, place: &str, alike: bool) -> String {
         let buf = self.buf(binding);
+        self.body.far |= self.body.text.buffers.iter().any(|known| (known.0, known.1) == (buf, Access::Write));
         let from = self.body.bind(buf, "f32", Access::Read);
         if alike {
             return format!("vec4<f32>({from}[{place}])");
@@ -279,7 +280,7 @@ impl Quad for Site<'_, '_> {
     }
 
     fn before(&mut self, text: &str) {
-        let _ = writeln!(self.body.text.before, "    {text}");
+        let _ = writeln!(self.body.text.phase().before, "    {text}");
     }
 
     fn count(&mut self, binding: usize, value: &str) {
@@ -287,7 +288,7 @@ impl Quad for Site<'_, '_> {
         let to = self.body.bind(buf, "atomic<u32>", Access::Write);
         let add = ["x", "y", "z"].into_iter().enumerate().map(|(i, c)| format!("atomicAdd(&{to}[{i}], {value}.{c});"));
         let add = add.collect::<Vec<_>>().join(" ");
-        let _ = writeln!(self.body.text.after, "    if any({value} != vec3<u32>()) {{ {add} }}");
+        let _ = writeln!(self.body.text.phase().after, "    if any({value} != vec3<u32>()) {{ {add} }}");
     }
 
     fn name(&mut self, stem: &str) -> String {
@@ -302,7 +303,13 @@ impl Quad for Site<'_, '_> {
             _ => ("f32", ".x"),
         };
         let to = self.body.bind(buf, ty, Access::Write);
-        let after = &mut self.body.text.after;
+        let shared = self.body.text.frame.shared();
+        let after = &mut self.body.text.phase().after;
+        if !shared {
+            let own = (0..count).map(|k| format!("{to}[row * {count}u + {k}u] = {value}[{k}]{part};"));
+            let _ = writeln!(after, "    if row < p.dims.rows {{ {} }}", own.collect::<Vec<_>>().join(" "));
+            return;
+        }
         // As many at a time as there is room for; by constants, since a loop would keep them out of registers.
         for first in (0..count).step_by(JOINED as usize) {
             let some = JOINED.min(count - first);
@@ -333,5 +340,11 @@ impl Quad for Site<'_, '_> {
         let buf = self.buf(binding);
         let from = self.body.bind(buf, if wide { "vec4<f32>" } else { "f32" }, Access::Read);
         format!("{from}[{place}]")
+    }
+
+    fn set_row(&mut self, binding: usize, value: &str) {
+        let buf = self.buf(binding);
+        let to = self.body.bind(buf, "f32", Access::Write);
+        self.before(&format!("if lane % LANES == 0u && row < p.dims.rows {{ {to}[row] = {value}; }}"));
     }
 }

@@ -48,6 +48,28 @@ pub fn row_statistics(check: &dyn Fn(&Case), extent: Extent, planes: impl IntoIt
     }
 }
 
+pub fn cross(check: &dyn Fn(&Case)) {
+    for extent in [flat(), grids(), vec![tall()]].concat() {
+        let few = cross::FEW as usize + 1;
+        for planes in planes_for(&extent).map(|planes| planes.min(few)).filter(|planes| *planes > 1) {
+            let planes = special_stack(planes, &extent, 22);
+            let (experts, width) = (planes.len() - 1, cross::width(planes.len() as u32 - 1));
+            let mut case = Case::new(extent, planes.len());
+            let tau = case.stack(&planes);
+            let of = |row: &Vec<&[f32]>| {
+                let pairs = (0..experts).flat_map(|k| (0..k).map(move |j| (j, k)));
+                let mut products: Vec<_> = pairs.map(|(j, k)| sums_of(row[j], row[k])[3]).collect();
+                products.resize(width as usize, (0.0, 0.0));
+                products
+            };
+            let wanted = rows(&extent, &planes).iter().flat_map(of).collect();
+            let products = case.result(Size::Rows(width), Wanted::Near(wanted));
+            cross::record(&mut case.list, tau, products);
+            check(&case);
+        }
+    }
+}
+
 /// Statistics of every row and plane, as f32.
 pub fn stats(extent: &Extent, planes: &[Vec<f32>]) -> Vec<Stats> {
     let of = |x: &[f32], m: &[f32]| {
@@ -68,14 +90,19 @@ pub fn residual(check: &dyn Fn(&Case)) {
     let all = || [flat(), grids(), vec![tall()]].concat().into_iter();
     let most = grids()[2];
     for (extent, experts) in
-        all().flat_map(|extent| planes_for(&extent).map(move |k| (extent, k.min(17)))).chain([(most, 128)])
+        all().flat_map(|extent| planes_for(&extent).map(move |k| (extent, k.min(17)))).chain([(most, 6), (most, 128)])
     {
         let mut planes = special_stack(experts + 1, &extent, 15);
-        // Some merged rows are an expert's own: nothing is left over.
         let (experts_planes, merged) = planes.split_at_mut(experts);
         for (i, m) in merged[0].iter_mut().enumerate() {
-            if (i / extent.row_len as usize).is_multiple_of(5) {
+            let row = i / extent.row_len as usize;
+            // Some merged rows are an expert's own: nothing is left over.
+            if row.is_multiple_of(5) {
                 *m = experts_planes[0][i] * 0.5;
+            }
+            // In some, one expert dwarfs the others.
+            if row % 10 == 5 {
+                experts_planes[1..].iter_mut().for_each(|x| x[i] *= 1e-3);
             }
         }
         let stats = stats(&extent, &planes);
@@ -88,7 +115,11 @@ pub fn residual(check: &dyn Fn(&Case)) {
                 left += (f64::from(m) - parts.clone().sum::<f64>()).powi(2);
                 size += (f64::from(m).abs() + parts.map(f64::abs).sum::<f64>()).powi(2);
             }
-            (left, if size.is_finite() { size * SUMS } else { 0.0 })
+            // What ξ takes is the sum of both.
+            let norms = of[..experts].iter().map(|s| f64::from(s.square).sqrt());
+            let mean = norms.sum::<f64>() / experts as f64;
+            let total = left + mean.powi(2) * of[..experts].iter().map(|s| alpha(s).powi(2)).sum::<f64>();
+            (left, if size.is_finite() { (size * SUMS).min(total * 2e-5 + size * 1e-12) } else { 0.0 })
         };
         let wanted = rows(&extent, &planes).iter().zip(stats.chunks(planes.len())).map(left).collect();
         let stats = case.list.constant("stats", bytemuck::cast_slice(&stats));
