@@ -17,8 +17,9 @@ Rows
   floor                       `cat` of the inputs to nowhere, then `cp` of the base, forced to disk as
                               `magic` forces its output
 
-Sparse files read as zeros. Reading, computing and writing have the same length as with data, and no
-kernel of task_arithmetic and WSC decides by values what to do. But no input comes from a disk, and
+Sparse files read as zeros. Reading, computing and writing have the same length as with data; of the
+kernels of task_arithmetic and WSC one alone decides by values what to do, for rows in which one
+expert dwarfs all others. But no input comes from a disk, and
 thresholds of ties would have nothing to tell apart, so `sparse` has no row of ties. The sizes that
 `data` has as well say whether zeros cost what data costs.
 

@@ -11,7 +11,7 @@ use crate::decompose;
 use crate::error::{Error, Result};
 use crate::kernels::blend::Along;
 use crate::kernels::factor::Bounds;
-use crate::kernels::residual::MAX_EXPERTS;
+use crate::kernels::residual::{self, MAX_EXPERTS};
 use crate::memory::{Memory, Shape, Share};
 use crate::methods::combine::parts;
 use crate::methods::{Combine, Method, Rescale, Settings, Sparsify};
@@ -525,7 +525,8 @@ fn beside(method: &Method, tensor: &Tensor) -> (u64, u64) {
         _ => 0,
     };
     let whole = u64::from(matches!(tensor.combine, Combine::Decompose(_)));
-    (elements + whole, rows)
+    let products = tensor.calibration.and_then(|_| residual::beside(tensor.experts() as u32)).map_or(0, u64::from);
+    (elements + whole, rows + products)
 }
 
 /// How often a tensor is read, as far as it is known beforehand. One that is decomposed is read in passes of its own.

@@ -25,13 +25,17 @@ pub static RESIDUAL: Kernel = Kernel {
 /// Of few experts, the square is multiplied out: their inner products are sums like the statistics, taken with those. Rows
 /// are gone over again only where too much of it cancels.
 pub fn record(list: &mut Recording, tau: Buf, stats: Buf, residual: Buf) {
-    let experts = list.planes - 1;
-    let products = (1..=cross::FEW).contains(&experts).then(|| {
-        let products = list.scratch("cross", Size::Rows(cross::width(experts)));
+    let products = beside(list.planes - 1).map(|width| {
+        let products = list.scratch("cross", Size::Rows(width));
         cross::record(list, tau, products);
         products
     });
     list.call(&RESIDUAL, &[products.is_some().into()], &(), &[tau, stats, products.unwrap_or(stats), residual]);
+}
+
+/// Words of a row that [`record`] takes beside what it is given.
+pub fn beside(experts: u32) -> Option<u32> {
+    (1..=cross::FEW).contains(&experts).then(|| cross::width(experts))
 }
 
 /// ⟨m, x⟩ / ‖x‖², zero for a zero row.

@@ -1,4 +1,4 @@
-//! The loop around what calls do: over elements, or over rows with a sum at the end.
+//! The loops around what calls do: over elements, or over rows with sums at the end, and once more with what those gave.
 
 use std::fmt::Write as _;
 
