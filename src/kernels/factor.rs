@@ -113,12 +113,13 @@ fn emit(q: &mut dyn Quad) {
 fn twin(args: &mut Args<'_>) {
     let planes = args.dims.planes as usize;
     let Params { bounds, strength } = args.params();
-    let rule = args.constants[0];
+    let mixed = args.constants[0] == Rule::Mixed as u32;
+    let norm = if mixed { Rule::SphereL2 as u32 } else { args.constants[0] };
     let (stats, residual) = (args.read::<Stats>(0), args.read::<f32>(1));
-    let norm = |s: &Stats| match rule {
+    let norm = |s: &Stats| match norm {
         0 => s.l1,
-        2 => s.largest,
-        _ => s.square.sqrt(),
+        1 => s.square.sqrt(),
+        _ => s.largest,
     };
     for (row, xi) in args.write::<f32>(2).iter_mut().enumerate() {
         let (experts, merged) = stats[row * planes..][..planes].split_at(planes - 1);
@@ -126,7 +127,7 @@ fn twin(args: &mut Args<'_>) {
         let mean = experts.iter().map(norm).sum::<f32>() / experts.len() as f32;
         let mut factor = 1.0;
         if merged.square > 0.0 && mean > 0.0 {
-            factor = if rule == Rule::Mixed as u32 {
+            factor = if mixed {
                 let squares = experts.iter().map(|s| alpha(s) * alpha(s)).sum::<f32>();
                 let unexplained = residual[row].sqrt() / mean;
                 1.0 / (squares + unexplained * unexplained).sqrt()
