@@ -110,6 +110,15 @@ fn every_row_is_right_on_every_device() {
 }
 
 #[test]
+fn filters_see_what_is_special_about_a_row() {
+    let args = ["bench", "--quick", "--filter", "linear with wsc", "--device", "cpu", "--threads", "1", "--json"];
+    let document = Sandbox::empty().run(&args).good().json();
+    let rows = document["devices"][0]["results"].as_array().unwrap();
+    let names: Vec<&str> = rows.iter().map(|row| row["kernel"].as_str().unwrap()).collect();
+    assert_eq!(names, ["copy", "merge"]);
+}
+
+#[test]
 fn what_a_device_has_no_matrices_for_is_not_run() {
     let args = ["bench", "--quick", "--filter", "matmul_coop", "--device", "cpu", "--threads", "1"];
     let sandbox = Sandbox::empty();

@@ -12,7 +12,7 @@ use magic_merge::kernels::{
     ALL, Access, Form, Kernel, WORKGROUP, blend, clip, combine, consensus, delta, drop, drop_ranked, elect, factor,
     mask, norms, rescale, residual, scale, source, trim, variance, widen,
 };
-use magic_merge::recording::{Extent, Recording, Role, Size};
+use magic_merge::recording::{Buf, Extent, Recording, Role, Size};
 use magic_merge::shader::{Built, Device, Run, program};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, Override, StorageAccess, TypeInner};
@@ -178,19 +178,36 @@ fn built_shaders_are_valid_and_translate_for_every_backend() {
     assert!(texts.len() > 100, "{}", texts.len());
 }
 
+/// A weighted sum of three experts, up to the statistics of its rows.
+struct Linear {
+    list: Recording,
+    base: Buf,
+    tau: Buf,
+    stats: Buf,
+    out: Buf,
+    counts: Buf,
+}
+
+impl Linear {
+    fn new() -> Self {
+        let mut list = Recording::new(4);
+        let inputs: Vec<_> = (0..4).map(|model| list.input("model", model, Dtype::BF16)).collect();
+        let tau = list.scratch("tau", Size::Planes(4));
+        (0..3).for_each(|k| delta::record(&mut list, inputs[0], inputs[k as usize + 1], tau, k));
+        let weights = list.floats("weights", &[0.5; 3]);
+        combine::record(&mut list, inputs[0], weights, 0.0, tau);
+        let (out, counts) = (list.result("out", Size::Stored(Dtype::BF16)), list.result("counts", Size::Fixed(3)));
+        let stats = list.result("stats", norms::size(4));
+        norms::record(&mut list, tau, stats);
+        Self { list, base: inputs[0], tau, stats, out, counts }
+    }
+}
+
 #[test]
 fn a_merge_never_has_its_stack_in_memory() {
-    let mut list = Recording::new(4);
-    let inputs: Vec<_> = (0..4).map(|model| list.input("model", model, Dtype::BF16)).collect();
-    let tau = list.scratch("tau", Size::Planes(4));
-    (0..3).for_each(|k| delta::record(&mut list, inputs[0], inputs[k as usize + 1], tau, k));
-    let weights = list.floats("weights", &[0.5; 3]);
-    combine::record(&mut list, inputs[0], weights, 0.0, tau);
-    let (out, counts) = (list.result("out", Size::Stored(Dtype::BF16)), list.result("counts", Size::Fixed(3)));
-    let stats = list.result("stats", norms::size(4));
-    norms::record(&mut list, tau, stats);
+    let Linear { mut list, base, tau, out, counts, .. } = Linear::new();
     let one = list.floats("one", &[1.0]);
-    rescale::record(&mut list, inputs[0], tau, one, out, counts);
+    rescale::record(&mut list, base, tau, one, out, counts);
     let labels = |shaders: &[Built]| shaders.iter().map(|built| built.label.clone()).collect::<Vec<_>>();
     let shaders = built(&list, 1024, 4096, GPU);
     assert_eq!(labels(&shaders), ["delta+combine+norms+rescale"]);
@@ -211,20 +228,12 @@ fn a_merge_never_has_its_stack_in_memory() {
 
 #[test]
 fn a_calibrated_merge_is_one_launch() {
-    let mut list = Recording::new(4);
-    let inputs: Vec<_> = (0..4).map(|model| list.input("model", model, Dtype::BF16)).collect();
-    let tau = list.scratch("tau", Size::Planes(4));
-    (0..3).for_each(|k| delta::record(&mut list, inputs[0], inputs[k as usize + 1], tau, k));
-    let weights = list.floats("weights", &[0.5; 3]);
-    combine::record(&mut list, inputs[0], weights, 0.0, tau);
-    let (out, counts) = (list.result("out", Size::Stored(Dtype::BF16)), list.result("counts", Size::Fixed(3)));
-    let stats = list.result("stats", norms::size(4));
+    let Linear { mut list, base, tau, stats, out, counts } = Linear::new();
     let (unexplained, xi) = (list.scratch("residual", Size::Rows(1)), list.result("xi", Size::Rows(1)));
-    norms::record(&mut list, tau, stats);
     residual::record(&mut list, tau, stats, unexplained);
     let rule = Factor { rule: Rule::Mixed, bounds: Bounds::NONE, strength: Strength::FULL };
     factor::record(&mut list, rule, stats, unexplained, xi);
-    rescale::record(&mut list, inputs[0], tau, xi, out, counts);
+    rescale::record(&mut list, base, tau, xi, out, counts);
     let launches = |list: &Recording, row_len, device| {
         let shaders = built(list, row_len, row_len * 4, device);
         shaders.into_iter().map(|built| built.label).collect::<Vec<_>>()

@@ -109,6 +109,11 @@ impl Case {
     }
 }
 
+/// What tables call a case of `kernel`.
+pub fn title(kernel: &str, note: &str) -> String {
+    if note.is_empty() { kernel.to_owned() } else { format!("{kernel}, {note}") }
+}
+
 /// A case in rows of [`ROW`], bound by memory.
 pub const fn case(kernel: &'static str, bytes: f64, expect: Expect, setup: fn(&mut Setup) -> Round) -> Case {
     Case { kernel, note: "", bytes, work: None, row_len: ROW, expect, setup }

@@ -36,15 +36,22 @@ pub fn compare(report: &mut Report, old: &Report, file: &str) -> Vec<String> {
     let devices = titles.collect();
     for (new, earlier) in pairs {
         let (device, earlier) = (&mut report.devices[new], &old.devices[earlier]);
+        let mut known = false;
         for row in &mut device.results {
             let same = |other: &&Row| {
                 (&other.kernel, &other.case, other.n, other.blocks) == (&row.kernel, &row.case, row.n, row.blocks)
             };
-            row.change = earlier.results.iter().find(same).and_then(|earlier| change(row, earlier));
+            let earlier = earlier.results.iter().find(same);
+            known |= earlier.is_some();
+            row.change = earlier.and_then(|earlier| change(row, earlier));
         }
         if device.results.iter().all(|row| row.change.is_none()) {
-            let message = "no row has the same kernel and size as in";
-            warnings.push(format!("{}: {message} `{file}`; `--elements` and `--quick` set sizes", device.title()));
+            let message = if known {
+                format!("no row was timed both here and in `{file}`; what is too short for the clock is not")
+            } else {
+                format!("no row has the same kernel and size as in `{file}`; `--elements` and `--quick` set sizes")
+            };
+            warnings.push(format!("{}: {message}", device.title()));
         }
     }
     if Vec::is_empty(&devices) {

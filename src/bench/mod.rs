@@ -25,7 +25,7 @@ pub use target::{Oracle, Target};
 pub use time::Effort;
 pub use values::{extent, store, values, words};
 
-use self::case::{PLANES, STEP};
+use self::case::{PLANES, STEP, title};
 use self::cases::CASES;
 use self::document::SCHEMA;
 use self::host::Host;
@@ -113,17 +113,18 @@ pub fn run(settings: &Settings, watch: &mut Watch<'_>) -> Result<Report> {
 }
 
 impl Settings {
-    /// The copy, and the cases whose kernel's name has a filter in it.
+    /// The copy, and the cases whose title has a filter in it.
     fn cases(&self) -> Result<Vec<&'static Case>> {
+        let matches = |case: &Case, filter: &str| title(case.kernel, case.note).contains(filter);
         for filter in &self.filters {
-            if !CASES.iter().any(|case| case.kernel.contains(&**filter)) {
+            if !CASES.iter().any(|case| matches(case, filter)) {
                 return Err(unknown(filter));
             }
         }
         let wanted = |case: &&Case| {
             self.filters.is_empty()
                 || case.kernel == CASES[0].kernel
-                || self.filters.iter().any(|f| case.kernel.contains(&**f))
+                || self.filters.iter().any(|filter| matches(case, filter))
         };
         Ok(CASES.iter().filter(wanted).collect())
     }
@@ -200,7 +201,7 @@ fn unknown(filter: &str) -> Error {
             names.push(case.kernel);
         }
     }
-    let error = Error::usage(format!("no kernel has a name that contains `{filter}`"));
+    let error = Error::usage(format!("no row of the table has a name that contains `{filter}`"));
     let error = match nearest(filter, names.iter().copied()) {
         Some(name) => error.hint(format!("did you mean `{name}`?")),
         None => error,

@@ -1,6 +1,6 @@
 //! A run as markdown, to be read and to be posted.
 
-use super::case::EXPERTS;
+use super::case::{EXPERTS, title};
 use super::document::{Device, Report, Row, Status};
 use super::time::Figures;
 
@@ -74,7 +74,7 @@ fn section(device: &Device, compared: bool) -> String {
 
 /// As a cell takes it.
 fn name(row: &Row) -> String {
-    if row.case.is_empty() { row.kernel.clone() } else { format!("{}, {}", row.kernel, row.case.replace('|', "\\|")) }
+    title(&row.kernel, &row.case).replace('|', "\\|")
 }
 
 fn cells(row: &Row, clock: bool, compared: bool) -> Vec<String> {

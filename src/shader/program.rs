@@ -1,7 +1,8 @@
 //! Which calls of a recording go into one launch.
 //!
 //! A task-vector stack that is scratch and that only calls on elements touch never exists in memory: each launch that
-//! needs it computes it again from the inputs, which is less than to write it and to read it back.
+//! needs it computes it again from the inputs, which is less than to write it and to read it back. What needs the sums of
+//! a row follows them in the same launch, and finds the row in a cache.
 
 use std::ops::Range;
 

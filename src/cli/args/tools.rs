@@ -153,7 +153,7 @@ pub struct Diff {
 /// `magic bench`.
 #[derive(Debug, clap::Args)]
 pub struct Bench {
-    /// Only kernels with this in their name; once for each
+    /// Only rows with this in their name, `norms` or `wsc`; once for each
     #[arg(long = "filter", value_name = "NAME", value_parser = utf8())]
     pub filters: Vec<String>,
     /// All adapters, software ones too, and the CPU
