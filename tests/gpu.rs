@@ -290,6 +290,36 @@ fn every_injected_failure_is_found() {
     }
 }
 
+#[test]
+fn sums_of_rows_are_the_same_in_every_block() {
+    let Some(gpu) = gpu() else { return };
+    for (dtype, row_len, n) in [Dtype::F32, Dtype::BF16].into_iter().flat_map(|dtype| {
+        // The last row is shorter, by words and parts of words.
+        let flat = [1003, 1004, 4088, 4096].map(|last| (dtype, 4096, 2 * 4096 + last));
+        flat.into_iter().chain([(dtype, 1003, 3009), (dtype, 1004, 3012), (dtype, 16, 48)])
+    }) {
+        let mut list = Recording::new(3);
+        let inputs: Vec<_> = (0..3).map(|model| list.input("model", model, dtype)).collect();
+        let tau = list.scratch("tau", Size::Planes(3));
+        (0..2).for_each(|k| delta::record(&mut list, inputs[0], inputs[k + 1], tau, k as u32));
+        let weights = list.floats("weights", &[0.7, 0.4]);
+        combine::record(&mut list, inputs[0], weights, 0.0, tau);
+        let stats = list.result("stats", norms::size(3));
+        norms::record(&mut list, tau, stats);
+        let models = models(dtype, n as usize, 5);
+        let whole = run_gpu(&gpu, &list, &extent(n, row_len), &models).unwrap();
+        let mut parts = Vec::new();
+        for (row, first) in (0..n).step_by(row_len as usize).enumerate() {
+            let len = row_len.min(n - first);
+            let block = Extent { first_row: row as u64, rows: 1, row_len, n: len };
+            let bytes = [first, first + len].map(|element| element as usize * dtype.size());
+            let own: Vec<Vec<u8>> = models.iter().map(|model| model[bytes[0]..bytes[1]].to_vec()).collect();
+            parts.extend_from_slice(run_gpu(&gpu, &list, &block, &own).unwrap().words(0));
+        }
+        assert_eq!(whole.words(0), parts, "{dtype:?}, {n} in rows of {row_len}");
+    }
+}
+
 /// A merge of two experts with calibrated rows, as the tool runs it.
 fn merge(dtype: Dtype) -> Recording {
     let mut list = Recording::new(3);

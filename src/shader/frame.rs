@@ -27,7 +27,10 @@ pub struct Frame {
     pub aligned: bool,
     /// All four elements of a quad exist.
     pub whole: bool,
-    /// Invocations take two quads at a time, of which both exist: small elements are then loaded 16 bytes at a time.
+    /// Elements that an invocation takes at a time: a quad or two. In rows it goes by their length alone, so that sums are
+    /// the same whatever the block.
+    width: u32,
+    /// They are two quads, of which both exist: small elements are then loaded 16 bytes at a time.
     pub pairs: bool,
     /// Four words are loaded as two numbers.
     pub wide: bool,
@@ -39,16 +42,18 @@ impl Frame {
         let aligned = extent.row_len.is_multiple_of(4);
         let [whole, even] = [4, 8].map(|elements| extent.n.is_multiple_of(elements));
         let pairs = pairs && even;
-        Self { size: device.group, row: None, words: true, aligned, whole, pairs, wide: device.wide }
+        let width = if pairs { 8 } else { 4 };
+        Self { size: device.group, row: None, words: true, aligned, whole, width, pairs, wide: device.wide }
     }
 
     /// Over rows, likewise.
     pub fn rows(extent: &Extent, Device { lanes, alone, wide, .. }: Device, pairs: bool) -> Self {
-        let all = |elements| extent.row_len.is_multiple_of(elements) && extent.n.is_multiple_of(elements);
-        let (aligned, whole, pairs) = (extent.row_len.is_multiple_of(4), all(4), pairs && all(8));
-        let frame = Self { size: lanes, row: None, words: aligned, aligned, whole, pairs, wide };
-        let shared = extent.row_len.div_ceil(alone.max(frame.width())).next_power_of_two().min(lanes);
-        Self { row: Some(shared), ..frame }
+        let [aligned, even] = [4, 8].map(|elements| extent.row_len.is_multiple_of(elements));
+        let width = if pairs && even { 8 } else { 4 };
+        let row = Some(extent.row_len.div_ceil(alone.max(width)).next_power_of_two().min(lanes));
+        // The last row may be short.
+        let (whole, pairs) = (aligned && extent.n.is_multiple_of(4), width == 8 && extent.n.is_multiple_of(8));
+        Self { size: lanes, row, words: aligned, aligned, whole, width, pairs, wide }
     }
 
     /// True if rows are gone over one by one.
@@ -56,14 +61,14 @@ impl Frame {
         self.row.is_some()
     }
 
+    /// True if an invocation takes two quads at a time.
+    pub fn in_pairs(&self) -> bool {
+        self.width > 4
+    }
+
     /// True if invocations share rows.
     pub fn shared(&self) -> bool {
         self.row.is_some_and(|lanes| lanes > 1)
-    }
-
-    /// Elements that an invocation takes at a time.
-    fn width(&self) -> u32 {
-        if self.pairs { 8 } else { 4 }
     }
 }
 
@@ -128,7 +133,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 /// A phase; the last of the sums `proved` are its own.
 fn walk(frame: Frame, phase: &Phase, proved: &[(Buf, u32)]) -> String {
     let Phase { loads, lines, before, after, proved: first } = phase;
-    let (size, width) = (frame.size, frame.width());
+    let Frame { size, width, .. } = frame;
     let (start, walk) = match frame.row {
         None => {
             let (quads, share) = (quads(frame, loads, lines, "p.dims.n"), ELEMENTS / width);
@@ -169,13 +174,19 @@ fn quads(frame: Frame, loads: &str, [first, second]: &[String; 2], end: &str) ->
 {lines}"
         )
     };
-    match frame.pairs {
-        false => quad("j", first),
-        true => format!(
+    match (frame.pairs, frame.width) {
+        (true, _) => format!(
             "{loads}        {{\n{}        }}\n        {{\n{}        }}\n",
             quad("j", first),
             quad("j + 4u", second)
         ),
+        (false, 4) => quad("j", first),
+        (false, width) => {
+            format!(
+                "        for (var q = j; q < min(j + {width}u, {end}); q += 4u) {{\n{}        }}\n",
+                quad("q", first)
+            )
+        }
     }
 }
 

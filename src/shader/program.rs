@@ -166,7 +166,7 @@ impl<'a> Cut<'a, '_> {
             Form::Shader(_) => false,
         };
         let seen = !written(call).all(|buf| self.unseen[buf.0]);
-        few && within && fits && seen && call.grid == first.grid && body.text.frame.pairs <= self.pairs([call])
+        few && within && fits && seen && call.grid == first.grid && body.text.frame.in_pairs() <= self.pairs([call])
     }
 
     /// Whether `call` is of more than values of rows.
