@@ -126,6 +126,9 @@ fn word<S: Serializer>(non_finite: &NonFinite, serializer: S) -> Result<S::Ok, S
 /// A factor in feature space that is worth a warning.
 const LARGE: f64 = 10.0;
 
+/// A factor in weight space that what is left of cancelled f32 sums gets.
+const NOISE: f64 = 1e6;
+
 /// A part `T` of the document, as it is in `magic.json` at `at`.
 ///
 /// # Errors
@@ -171,10 +174,20 @@ impl Report {
         // In feature space this is what samples say, and a projection's purpose.
         if self.calibrate == "wsc" && calibrated < 0.98 * merged && merged <= 1.001 * expert {
             self.warnings.push(
-                "calibration shortened task vectors that merging had shortened already: these experts agree more than \
-                 this manifold expects; `--manifold sphere` keeps their mean length"
+                "calibration shortened task vectors that merging had shortened already: these experts agree more, \
+                 or differ more in length, than this manifold expects; `--manifold sphere` keeps their mean length"
                     .into(),
             );
+        }
+        let noise = |tensor: &&TensorReport| self.calibrate == "wsc" && tensor.xi.is_some_and(|xi| xi.max > NOISE);
+        let mut noise = self.tensors.iter().filter(noise);
+        if let Some(first) = noise.next() {
+            let others = more(" and", noise.count());
+            self.warnings.push(format!(
+                "the experts cancel in rows of `{}`{others}: what is left there is mostly rounding, and calibration makes \
+                 it as long as they are; leave it out with `--exclude`",
+                first.name
+            ));
         }
         let leaves = self.features.iter().flat_map(|features| &features.leaves);
         if let Some(leaf) = leaves.filter(|leaf| leaf.xi > LARGE).max_by(|a, b| a.xi.total_cmp(&b.xi)) {
@@ -200,8 +213,10 @@ impl Report {
                 self.warnings.push(format!("{what}: {fate}"));
             }
         }
-        let endless =
-            |tensor: &&TensorReport| tensor.not_finite.is_none() && tensor.experts.iter().any(|norm| !norm.is_finite());
+        let endless = |tensor: &&TensorReport| {
+            let mut norms = tensor.experts.iter().chain([&tensor.merged, &tensor.calibrated]);
+            tensor.not_finite.is_none() && norms.any(|norm| !norm.is_finite())
+        };
         let mut endless = self.tensors.iter().filter(endless);
         if let Some(first) = endless.next() {
             let others = more(" and", endless.count());

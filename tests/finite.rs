@@ -29,6 +29,22 @@ fn values(model: usize) -> Vec<f32> {
     base.iter().zip(&own).map(|(b, t)| if model == 0 { *b } else { b + t }).collect()
 }
 
+/// A model of one tensor.
+fn write(sandbox: &Sandbox, name: &str, dtype: Dtype, values: &[f32]) {
+    let bytes = store(dtype, values);
+    let stored = match dtype.header_name() {
+        "BF16" => safetensors::Dtype::BF16,
+        "F16" => safetensors::Dtype::F16,
+        "F64" => safetensors::Dtype::F64,
+        "F8_E5M2" => safetensors::Dtype::F8_E5M2,
+        _ => safetensors::Dtype::F32,
+    };
+    let view = TensorView::new(stored, SHAPE.to_vec(), &bytes).expect("data has the length of the shape");
+    std::fs::create_dir_all(sandbox.path(name)).expect("a folder can be made");
+    let path = sandbox.path(name).join("model.safetensors");
+    safetensors::serialize_to_file([(NAME, view)], None, &path).expect("a model can be written");
+}
+
 /// Base and two experts, with `spoiled` values at [`AT`] and in the element after the next.
 fn sandbox(dtype: Dtype, spoiled: [Option<f32>; 3]) -> Sandbox {
     let sandbox = Sandbox::empty();
@@ -37,18 +53,7 @@ fn sandbox(dtype: Dtype, spoiled: [Option<f32>; 3]) -> Sandbox {
         if let Some(value) = spoiled[model] {
             (values[AT], values[AT + 2]) = (value, value);
         }
-        let bytes = store(dtype, &values);
-        let stored = match dtype.header_name() {
-            "BF16" => safetensors::Dtype::BF16,
-            "F16" => safetensors::Dtype::F16,
-            "F64" => safetensors::Dtype::F64,
-            "F8_E5M2" => safetensors::Dtype::F8_E5M2,
-            _ => safetensors::Dtype::F32,
-        };
-        let view = TensorView::new(stored, SHAPE.to_vec(), &bytes).expect("data has the length of the shape");
-        std::fs::create_dir_all(sandbox.path(name)).expect("a folder can be made");
-        let path = sandbox.path(name).join("model.safetensors");
-        safetensors::serialize_to_file([(NAME, view)], None, &path).expect("a model can be written");
+        write(&sandbox, name, dtype, &values);
     }
     sandbox
 }
@@ -242,4 +247,37 @@ fn a_recipe_says_it_as_well() {
         .write("r.yml", "merge_method: linear\nbase_model: base\nmodels: [{model: a}, {model: b}]\nnon_finite: zero\n");
     let run = sandbox.run(&["merge", "r.yml", "--device", "cpu", "--out", "out", "--overwrite"]);
     assert!(run.code == Some(2) && run.stderr.contains("known are `error`, `propagate`, `base`"), "{}", run.stderr);
+}
+
+#[test]
+fn what_weight_space_makes_of_rounding_is_said() {
+    let sandbox = Sandbox::empty();
+    let values = |times: f32| (0..SHAPE[0] * SHAPE[1]).map(|i| times * (i % 97) as f32 / 64.0).collect::<Vec<_>>();
+    for (name, times) in [("base", 0.0), ("a", 1.0), ("b", 3.0)] {
+        write(&sandbox, name, Dtype::F32, &values(times));
+    }
+    // 0.3 a − 0.1 b is nothing, but for the rounding of these weights.
+    let recipe = |second: &str| {
+        let models = format!(
+            "models: [{{model: a, parameters: {{weight: 0.3}}}}, {{model: b, parameters: {{weight: {second}}}}}]"
+        );
+        sandbox.write("r.yml", &format!("merge_method: task_arithmetic\nbase_model: base\n{models}\n"));
+    };
+    for device in devices() {
+        for (second, calibrate, says) in [("-0.1", "wsc", true), ("-0.1", "none", false), ("0.1", "wsc", false)] {
+            recipe(second);
+            let args = ["merge", "r.yml", "--device", device, "--calibrate", calibrate, "--out", "out", "--overwrite"];
+            let run = sandbox.run(&args).good();
+            let message = format!("the experts cancel in rows of `{NAME}`: what is left there is mostly rounding");
+            assert_eq!(run.stderr.contains(&message), says, "{device} {second} {calibrate} {}", run.stderr);
+        }
+        // Sums beyond f32 come out as the base.
+        let run = merge(
+            &sandbox,
+            device,
+            &["--method", "task_arithmetic", "--param", "lambda=1e30"],
+            &["--calibrate", "wsc"],
+        );
+        assert!(run.good().stderr.contains("their squares are beyond f32"), "{device}");
+    }
 }
